@@ -151,6 +151,7 @@ struct kms_health {
     unsigned sessions_busy; /* of these, in use now */
     unsigned sessions_max;  /* the bound */
     uint64_t reconnects; /* since open: sessions reopened, logins repeated, modules reinitialised */
+    uint64_t stuck_ns;   /* age of the oldest call that is inside the service's module, 0: none */
     struct kms_error error; /* why not ready */
 };
 
