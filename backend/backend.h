@@ -106,6 +106,8 @@ struct kms_key_info {
 
 /* Which keys; a NULL or empty member does not restrict. */
 struct kms_key_filter {
+    const char *spec; /* as the configuration names keys: a label, "id:HEX" (CKA_ID), or a pkcs11: URI
+                         with object or id; KMS_E_INVALID when it cannot be read */
     const char *label;
     struct kms_span tag;
     const char *ref;
