@@ -153,6 +153,7 @@ struct kms_health {
     unsigned sessions_busy; /* of these, in use now */
     unsigned sessions_max;  /* the bound */
     uint64_t reconnects; /* since open: sessions reopened, logins repeated, modules reinitialised */
+    uint64_t stuck_ns;      /* how long the oldest call now inside the service or module has taken */
     struct kms_error error; /* why not ready */
 };
 

@@ -51,7 +51,7 @@ static void fail(struct kms_rpc_reply *reply, const struct kms_error *error)
 {
     reply->status = error->status;
     reply->message.len = 0;
-    snprintf(reply->detail, sizeof reply->detail, "%s",
+    snprintf(reply->detail, sizeof reply->detail, "%.*s", KMS_RPC_DETAIL_MAX - 1,
              may_tell(error->status) ? error->text : generic_text(error->status));
 }
 
