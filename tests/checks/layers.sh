@@ -24,6 +24,7 @@ THEIRS='
 ^protobuf-c/                          | ^kmsbridge/(rpc|kms_v2)[a-z0-9_]*\.[ch]$|^tests/
 ^microhttpd\.h$                       | ^kmsbridge/monitor\.c$|^tests/
 ^cyaml/                               | ^common/conf\.[ch]$|conf\.c$|_schema\.h$
+^yaml\.h$                              | ^common/yaml\.c$
 ^sodium(\.h$|/)                       | ^common/(secure|codec)\.c$
 ^p11-kit/|^pkcs11\.h$                 | ^backend/p11/|^backend/hsm[a-z0-9_]*\.[ch]$|^tests/
 ^systemd/                             | ^kmsbridge/notify\.c$|^tests/
