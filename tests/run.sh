@@ -31,7 +31,7 @@ checks       |  600 | yes | layers, headers, man pages, hardening, formats, exam
 quickstart   |  600 | yes | the first command of the README
 kubernetes   | 2400 | no  | the real KMS v2 client, then kube-apiserver and etcd
 bench        |  600 | no  | every benchmark, briefly
-fresh-debian | 1500 | no  | both commands of the README in a Debian 12 with nothing installed
+fresh-debian | 1500 | no  | README commands and units in a Debian 12 with nothing installed
 '
 
 stage_rows() { printf '%s' "$STAGES" | grep -F '|' | tr -d ' ' | awk -F'|' '{ print $1, $2, $3 }'; }

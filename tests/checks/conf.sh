@@ -3,7 +3,7 @@
 # What conf/ hands to operators is true: the example configuration loads, also with every comment
 # made a setting, and names every key that there is; the units verify and are as closed as we say;
 # the manifest, the EncryptionConfiguration and the alert rules fit the daemon.
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib/check.sh"
 check conf
 build=${KMSBRIDGE_BUILD:-build}
 ctl=$build/tools/kmsbridgectl

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # tests/run.sh counts what test programs say and believes no exit code that contradicts them; and a
 # stage that fails, dies, hangs or tests nothing fails the run.
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib/check.sh"
 check counts
 
 # exit code | what the program printed | passed failed skipped

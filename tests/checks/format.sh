@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # clang-format 14 with our .clang-format has nothing to change in any C file of ours.
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib/check.sh"
 check format
 need clang-format-14
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # The built programs are PIE, full RELRO, NX, with stack protector, FORTIFY and, on x86-64, marked
 # for control-flow protection where the C run time is. A program built without is planted.
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib/check.sh"
 check hardening
 need readelf gcc
 build=${KMSBRIDGE_BUILD:-build}

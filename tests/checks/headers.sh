@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # Every header of ours compiles alone, with gcc and with clang, as C11 with -Wall -Wextra -Werror.
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib/check.sh"
 check headers
 need gcc clang pkg-config protoc-c
 

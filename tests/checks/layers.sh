@@ -3,7 +3,7 @@
 # Who may include whom, by the include lines alone. Every file of ours must match a row of OURS, and
 # every header that is not of the C library must have a row in THEIRS. The check is then turned on
 # planted violations, which it must see.
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib/check.sh"
 check layers
 
 # file (first matching row counts) | which headers of ours it may include; both extended regexps

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # No test is forgotten: every tests/*/test_* program is in automake's TESTS, every check and every
 # fuzzer is what tests/run.sh runs.
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib/check.sh"
 check listed
 build=${KMSBRIDGE_BUILD:-build}
 [ -f "$build/Makefile" ] || { not_ok "$build is not configured" && check_end; }

@@ -3,7 +3,7 @@
 # The man pages are sound mdoc and say what is: every option of --help stands in the page and the
 # other way round, every verb too; every key of the schema stands in kmsbridge.yaml(5) and the other
 # way round; every page is installed.
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib/check.sh"
 check man
 need mandoc
 build=${KMSBRIDGE_BUILD:-build}

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # No path of a developer's machine, no host name of a package registry and no secret is in a file
 # that we keep. Each kind is then planted, and must be seen.
-. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/lib/check.sh"
 check no-leaks
 
 # kind | extended regexp. Brackets keep this file from matching itself.

@@ -6,7 +6,7 @@
 # and `check_end` last. It runs from the top of the source tree.
 
 set -eu
-CHECK_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+CHECK_ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/../../.." && pwd)
 cd "$CHECK_ROOT"
 
 check() {
