@@ -47,6 +47,7 @@ find_archives() {
             'Created-By: Packages' | awk '$2 ~ /^bookworm(-updates|-security)?$/ && $3 == "main" { print $1, $2 }'
     fi
 }
+
 make_base() {
     [ -z "$(find "$base" -mtime -30 2>/dev/null)" ] || return 0
     echo "making the base system"
@@ -88,4 +89,61 @@ inside() { # root command: with an environment of its own but for proxies
     env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root TERM=dumb LC_ALL=C.UTF-8 \
         ${http_proxy:+http_proxy="$http_proxy"} ${https_proxy:+https_proxy="$https_proxy"} \
         chroot "$1" /bin/sh -c "cd /root/kmsbridge && $2" </dev/null
+}
+
+# boot_systemd ROOT: starts the systemd installed there as PID 1 of namespaces of its own, and of a
+# cgroup of its own. What it mounts and starts ends with it.
+boot_systemd() {
+    local root=$1 tries=0 unshare_pid
+    mkdir -p "$work/cgroup"
+    mount -t cgroup2 none "$work/cgroup" || return 1
+    cgroup=$work/cgroup/kmsbridge-check-$$
+    mkdir "$cgroup"
+    cat >"$work/boot" <<'BOOT'
+root=$1
+mount --bind "$root" "$root"
+mount -t proc proc "$root/proc"
+mount -t tmpfs tmpfs "$root/run"
+mkdir -p "$root/sys/fs/cgroup"
+mount -t sysfs sysfs "$root/sys"
+mount -t cgroup2 none "$root/sys/fs/cgroup"
+mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
+mount -t tmpfs tmpfs "$root/dev/shm"
+mkdir -p "$root/.old"
+cd "$root"
+pivot_root . .old
+umount -l /.old
+exec env -i container=kmsbridge PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
+    /lib/systemd/systemd --log-target=journal --show-status=no
+BOOT
+    (
+        echo "$BASHPID" >"$cgroup/cgroup.procs"
+        exec unshare --mount --propagation private --pid --fork --kill-child --ipc --uts --cgroup --net \
+            "$BASH" -eu "$work/boot" "$root"
+    ) >"$work/boot.log" 2>&1 </dev/null &
+    unshare_pid=$!
+    while [ "$tries" -lt 300 ]; do
+        tries=$((tries + 1))
+        booted=$(tr -d ' ' <"/proc/$unshare_pid/task/$unshare_pid/children") 2>/dev/null || booted=
+        if [ -n "$booted" ] && [ "$(cat "/proc/$booted/comm" 2>/dev/null)" = systemd ] &&
+            [[ "$(in_booted systemctl is-system-running 2>/dev/null)" =~ running|degraded ]]; then
+            return 0
+        fi
+        sleep 0.1
+    done
+    cat "$work/boot.log"
+    return 1
+}
+
+in_booted() { # command...
+    nsenter --target "$booted" --mount --pid --ipc --uts --cgroup --net --wd=/ -- \
+        env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
+        "$@" </dev/null
+}
+
+halt_systemd() {
+    kill -KILL "$booted"
+    sleep 0.5
+    find "$cgroup" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+    umount "$work/cgroup"
 }
