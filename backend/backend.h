@@ -1,0 +1,219 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The waist: what every key service can be asked, in nobody's dialect. Fronts (KMS v2, PKCS#11
+ * agent) call it through backend/waist.h, which adds deadlines, retries and observation; services
+ * implement it, one file each.
+ *
+ * Who may include this: everybody above common/. What it may use: common/ only. No CK_ type, no
+ * HTTP, no gRPC.
+ *
+ * Threads: every op may be called from any thread at any time between open and close; a backend
+ * holds no lock across a call to its service. Ownership: all in-parameters are borrowed for the
+ * call; outputs go to the caller's storage and are written on success only. An op makes one attempt
+ * for its caller (a backend may repair its own session and repeat inside the deadline); it never
+ * outlives call->deadline_ns by design, but a PKCS#11 module that hangs cannot be interrupted: the
+ * front must keep threads to spare.
+ */
+#ifndef KMS_BACKEND_BACKEND_H
+#define KMS_BACKEND_BACKEND_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "common/span.h"
+#include "common/status.h"
+
+#define KMS_KEY_REF_MAX    128 /* with NUL */
+#define KMS_KEY_ID_MAX     80  /* with NUL */
+#define KMS_LABEL_MAX      256 /* with NUL */
+#define KMS_KEY_TAG_MAX    64  /* bytes of a CKA_ID */
+#define KMS_PLAINTEXT_MAX  65536
+#define KMS_CIPHERTEXT_MAX (KMS_PLAINTEXT_MAX + 1024)
+#define KMS_IV_MAX         32
+#define KMS_PUBLIC_KEY_MAX 2560 /* DER SubjectPublicKeyInfo: RSA-16384 fits */
+#define KMS_SIGNATURE_MAX  2048
+
+enum kms_key_type {
+    KMS_KEY_AES,     /* CKK_AES, 128 to 256 bits */
+    KMS_KEY_GENERIC, /* HMAC key */
+    KMS_KEY_RSA,
+    KMS_KEY_EC,    /* P-256, P-384, P-521 by bits */
+    KMS_KEY_EDDSA, /* Ed25519 */
+    KMS_KEY_TYPE_COUNT
+};
+
+/* What a key may be used for; a bit set. */
+enum kms_key_use {
+    KMS_USE_ENCRYPT = 1u << 0,
+    KMS_USE_DECRYPT = 1u << 1,
+    KMS_USE_WRAP = 1u << 2,
+    KMS_USE_UNWRAP = 1u << 3,
+    KMS_USE_SIGN = 1u << 4,
+    KMS_USE_VERIFY = 1u << 5
+};
+
+/* Between a CKM_* and a provider's string. Values are ours, stored in envelopes: never renumber. */
+enum kms_alg {
+    KMS_ALG_NONE = 0,
+    KMS_ALG_AES_GCM = 1, /* 12-byte IV, 16-byte tag behind the ciphertext (NIST SP 800-38D) */
+    KMS_ALG_RSA_OAEP_SHA256 = 2, /* RFC 8017, MGF1-SHA256; the AAD's SHA-256 is the label */
+    KMS_ALG_AES_CBC_HMAC =
+        3,             /* AES-CBC-PAD, then HMAC-SHA256 over aad || iv || ciphertext || be64 bits
+                          of aad (the construction of RFC 7518 5.2.2.1); 32-byte tag behind */
+    KMS_ALG_BEST = 15, /* encrypt only: the strongest authenticated one this key and token have;
+                          struct kms_sealed says which it was */
+    KMS_ALG_AES_CBC = 16,
+    KMS_ALG_AES_CBC_PAD = 17,
+    KMS_ALG_AES_CTR = 18,
+    KMS_ALG_AES_KEY_WRAP = 19,
+    KMS_ALG_AES_KEY_WRAP_PAD = 20,
+    KMS_ALG_RSA_OAEP_SHA1 = 32,
+    KMS_ALG_RSA_PKCS1 = 33,        /* sign: input is a DER DigestInfo; decrypt: PKCS#1 v1.5 */
+    KMS_ALG_RSA_PKCS1_SHA256 = 34, /* sign: input is the message */
+    KMS_ALG_RSA_PKCS1_SHA384 = 35,
+    KMS_ALG_RSA_PKCS1_SHA512 = 36,
+    KMS_ALG_RSA_PSS_SHA256 = 37, /* sign: input is the digest; salt as long as the digest */
+    KMS_ALG_RSA_PSS_SHA384 = 38,
+    KMS_ALG_RSA_PSS_SHA512 = 39,
+    KMS_ALG_ECDSA =
+        48, /* sign: input is the digest; signature is r || s, each padded to the field */
+    KMS_ALG_EDDSA = 49,
+    KMS_ALG_HMAC_SHA1 = 64,
+    KMS_ALG_HMAC_SHA256 = 65,
+    KMS_ALG_HMAC_SHA384 = 66,
+    KMS_ALG_HMAC_SHA512 = 67
+};
+
+/* "aes-gcm", ...; "unknown" for a value that is none. Never NULL. */
+const char *kms_alg_name(enum kms_alg alg);
+const char *kms_key_type_name(enum kms_key_type type);
+
+struct kms_key_info {
+    char ref[KMS_KEY_REF_MAX]; /* names the key to its backend in every op */
+    char id[KMS_KEY_ID_MAX]; /* the key's identity: the same for replicas of the same key material,
+                                different for every other key whatever its label; printable ASCII;
+                                never reused */
+    char label[KMS_LABEL_MAX];
+    uint8_t tag[KMS_KEY_TAG_MAX]; /* CKA_ID; orders the keys of one label: highest unsigned number
+                                     is newest */
+    size_t tag_len;
+    enum kms_key_type type;
+    unsigned bits;
+    unsigned uses; /* enum kms_key_use */
+    bool extractable;
+    enum kms_alg seal; /* what KMS_ALG_BEST means for it; KMS_ALG_NONE when it cannot seal */
+};
+
+/* Which keys; a NULL or empty member does not restrict. */
+struct kms_key_filter {
+    const char *label;
+    struct kms_span tag;
+    const char *ref;
+};
+
+struct kms_key_template {
+    enum kms_key_type type;
+    unsigned bits; /* 0: the type's usual: AES 256, RSA 3072, EC 256 */
+    const char *label;
+    struct kms_span
+        tag;       /* empty: the backend gives one that sorts after every other of the label */
+    unsigned uses; /* 0: the type's usual */
+};
+
+/* One call's context. The caller makes it, on its stack; an op fills ->error when it fails. */
+struct kms_call {
+    uint64_t deadline_ns; /* kms_now_ns() scale */
+    const atomic_bool
+        *cancelled;       /* NULL, or true once the caller gave up; looked at between steps */
+    const char *trace_id; /* NULL, or the front's id of the request, for logs */
+    struct kms_error error;
+};
+
+/* How to encrypt, decrypt, sign or wrap. */
+struct kms_params {
+    enum kms_alg alg;
+    struct kms_span aad; /* authenticated, not encrypted; at most 1024 bytes */
+    struct kms_span iv;  /* decrypt: the one used. encrypt: empty, the backend takes a fresh one */
+};
+
+/* What encrypt made. The two bufs' storage is the caller's: cap KMS_IV_MAX, and plaintext + 1024.
+ */
+struct kms_sealed {
+    enum kms_alg alg; /* never KMS_ALG_BEST */
+    struct kms_buf iv;
+    struct kms_buf ciphertext;   /* tag behind it */
+    char key_id[KMS_KEY_ID_MAX]; /* of the very key that was used, from the same reply */
+};
+
+struct kms_health {
+    bool ready;             /* logged in and able, as far as the last call told */
+    unsigned sessions_open; /* connections or sessions now open */
+    unsigned sessions_busy; /* of these, in use now */
+    unsigned sessions_max;  /* the bound */
+    uint64_t reconnects; /* since open: sessions reopened, logins repeated, modules reinitialised */
+    struct kms_error error; /* why not ready */
+};
+
+struct kms_backend;      /* an opened one; each backend's own struct begins with nothing shared */
+struct kms_backend_conf; /* backend/backend_conf.h: one entry of `backends:` */
+
+/* A visitor returns false to stop. @info is borrowed for the visit. */
+typedef bool (*kms_key_visit)(void *ctx, const struct kms_key_info *info);
+
+/* A NULL op means "cannot": waist.h answers KMS_E_UNSUPPORTED. */
+struct kms_backend_ops {
+    const char *type; /* `type:` in the configuration */
+
+    /*
+     * Checks @conf and makes the backend; must not fail because the service is away or the
+     * credential is bad (that is what health and each op report). KMS_E_INVALID names the key of
+     * @conf. @conf outlives it.
+     */
+    enum kms_status (*open)(const struct kms_backend_conf *conf, struct kms_backend **ret_backend,
+                            struct kms_error *err);
+    /* No op is in flight or will come. */
+    void (*close)(struct kms_backend *backend);
+    /* From memory, never blocks. */
+    void (*health)(struct kms_backend *backend, struct kms_health *ret_health);
+
+    enum kms_status (*list_keys)(struct kms_backend *backend, struct kms_call *call,
+                                 const struct kms_key_filter *filter, kms_key_visit visit,
+                                 void *ctx);
+    /* Never retried. KMS_E_EXISTS when a key with the label and the tag is there. */
+    enum kms_status (*generate)(struct kms_backend *backend, struct kms_call *call,
+                                const struct kms_key_template *tmpl, struct kms_key_info *ret_info);
+    enum kms_status (*destroy)(struct kms_backend *backend, struct kms_call *call, const char *ref);
+    enum kms_status (*rotate)(struct kms_backend *backend, struct kms_call *call, const char *ref,
+                              struct kms_key_info *ret_info);
+    /* DER SubjectPublicKeyInfo (RFC 5280 4.1.2.7), at most KMS_PUBLIC_KEY_MAX. */
+    enum kms_status (*public_key)(struct kms_backend *backend, struct kms_call *call,
+                                  const char *ref, struct kms_buf *ret_spki);
+    enum kms_status (*encrypt)(struct kms_backend *backend, struct kms_call *call, const char *ref,
+                               const struct kms_params *params, struct kms_span plaintext,
+                               struct kms_sealed *ret_sealed);
+    /* KMS_E_BAD_DATA when the tag or padding does not verify. @ret_plaintext is secure memory by
+     * the caller. */
+    enum kms_status (*decrypt)(struct kms_backend *backend, struct kms_call *call, const char *ref,
+                               const struct kms_params *params, struct kms_span ciphertext,
+                               struct kms_buf *ret_plaintext);
+    enum kms_status (*wrap)(struct kms_backend *backend, struct kms_call *call, const char *ref,
+                            const struct kms_params *params, struct kms_span key,
+                            struct kms_sealed *ret_sealed);
+    enum kms_status (*unwrap)(struct kms_backend *backend, struct kms_call *call, const char *ref,
+                              const struct kms_params *params, struct kms_span wrapped,
+                              struct kms_buf *ret_key);
+    enum kms_status (*sign)(struct kms_backend *backend, struct kms_call *call, const char *ref,
+                            const struct kms_params *params, struct kms_span input,
+                            struct kms_buf *ret_signature);
+    enum kms_status (*verify)(struct kms_backend *backend, struct kms_call *call, const char *ref,
+                              const struct kms_params *params, struct kms_span input,
+                              struct kms_span signature);
+    enum kms_status (*mac)(struct kms_backend *backend, struct kms_call *call, const char *ref,
+                           const struct kms_params *params, struct kms_span input,
+                           struct kms_buf *ret_mac);
+    /* Fills @ret_bytes from len to cap. */
+    enum kms_status (*random)(struct kms_backend *backend, struct kms_call *call,
+                              struct kms_buf *ret_bytes);
+};
+
+#endif
