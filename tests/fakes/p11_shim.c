@@ -25,7 +25,8 @@ enum { GCM_IV_LEN = 12, MAX_LATE_IVS = 1024 };
 static CK_FUNCTION_LIST_PTR real;
 static pthread_once_t real_once = PTHREAD_ONCE_INIT;
 
-static void real_load(void) {
+static void real_load(void)
+{
     const char *path = getenv("KMSBRIDGE_SHIM_MODULE");
     CK_C_GetFunctionList get_function_list = NULL;
     void *library = NULL;
@@ -46,18 +47,21 @@ static void real_load(void) {
     }
 }
 
-static bool loaded(void) {
+static bool loaded(void)
+{
     (void)pthread_once(&real_once, real_load);
     return real != NULL;
 }
 
-static CK_RV enter(enum p11_shim_function function) {
+static CK_RV enter(enum p11_shim_function function)
+{
     return loaded() ? p11_shim_enter(function) : CKR_GENERAL_ERROR;
 }
 
 /* ---- time ----------------------------------------------------------------------------------- */
 
-static struct timespec now(void) {
+static struct timespec now(void)
+{
     struct timespec t;
 
     (void)clock_gettime(CLOCK_MONOTONIC, &t);
@@ -65,7 +69,8 @@ static struct timespec now(void) {
 }
 
 /* Sleeps until `us` microseconds after `start`, so that the call takes that long in all. */
-static void last_until(struct timespec start, unsigned long us) {
+static void last_until(struct timespec start, unsigned long us)
+{
     long ns = start.tv_nsec + (long)(us % 1000000) * 1000;
     struct timespec end = {.tv_sec = start.tv_sec + (time_t)(us / 1000000) + ns / 1000000000,
                            .tv_nsec = ns % 1000000000};
@@ -89,7 +94,8 @@ static struct {
     struct late_iv ivs[MAX_LATE_IVS];
 } late = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
-static void late_iv_put(CK_SESSION_HANDLE session, CK_BYTE *caller, const CK_BYTE *iv) {
+static void late_iv_put(CK_SESSION_HANDLE session, CK_BYTE *caller, const CK_BYTE *iv)
+{
     size_t i = 0;
 
     pthread_mutex_lock(&late.lock);
@@ -106,7 +112,8 @@ static void late_iv_put(CK_SESSION_HANDLE session, CK_BYTE *caller, const CK_BYT
 }
 
 /* Ends the session's entry; writes the IV to the caller's pIv if `deliver`. */
-static void late_iv_take(CK_SESSION_HANDLE session, bool deliver) {
+static void late_iv_take(CK_SESSION_HANDLE session, bool deliver)
+{
     pthread_mutex_lock(&late.lock);
     for (size_t i = 0; i < late.count; i++) {
         if (late.ivs[i].session == session) {
@@ -121,7 +128,8 @@ static void late_iv_take(CK_SESSION_HANDLE session, bool deliver) {
 }
 
 static CK_RV gcm_init_own_iv(enum p11_shim_iv when, CK_SESSION_HANDLE session,
-                             CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key) {
+                             CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key)
+{
     CK_BYTE iv[GCM_IV_LEN];
     CK_GCM_PARAMS *caller = mechanism->pParameter;
     CK_GCM_PARAMS params;
@@ -149,7 +157,8 @@ static CK_RV gcm_init_own_iv(enum p11_shim_iv when, CK_SESSION_HANDLE session,
     return rv;
 }
 
-CK_RV C_EncryptInit(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_OBJECT_HANDLE key) {
+CK_RV C_EncryptInit(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_OBJECT_HANDLE key)
+{
     struct p11_shim_settings settings;
     CK_RV rv = enter(FN_C_EncryptInit);
 
@@ -171,7 +180,8 @@ CK_RV C_EncryptInit(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_OB
 /* ---- slow operations ------------------------------------------------------------------------ */
 
 /* `out` NULL only asks for the length, which costs no token its time. */
-static void slow_down(struct timespec start, const void *out) {
+static void slow_down(struct timespec start, const void *out)
+{
     struct p11_shim_settings settings;
 
     p11_shim_settings(&settings);
@@ -185,7 +195,8 @@ typedef CK_RV (*one_part)(CK_SESSION_HANDLE, CK_BYTE_PTR, CK_ULONG, CK_BYTE_PTR,
  * CKR_BUFFER_TOO_SMALL and a question for the length. So a faulted call ends it in the real module.
  */
 static void end_operation(one_part real_call, CK_RV fault, CK_SESSION_HANDLE session,
-                          CK_BYTE_PTR in, CK_ULONG in_len) {
+                          CK_BYTE_PTR in, CK_ULONG in_len)
+{
     CK_ULONG len = in_len + 1024;
     CK_BYTE *scratch = NULL;
 
@@ -202,7 +213,8 @@ static void end_operation(one_part real_call, CK_RV fault, CK_SESSION_HANDLE ses
 
 static CK_RV slow_call(enum p11_shim_function function, one_part real_call,
                        CK_SESSION_HANDLE session, CK_BYTE_PTR in, CK_ULONG in_len, CK_BYTE_PTR out,
-                       CK_ULONG_PTR out_len) {
+                       CK_ULONG_PTR out_len)
+{
     struct timespec start = now();
     CK_RV rv = enter(function);
 
@@ -216,7 +228,8 @@ static CK_RV slow_call(enum p11_shim_function function, one_part real_call,
 }
 
 CK_RV C_Encrypt(CK_SESSION_HANDLE session, CK_BYTE_PTR data, CK_ULONG data_len,
-                CK_BYTE_PTR encrypted_data, CK_ULONG_PTR encrypted_data_len) {
+                CK_BYTE_PTR encrypted_data, CK_ULONG_PTR encrypted_data_len)
+{
     CK_RV rv = CKR_GENERAL_ERROR;
 
     if (loaded()) {
@@ -230,7 +243,8 @@ CK_RV C_Encrypt(CK_SESSION_HANDLE session, CK_BYTE_PTR data, CK_ULONG data_len,
 }
 
 CK_RV C_Decrypt(CK_SESSION_HANDLE session, CK_BYTE_PTR encrypted_data, CK_ULONG encrypted_data_len,
-                CK_BYTE_PTR data, CK_ULONG_PTR data_len) {
+                CK_BYTE_PTR data, CK_ULONG_PTR data_len)
+{
     if (!loaded()) {
         return CKR_GENERAL_ERROR;
     }
@@ -239,14 +253,16 @@ CK_RV C_Decrypt(CK_SESSION_HANDLE session, CK_BYTE_PTR encrypted_data, CK_ULONG 
 }
 
 CK_RV C_Sign(CK_SESSION_HANDLE session, CK_BYTE_PTR data, CK_ULONG data_len, CK_BYTE_PTR signature,
-             CK_ULONG_PTR signature_len) {
+             CK_ULONG_PTR signature_len)
+{
     if (!loaded()) {
         return CKR_GENERAL_ERROR;
     }
     return slow_call(FN_C_Sign, real->C_Sign, session, data, data_len, signature, signature_len);
 }
 
-CK_RV C_GenerateRandom(CK_SESSION_HANDLE session, CK_BYTE_PTR random_data, CK_ULONG random_len) {
+CK_RV C_GenerateRandom(CK_SESSION_HANDLE session, CK_BYTE_PTR random_data, CK_ULONG random_len)
+{
     struct p11_shim_settings settings;
     struct timespec start = now();
     CK_RV rv = enter(FN_C_GenerateRandom);
@@ -262,7 +278,8 @@ CK_RV C_GenerateRandom(CK_SESSION_HANDLE session, CK_BYTE_PTR random_data, CK_UL
 /* ---- mechanisms, token, login --------------------------------------------------------------- */
 
 CK_RV C_GetMechanismList(CK_SLOT_ID slot_id, CK_MECHANISM_TYPE_PTR mechanism_list,
-                         CK_ULONG_PTR count) {
+                         CK_ULONG_PTR count)
+{
     CK_MECHANISM_TYPE *all = NULL;
     CK_ULONG total = 0;
     CK_ULONG shown = 0;
@@ -300,7 +317,8 @@ CK_RV C_GetMechanismList(CK_SLOT_ID slot_id, CK_MECHANISM_TYPE_PTR mechanism_lis
     return rv;
 }
 
-CK_RV C_GetMechanismInfo(CK_SLOT_ID slot_id, CK_MECHANISM_TYPE type, CK_MECHANISM_INFO_PTR info) {
+CK_RV C_GetMechanismInfo(CK_SLOT_ID slot_id, CK_MECHANISM_TYPE type, CK_MECHANISM_INFO_PTR info)
+{
     CK_RV rv = enter(FN_C_GetMechanismInfo);
 
     if (rv != CKR_OK) {
@@ -310,7 +328,8 @@ CK_RV C_GetMechanismInfo(CK_SLOT_ID slot_id, CK_MECHANISM_TYPE type, CK_MECHANIS
                                 : real->C_GetMechanismInfo(slot_id, type, info);
 }
 
-CK_RV C_GetTokenInfo(CK_SLOT_ID slot_id, CK_TOKEN_INFO_PTR info) {
+CK_RV C_GetTokenInfo(CK_SLOT_ID slot_id, CK_TOKEN_INFO_PTR info)
+{
     struct p11_shim_settings settings;
     CK_RV rv = enter(FN_C_GetTokenInfo);
 
@@ -324,7 +343,8 @@ CK_RV C_GetTokenInfo(CK_SLOT_ID slot_id, CK_TOKEN_INFO_PTR info) {
     return rv;
 }
 
-CK_RV C_GetSessionInfo(CK_SESSION_HANDLE session, CK_SESSION_INFO_PTR info) {
+CK_RV C_GetSessionInfo(CK_SESSION_HANDLE session, CK_SESSION_INFO_PTR info)
+{
     struct p11_shim_settings settings;
     CK_RV rv = enter(FN_C_GetSessionInfo);
 
@@ -340,7 +360,8 @@ CK_RV C_GetSessionInfo(CK_SESSION_HANDLE session, CK_SESSION_INFO_PTR info) {
 }
 
 CK_RV C_FindObjects(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE_PTR object,
-                    CK_ULONG max_object_count, CK_ULONG_PTR object_count) {
+                    CK_ULONG max_object_count, CK_ULONG_PTR object_count)
+{
     struct p11_shim_settings settings;
     CK_RV rv = enter(FN_C_FindObjects);
 
@@ -355,8 +376,8 @@ CK_RV C_FindObjects(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE_PTR object,
 }
 
 /* After a lost login the real one still stands; it is ended first, so handles go stale as well. */
-CK_RV C_Login(CK_SESSION_HANDLE session, CK_USER_TYPE user_type, CK_BYTE_PTR pin,
-              CK_ULONG pin_len) {
+CK_RV C_Login(CK_SESSION_HANDLE session, CK_USER_TYPE user_type, CK_BYTE_PTR pin, CK_ULONG pin_len)
+{
     struct p11_shim_settings settings;
     CK_RV rv = enter(FN_C_Login);
 
@@ -376,7 +397,8 @@ CK_RV C_Login(CK_SESSION_HANDLE session, CK_USER_TYPE user_type, CK_BYTE_PTR pin
 
 /* ---- life of the library -------------------------------------------------------------------- */
 
-CK_RV C_Initialize(CK_VOID_PTR init_args) {
+CK_RV C_Initialize(CK_VOID_PTR init_args)
+{
     CK_RV rv = enter(FN_C_Initialize);
 
     if (rv == CKR_OK) {
@@ -388,7 +410,8 @@ CK_RV C_Initialize(CK_VOID_PTR init_args) {
     return rv;
 }
 
-CK_RV C_Finalize(CK_VOID_PTR reserved) {
+CK_RV C_Finalize(CK_VOID_PTR reserved)
+{
     CK_RV rv = enter(FN_C_Finalize);
 
     if (rv == CKR_OK) {
@@ -403,7 +426,8 @@ CK_RV C_Finalize(CK_VOID_PTR reserved) {
 /* ---- all others ----------------------------------------------------------------------------- */
 
 #define FN(name, parameters, arguments)                                                            \
-    CK_RV name parameters {                                                                        \
+    CK_RV name parameters                                                                          \
+    {                                                                                              \
         CK_RV rv = enter(FN_##name);                                                               \
                                                                                                    \
         return rv == CKR_OK ? real->name arguments : rv;                                           \
@@ -412,7 +436,8 @@ P11_SHIM_PLAIN(FN)
 #undef FN
 
 #define FN(name, parameters, arguments)                                                            \
-    CK_RV name parameters {                                                                        \
+    CK_RV name parameters                                                                          \
+    {                                                                                              \
         CK_RV rv = enter(FN_##name);                                                               \
                                                                                                    \
         if (rv == CKR_OK && mechanism != NULL && p11_shim_hides(mechanism->mechanism)) {           \
@@ -429,7 +454,8 @@ static CK_FUNCTION_LIST function_list = {.version = {.major = 2, .minor = 40},
 #undef FN
 };
 
-CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list) {
+CK_RV C_GetFunctionList(CK_FUNCTION_LIST_PTR_PTR list)
+{
     CK_RV rv = enter(FN_C_GetFunctionList);
 
     if (rv == CKR_OK) {

@@ -66,7 +66,8 @@ static const struct name mechanisms[] = {MECHANISMS(N)};
 #undef N
 
 static bool name_value(const struct name *names, size_t count, const char *text,
-                       unsigned long *ret_value) {
+                       unsigned long *ret_value)
+{
     char *end = NULL;
     unsigned long number = 0;
 
@@ -88,10 +89,12 @@ static bool name_value(const struct name *names, size_t count, const char *text,
     return true;
 }
 
-bool p11_shim_ckr(const char *text, CK_RV *ret_rv) {
+bool p11_shim_ckr(const char *text, CK_RV *ret_rv)
+{
     return name_value(return_values, sizeof return_values / sizeof return_values[0], text, ret_rv);
 }
 
-bool p11_shim_ckm(const char *text, CK_MECHANISM_TYPE *ret_mechanism) {
+bool p11_shim_ckm(const char *text, CK_MECHANISM_TYPE *ret_mechanism)
+{
     return name_value(mechanisms, sizeof mechanisms / sizeof mechanisms[0], text, ret_mechanism);
 }

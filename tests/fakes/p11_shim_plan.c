@@ -66,7 +66,8 @@ static struct {
 
 /* ---- counters ------------------------------------------------------------------------------- */
 
-static void counters_format(char *text, const char *old) {
+static void counters_format(char *text, const char *old)
+{
     char row[ROW_WIDTH + 1];
 
     for (size_t i = 0; i < ROWS; i++) {
@@ -80,7 +81,8 @@ static void counters_format(char *text, const char *old) {
     }
 }
 
-static void counters_open(void) {
+static void counters_open(void)
+{
     const char *path = getenv("KMSBRIDGE_SHIM_COUNTERS");
     char text[ROWS * ROW_WIDTH];
     char old[ROWS * ROW_WIDTH + 1] = "";
@@ -114,7 +116,8 @@ static void counters_open(void) {
 }
 
 /* Adds one in decimal, in place. */
-static void count_locked(size_t row) {
+static void count_locked(size_t row)
+{
     char *first = NULL;
     char *digit = NULL;
 
@@ -132,7 +135,8 @@ static void count_locked(size_t row) {
 
 /* ---- control file --------------------------------------------------------------------------- */
 
-static bool parse_number(const char *text, unsigned long *ret_number) {
+static bool parse_number(const char *text, unsigned long *ret_number)
+{
     char *end = NULL;
     unsigned long number = 0;
 
@@ -148,7 +152,8 @@ static bool parse_number(const char *text, unsigned long *ret_number) {
     return true;
 }
 
-static bool parse_function(const char *name, struct function_set *set) {
+static bool parse_function(const char *name, struct function_set *set)
+{
     for (size_t i = 0; i < P11_SHIM_FUNCTIONS; i++) {
         if (i != FN_C_GetFunctionList && strcmp(row_names[i], name) == 0) {
             set->has[i] = true;
@@ -159,7 +164,8 @@ static bool parse_function(const char *name, struct function_set *set) {
 }
 
 /* NULL or "": the token's calls; "*": all of them; otherwise a list of names. */
-static bool parse_functions(char *text, struct function_set *ret_set) {
+static bool parse_functions(char *text, struct function_set *ret_set)
+{
     struct function_set set = {{false}};
     char *save = NULL;
 
@@ -182,15 +188,18 @@ static bool parse_functions(char *text, struct function_set *ret_set) {
     return true;
 }
 
-static bool set_latency(struct plan *plan, char *value) {
+static bool set_latency(struct plan *plan, char *value)
+{
     return parse_number(value, &plan->settings.latency_us);
 }
 
-static bool set_random_latency(struct plan *plan, char *value) {
+static bool set_random_latency(struct plan *plan, char *value)
+{
     return parse_number(value, &plan->settings.random_latency_us);
 }
 
-static bool set_fail(struct plan *plan, char *value) {
+static bool set_fail(struct plan *plan, char *value)
+{
     struct function_set set;
     CK_RV rv = CKR_OK;
     char *rest = value;
@@ -207,7 +216,8 @@ static bool set_fail(struct plan *plan, char *value) {
     return true;
 }
 
-static bool set_fail_once(struct plan *plan, char *value) {
+static bool set_fail_once(struct plan *plan, char *value)
+{
     struct once once = {.left = 1};
     char *rest = value;
     const char *name = strsep(&rest, ":");
@@ -224,7 +234,8 @@ static bool set_fail_once(struct plan *plan, char *value) {
     return true;
 }
 
-static bool parse_flag(const char *text, bool *ret_flag) {
+static bool parse_flag(const char *text, bool *ret_flag)
+{
     if (strcmp(text, "1") != 0 && strcmp(text, "0") != 0) {
         return false;
     }
@@ -232,7 +243,8 @@ static bool parse_flag(const char *text, bool *ret_flag) {
     return true;
 }
 
-static bool set_hang(struct plan *plan, char *value) {
+static bool set_hang(struct plan *plan, char *value)
+{
     bool flag = false;
     char *rest = value;
     const char *on = strsep(&rest, ":");
@@ -240,11 +252,13 @@ static bool set_hang(struct plan *plan, char *value) {
     return parse_flag(on, &flag) && (!flag || parse_functions(rest, &plan->hang));
 }
 
-static bool set_until_reinit(struct plan *plan, char *value) {
+static bool set_until_reinit(struct plan *plan, char *value)
+{
     return parse_flag(value, &plan->until_reinit);
 }
 
-static bool set_no_mech(struct plan *plan, char *value) {
+static bool set_no_mech(struct plan *plan, char *value)
+{
     struct p11_shim_settings *s = &plan->settings;
     char *save = NULL;
 
@@ -259,7 +273,8 @@ static bool set_no_mech(struct plan *plan, char *value) {
     return true;
 }
 
-static bool set_own_iv(struct plan *plan, char *value) {
+static bool set_own_iv(struct plan *plan, char *value)
+{
     bool flag = false;
 
     if (strcmp(value, "late") == 0) {
@@ -273,7 +288,8 @@ static bool set_own_iv(struct plan *plan, char *value) {
     return true;
 }
 
-static bool set_serial(struct plan *plan, char *value) {
+static bool set_serial(struct plan *plan, char *value)
+{
     size_t len = strlen(value);
 
     if (len > P11_SHIM_SERIAL_LEN) {
@@ -285,7 +301,8 @@ static bool set_serial(struct plan *plan, char *value) {
     return true;
 }
 
-static bool set_logout(struct plan *plan, char *value) {
+static bool set_logout(struct plan *plan, char *value)
+{
     return parse_flag(value, &plan->settings.logged_out);
 }
 
@@ -300,7 +317,8 @@ static const struct knob {
     {"serial", set_serial},      {"logout_sessions", set_logout},
 };
 
-static bool parse_line(struct plan *plan, char *line) {
+static bool parse_line(struct plan *plan, char *line)
+{
     char *value = line;
     const char *key = NULL;
 
@@ -323,13 +341,15 @@ static bool parse_line(struct plan *plan, char *line) {
     return false;
 }
 
-static bool same_file(const struct stat *a, const struct stat *b) {
+static bool same_file(const struct stat *a, const struct stat *b)
+{
     return a->st_dev == b->st_dev && a->st_ino == b->st_ino && a->st_size == b->st_size &&
            a->st_mtim.tv_sec == b->st_mtim.tv_sec && a->st_mtim.tv_nsec == b->st_mtim.tv_nsec &&
            a->st_ctim.tv_sec == b->st_ctim.tv_sec && a->st_ctim.tv_nsec == b->st_ctim.tv_nsec;
 }
 
-static void load_locked(const struct stat *id) {
+static void load_locked(const struct stat *id)
+{
     char line[MAX_LINE];
     FILE *file = NULL;
 
@@ -354,7 +374,8 @@ static void load_locked(const struct stat *id) {
     (void)fclose(file);
 }
 
-static void refresh_locked(void) {
+static void refresh_locked(void)
+{
     struct stat id;
 
     if (!shim.started) {
@@ -375,7 +396,8 @@ static void refresh_locked(void) {
 
 /* ---- decisions ------------------------------------------------------------------------------ */
 
-static CK_RV fault_locked(enum p11_shim_function function) {
+static CK_RV fault_locked(enum p11_shim_function function)
+{
     if (function == FN_C_GetFunctionList) {
         return CKR_OK;
     }
@@ -399,7 +421,8 @@ static CK_RV fault_locked(enum p11_shim_function function) {
     return CKR_OK;
 }
 
-CK_RV p11_shim_enter(enum p11_shim_function function) {
+CK_RV p11_shim_enter(enum p11_shim_function function)
+{
     const struct timespec poll = {.tv_nsec = 10 * 1000 * 1000};
     CK_RV rv = CKR_OK;
     unsigned long epoch = 0;
@@ -429,13 +452,15 @@ CK_RV p11_shim_enter(enum p11_shim_function function) {
     return rv;
 }
 
-void p11_shim_settings(struct p11_shim_settings *ret_settings) {
+void p11_shim_settings(struct p11_shim_settings *ret_settings)
+{
     pthread_mutex_lock(&shim.lock);
     *ret_settings = shim.plan.settings;
     pthread_mutex_unlock(&shim.lock);
 }
 
-bool p11_shim_hides(CK_MECHANISM_TYPE mechanism) {
+bool p11_shim_hides(CK_MECHANISM_TYPE mechanism)
+{
     struct p11_shim_settings settings;
 
     p11_shim_settings(&settings);
@@ -447,7 +472,8 @@ bool p11_shim_hides(CK_MECHANISM_TYPE mechanism) {
     return false;
 }
 
-bool p11_shim_needs_login(enum p11_shim_function function) {
+bool p11_shim_needs_login(enum p11_shim_function function)
+{
     switch (function) {
     case FN_C_EncryptInit:
     case FN_C_Encrypt:
@@ -471,14 +497,16 @@ bool p11_shim_needs_login(enum p11_shim_function function) {
     }
 }
 
-void p11_shim_note_finalized(void) {
+void p11_shim_note_finalized(void)
+{
     pthread_mutex_lock(&shim.lock);
     shim.epoch++;
     shim.finalized = true;
     pthread_mutex_unlock(&shim.lock);
 }
 
-void p11_shim_note_initialized(void) {
+void p11_shim_note_initialized(void)
+{
     pthread_mutex_lock(&shim.lock);
     if (shim.plan.until_reinit && shim.finalized) {
         memset(shim.plan.fail, 0, sizeof shim.plan.fail);
@@ -489,7 +517,8 @@ void p11_shim_note_initialized(void) {
     pthread_mutex_unlock(&shim.lock);
 }
 
-void p11_shim_note_login(void) {
+void p11_shim_note_login(void)
+{
     pthread_mutex_lock(&shim.lock);
     shim.plan.settings.logged_out = false;
     pthread_mutex_unlock(&shim.lock);

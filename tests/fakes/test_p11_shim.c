@@ -34,7 +34,8 @@ static char pin[] = "1234";
 
 /* ---- fixture -------------------------------------------------------------------------------- */
 
-static void write_file(const char *path, const char *text) {
+static void write_file(const char *path, const char *text)
+{
     char tmp[128];
     FILE *file = NULL;
 
@@ -46,10 +47,14 @@ static void write_file(const char *path, const char *text) {
     }
 }
 
-static void say(const char *text) { write_file(control, text); }
+static void say(const char *text)
+{
+    write_file(control, text);
+}
 
 /* The counter file's number for `name`; -1: no such row. */
-static long counted(const char *name) {
+static long counted(const char *name)
+{
     char row[64];
     char found[64];
     long n = -1;
@@ -68,7 +73,8 @@ static long counted(const char *name) {
     return n;
 }
 
-static CK_RV find_key(CK_OBJECT_HANDLE *ret_key, CK_ULONG *ret_count) {
+static CK_RV find_key(CK_OBJECT_HANDLE *ret_key, CK_ULONG *ret_count)
+{
     CK_OBJECT_CLASS class = CKO_SECRET_KEY;
     CK_ATTRIBUTE find[] = {{CKA_CLASS, &class, sizeof class}};
     CK_RV rv = p11->C_FindObjectsInit(session, find, 1);
@@ -81,7 +87,8 @@ static CK_RV find_key(CK_OBJECT_HANDLE *ret_key, CK_ULONG *ret_count) {
 }
 
 /* SoftHSM numbers its slots anew at each C_InitToken and C_Initialize. */
-static CK_RV find_slot(void) {
+static CK_RV find_slot(void)
+{
     CK_SLOT_ID slots[4];
     CK_ULONG n = 4;
     CK_RV rv = p11->C_GetSlotList(CK_TRUE, slots, &n);
@@ -97,7 +104,8 @@ static CK_RV find_slot(void) {
     return rv;
 }
 
-static CK_RV open_and_login(void) {
+static CK_RV open_and_login(void)
+{
     CK_ULONG count = 0;
     CK_RV rv = find_slot();
 
@@ -113,7 +121,8 @@ static CK_RV open_and_login(void) {
     return rv != CKR_OK ? rv : (count == 1 ? CKR_OK : CKR_KEY_HANDLE_INVALID);
 }
 
-static CK_RV make_token(void) {
+static CK_RV make_token(void)
+{
     CK_MECHANISM gen = {CKM_AES_KEY_GEN, NULL, 0};
     CK_BBOOL yes = CK_TRUE;
     CK_ULONG len = 32;
@@ -152,14 +161,16 @@ static CK_RV make_token(void) {
     return rv;
 }
 
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw) {
+static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw)
+{
     (void)st;
     (void)type;
     (void)ftw;
     return remove(path);
 }
 
-static int setup(void) {
+static int setup(void)
+{
     const char *shim = getenv("KMSBRIDGE_SHIM");
     CK_C_GetFunctionList get_function_list = NULL;
     CK_C_INITIALIZE_ARGS args = {.flags = CKF_OS_LOCKING_OK};
@@ -195,7 +206,8 @@ static int setup(void) {
     return make_token() == CKR_OK ? 0 : 1;
 }
 
-static int teardown(void) {
+static int teardown(void)
+{
     (void)p11->C_Finalize(NULL);
     return nftw(dir, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
 }
@@ -209,14 +221,16 @@ struct sealed {
 
 static const CK_BYTE seed[SEED_LEN] = "a seed of thirty-two bytes, yes";
 
-static CK_RV encrypt_init(CK_SESSION_HANDLE s, CK_BYTE *iv) {
+static CK_RV encrypt_init(CK_SESSION_HANDLE s, CK_BYTE *iv)
+{
     CK_GCM_PARAMS gcm = {.iv_ptr = iv, .iv_len = IV_LEN, .iv_bits = IV_LEN * 8, .tag_bits = 128};
     CK_MECHANISM mechanism = {CKM_AES_GCM, &gcm, sizeof gcm};
 
     return p11->C_EncryptInit(s, &mechanism, key);
 }
 
-static CK_RV encrypt_on(CK_SESSION_HANDLE s, struct sealed *sealed) {
+static CK_RV encrypt_on(CK_SESSION_HANDLE s, struct sealed *sealed)
+{
     CK_BYTE plain[SEED_LEN];
     CK_ULONG len = sizeof sealed->text;
     CK_RV rv = encrypt_init(s, sealed->iv);
@@ -225,13 +239,15 @@ static CK_RV encrypt_on(CK_SESSION_HANDLE s, struct sealed *sealed) {
     return rv == CKR_OK ? p11->C_Encrypt(s, plain, sizeof plain, sealed->text, &len) : rv;
 }
 
-static CK_RV encrypt(void) {
+static CK_RV encrypt(void)
+{
     struct sealed sealed = {.iv = "caller's iv"};
 
     return encrypt_on(session, &sealed);
 }
 
-static CK_RV decrypt(struct sealed *sealed) {
+static CK_RV decrypt(struct sealed *sealed)
+{
     CK_GCM_PARAMS gcm = {
         .iv_ptr = sealed->iv, .iv_len = IV_LEN, .iv_bits = IV_LEN * 8, .tag_bits = 128};
     CK_MECHANISM mechanism = {CKM_AES_GCM, &gcm, sizeof gcm};
@@ -248,14 +264,16 @@ static CK_RV decrypt(struct sealed *sealed) {
     return rv;
 }
 
-static long elapsed_us(const struct timespec *since) {
+static long elapsed_us(const struct timespec *since)
+{
     struct timespec t;
 
     (void)clock_gettime(CLOCK_MONOTONIC, &t);
     return (t.tv_sec - since->tv_sec) * 1000000 + (t.tv_nsec - since->tv_nsec) / 1000;
 }
 
-static CK_RV reinit(void) {
+static CK_RV reinit(void)
+{
     CK_C_INITIALIZE_ARGS args = {.flags = CKF_OS_LOCKING_OK};
     CK_RV rv = p11->C_Finalize(NULL);
 
@@ -267,7 +285,8 @@ static CK_RV reinit(void) {
 
 /* ---- cases ---------------------------------------------------------------------------------- */
 
-static void forwards(void) {
+static void forwards(void)
+{
     struct sealed sealed = {.iv = "caller's iv"};
 
     say("");
@@ -278,7 +297,8 @@ static void forwards(void) {
     CU_ASSERT_EQUAL(encrypt(), CKR_OK);
 }
 
-static void latency(void) {
+static void latency(void)
+{
     struct sealed sealed = {.iv = "caller's iv"};
     struct timespec start;
     CK_BYTE random[IV_LEN];
@@ -296,7 +316,8 @@ static void latency(void) {
     CU_ASSERT(elapsed_us(&start) >= 70000);
 }
 
-static void fail(void) {
+static void fail(void)
+{
     CK_OBJECT_HANDLE found = 0;
     CK_ULONG count = 0;
     CK_SLOT_ID slots[4];
@@ -318,7 +339,8 @@ static void fail(void) {
     CU_ASSERT_EQUAL(encrypt(), CKR_OK);
 }
 
-static void fail_once(void) {
+static void fail_once(void)
+{
     say("fail_once=CKR_SESSION_HANDLE_INVALID:C_EncryptInit:3\n"
         "fail_once=CKR_DEVICE_MEMORY:C_EncryptInit,C_DecryptInit\n");
     for (int i = 0; i < 3; i++) {
@@ -334,14 +356,16 @@ static void fail_once(void) {
 static _Atomic CK_RV hung_rv;
 static atomic_bool hung_done;
 
-static void *hung_call(void *unused) {
+static void *hung_call(void *unused)
+{
     (void)unused;
     hung_rv = encrypt();
     hung_done = true;
     return NULL;
 }
 
-static void hang(void) {
+static void hang(void)
+{
     const struct timespec while_away = {.tv_nsec = 100 * 1000 * 1000};
     pthread_t thread;
 
@@ -355,7 +379,8 @@ static void hang(void) {
     CU_ASSERT_EQUAL(hung_rv, CKR_OK);
 }
 
-static void hang_until_reinit(void) {
+static void hang_until_reinit(void)
+{
     const struct timespec while_away = {.tv_nsec = 100 * 1000 * 1000};
     pthread_t thread;
 
@@ -371,7 +396,8 @@ static void hang_until_reinit(void) {
     CU_ASSERT_EQUAL(encrypt(), CKR_OK);
 }
 
-static void until_reinit(void) {
+static void until_reinit(void)
+{
     say("fail=CKR_DEVICE_REMOVED\nfail_once=CKR_GENERAL_ERROR:C_Login\nuntil_reinit=1\n");
     CU_ASSERT_EQUAL(encrypt(), CKR_DEVICE_REMOVED);
     CU_ASSERT_EQUAL(encrypt(), CKR_DEVICE_REMOVED);
@@ -380,7 +406,8 @@ static void until_reinit(void) {
     CU_ASSERT_EQUAL(encrypt(), CKR_OK);
 }
 
-static void no_mech(void) {
+static void no_mech(void)
+{
     CK_MECHANISM_TYPE list[256];
     CK_MECHANISM_INFO info;
     CK_ULONG before = 256;
@@ -404,7 +431,8 @@ static void no_mech(void) {
     CU_ASSERT_EQUAL(encrypt(), CKR_MECHANISM_INVALID);
 }
 
-static void own_iv(void) {
+static void own_iv(void)
+{
     struct sealed a = {.iv = "caller's iv"};
     struct sealed b = {.iv = "caller's iv"};
     CK_BYTE plain[SEED_LEN] = {0};
@@ -427,7 +455,8 @@ static void own_iv(void) {
     CU_ASSERT_NOT_EQUAL(memcmp(a.iv, b.iv, IV_LEN), 0);
 }
 
-static void serial(void) {
+static void serial(void)
+{
     CK_TOKEN_INFO info;
 
     say("serial=ABC123\n");
@@ -436,7 +465,8 @@ static void serial(void) {
     CU_ASSERT_EQUAL(memcmp(info.label, ALIGNED_LABEL, 32), 0);
 }
 
-static void lost_login(void) {
+static void lost_login(void)
+{
     CK_OBJECT_HANDLE found = 0;
     CK_ULONG count = 0;
     CK_SESSION_INFO info;
@@ -461,7 +491,8 @@ static const char *const nonsense[] = {
     "unheard_of=1\n",    "no equals sign\n",   "fail_once=CKR_CANCEL:C_Login:x\n",
 };
 
-static void bad_lines(void) {
+static void bad_lines(void)
+{
     for (size_t i = 0; i < sizeof nonsense / sizeof nonsense[0]; i++) {
         say(nonsense[i]);
         CU_ASSERT_EQUAL(encrypt(), CKR_FUNCTION_REJECTED);
@@ -470,7 +501,8 @@ static void bad_lines(void) {
     CU_ASSERT_EQUAL(encrypt(), CKR_OK);
 }
 
-static void *many_calls(void *unused) {
+static void *many_calls(void *unused)
+{
     CK_SESSION_HANDLE own = 0;
     struct sealed sealed = {.iv = "caller's iv"};
     CK_RV rv = p11->C_OpenSession(slot, CKF_SERIAL_SESSION, NULL, NULL, &own);
@@ -483,7 +515,8 @@ static void *many_calls(void *unused) {
     return rv == CKR_OK ? NULL : &slot;
 }
 
-static void counts(void) {
+static void counts(void)
+{
     pthread_t threads[THREADS];
     long encrypts = 0;
     long logins = 0;
@@ -530,7 +563,8 @@ static const struct {
     {"counters", counts},
 };
 
-int main(void) {
+int main(void)
+{
     CU_pSuite suite = NULL;
     unsigned failures = 1;
 
