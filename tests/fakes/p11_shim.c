@@ -192,7 +192,8 @@ typedef CK_RV (*one_part)(CK_SESSION_HANDLE, CK_BYTE_PTR, CK_ULONG, CK_BYTE_PTR,
 
 /*
  * PKCS#11 2.40, 11.8: C_Encrypt and its like end the active operation whatever they return, but for
- * CKR_BUFFER_TOO_SMALL and a question for the length. So a faulted call ends it in the real module.
+ * CKR_BUFFER_TOO_SMALL and a successful question for the length. So a faulted call ends it in the
+ * real module.
  */
 static void end_operation(one_part real_call, CK_RV fault, CK_SESSION_HANDLE session,
                           CK_BYTE_PTR in, CK_ULONG in_len)
@@ -221,7 +222,7 @@ static CK_RV slow_call(enum p11_shim_function function, one_part real_call,
     if (rv == CKR_OK) {
         rv = real_call(session, in, in_len, out, out_len);
         slow_down(start, out);
-    } else if (out != NULL) {
+    } else {
         end_operation(real_call, rv, session, in, in_len);
     }
     return rv;
@@ -236,7 +237,7 @@ CK_RV C_Encrypt(CK_SESSION_HANDLE session, CK_BYTE_PTR data, CK_ULONG data_len,
         rv = slow_call(FN_C_Encrypt, real->C_Encrypt, session, data, data_len, encrypted_data,
                        encrypted_data_len);
     }
-    if (encrypted_data != NULL && rv != CKR_BUFFER_TOO_SMALL) {
+    if (rv != CKR_BUFFER_TOO_SMALL && !(rv == CKR_OK && encrypted_data == NULL)) {
         late_iv_take(session, rv == CKR_OK);
     }
     return rv;

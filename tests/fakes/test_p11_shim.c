@@ -322,11 +322,16 @@ static void fail(void)
     CK_ULONG count = 0;
     CK_SLOT_ID slots[4];
     CK_ULONG n = 4;
+    CK_BYTE plain[SEED_LEN] = {0};
+    CK_BYTE iv[IV_LEN] = {0};
 
     say("fail=CKR_DEVICE_ERROR:C_Encrypt,C_FindObjectsInit\n");
     CU_ASSERT_EQUAL(encrypt(), CKR_DEVICE_ERROR);
     CU_ASSERT_EQUAL(find_key(&found, &count), CKR_DEVICE_ERROR);
     CU_ASSERT_EQUAL(p11->C_GetSlotList(CK_TRUE, slots, &n), CKR_OK);
+
+    CU_ASSERT_EQUAL(encrypt_init(session, iv), CKR_OK);
+    CU_ASSERT_EQUAL(p11->C_Encrypt(session, plain, sizeof plain, NULL, &n), CKR_DEVICE_ERROR);
 
     say("fail=CKR_DEVICE_REMOVED\nfail=0x80000001:C_GetSlotList # vendor's own\n");
     CU_ASSERT_EQUAL(encrypt(), CKR_DEVICE_REMOVED);
