@@ -132,8 +132,9 @@ static bool run(struct channel *ch)
 
 static bool open_channel(struct channel *ch)
 {
+    char own_socket[] = GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL; /* one connection per load */
     grpc_arg args[] = {
-        {.type = GRPC_ARG_INTEGER, .key = GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, .value.integer = 1},
+        {.type = GRPC_ARG_INTEGER, .key = own_socket, .value.integer = 1},
     };
     grpc_channel_args all = {.num_args = 1, .args = args};
     grpc_channel_credentials *credentials = grpc_insecure_credentials_create();

@@ -146,6 +146,69 @@ function process_table(    i, p) {
     }
 }
 
+function met(value, good) {
+    return value " | " (good ? "yes" : "no") " |"
+}
+
+# Cells of the load tables in which the first server is behind the second in `figure`.
+function behind(figure, better,    p, c, m, n, i, list, methods, clients, n_clients, all, bad, key, r) {
+    n_clients = split("h2 grpc", clients, " ")
+    n = split(callers, list, " ")
+    split("Encrypt Decrypt Status", methods, " ")
+    cells = ""
+    for (p = 0; p < 2; p++) {
+        for (c = 1; c <= n_clients; c++) {
+            for (m = 1; m <= 3; m++) {
+                for (i = 1; i <= n; i++) {
+                    key = " " (p ? "yes" : "no") " " methods[m] " " list[i] " " figure
+                    r = ratio(clients[c] " " name[1] key, clients[c] " " name[2] key, "%.2f")
+                    all++
+                    if (better == "more" ? r + 0 < 1 : r + 0 > 1) {
+                        bad++
+                        cells = cells (cells == "" ? "" : ", ") clients[c] (p ? " pinned " : " ") \
+                            methods[m] " " list[i] " (" r ")"
+                    }
+                }
+            }
+        }
+    }
+    return met((all - bad) " of " all " cells" (bad ? "; behind: " cells : ""), bad == 0)
+}
+
+function one_caller(client, pinned, method,    key, r) {
+    key = " " pinned " " method " 1 rate"
+    r = ratio(client " " name[1] key, client " " name[2] key, "%.2f")
+    return "| 1 caller, " method ", " client (pinned == "yes" ? " pinned" : "") \
+        ": 1.4 times the calls/s | " met(r, r + 0 >= 1.4)
+}
+
+function target_table(    p, c, m, v, clients, methods) {
+    split("h2 grpc", clients, " ")
+    split("Encrypt Decrypt", methods, " ")
+    print "\n## Targets: " name[1] " against " name[2] "\n"
+    print "| target | measured | met |"
+    print "|---|---|---|"
+    v = median("first " name[1])
+    print "| exec to first good Status within 50 ms | " met(sprintf("%.1f ms", v), v <= 50)
+    for (m = 1; m <= 2; m++) {
+        for (c = 1; c <= 2; c++) {
+            for (p = 0; p < 2; p++) {
+                print one_caller(clients[c], p ? "yes" : "no", methods[m])
+            }
+        }
+    }
+    print "| ahead in calls/s | " behind("rate", "more")
+    print "| ahead in p99 | " behind("p99", "less")
+    print "| less resident memory after the load | " met(sprintf("%.1f to %.1f MiB", \
+        rss[name[1], "no"] / 1024, rss[name[2], "no"] / 1024), rss[name[1], "no"] < rss[name[2], "no"])
+    v = median("slow " name[1] " no Encrypt 64 rate")
+    print "| 2 ms token, 64 callers: 7,000 Encrypt/s | " met(sprintf("%.0f", v), v >= 7000)
+    v = median("slow " name[1] " no Encrypt 64 status p99")
+    print "| Status p99 meanwhile below 1 ms | " met(sprintf("%.0f us", v), v < 1000)
+    v = median("hang " name[1] " no Encrypt 64 status p99")
+    print "| Status p99 while the token hangs below 1 ms | " met(sprintf("%.0f us", v), v < 1000)
+}
+
 function floor_table(    m, t, list, n, key, method) {
     print "\n## The token alone, called in process\n"
     print "| operation | threads | calls/s | p50 | p99 |"
@@ -163,6 +226,9 @@ function floor_table(    m, t, list, n, key, method) {
 
 END {
     n_servers = split(servers, name, " ")
+    if (n_servers == 2) {
+        target_table()
+    }
     process_table()
     slow_table()
     load_table("h2", "yes")
