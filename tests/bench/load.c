@@ -121,7 +121,7 @@ static void reply_error(struct caller *caller, int grpc_status)
     struct load *load = caller->load;
 
     load->errors++;
-    if (!load->options->allow_errors) {
+    if (!load->options->allow_errors && !load->failed) {
         fprintf(stderr, "%s: %s %d\n", bench_names[caller->method],
                 grpc_status == 0 ? "wrong reply, grpc-status" : "grpc-status", grpc_status);
         load->failed = true;
