@@ -23,4 +23,7 @@ enum kms_status kms_base64_decode(struct kms_span text, struct kms_buf *out) KMS
  */
 bool kms_utf8_valid(struct kms_span text);
 
+/* Bytes of the well-formed UTF-8 character (not NUL) that @text begins with; 0 when it does not. */
+size_t kms_utf8_next(struct kms_span text);
+
 #endif

@@ -17,6 +17,13 @@
 
 struct cyaml_schema_value;
 
+/* A configuration's text, borrowed; @name stands for the file in error texts. */
+struct kms_conf_text {
+    const char *name;
+    const char *content;
+    size_t len;
+};
+
 /*
  * Loads @path (kms_file_read() with KMS_FILE_CONFIG) by @schema. *ret_data is the schema's struct,
  * freed with kms_conf_free() and the same schema. Errors: those of kms_file_read(), KMS_E_INVALID.
@@ -28,5 +35,10 @@ enum kms_status kms_conf_parse(const char *name, const char *content, size_t len
                                const struct cyaml_schema_value *schema, void **ret_data,
                                struct kms_error *err) KMS_MUST_CHECK;
 void kms_conf_free(const struct cyaml_schema_value *schema, void *data);
+
+/* Sets KMS_E_INVALID with "NAME:LINE: PATH: sentence", for checks that a schema cannot say. @path
+ * is "kms.mode" or "backends[1].hsm.pin". */
+enum kms_status kms_conf_error(struct kms_error *err, const struct kms_conf_text *text,
+                               const char *path, const char *fmt, ...) KMS_PRINTF(4, 5);
 
 #endif

@@ -25,18 +25,18 @@ enum kms_on_failure {
 };
 
 struct kms_kms_conf {
-    char *socket;      /* absolute path, or "@name" for an abstract socket */
-    mode_t mode;       /* 0600 */
-    uid_t owner;       /* (uid_t)-1: leave */
-    gid_t group;       /* (gid_t)-1: leave */
-    uid_t *allow_uids; /* root and our own user when the file names none */
+    const char *socket; /* absolute path, or "@name" for an abstract socket */
+    mode_t mode;        /* 0600 */
+    uid_t owner;        /* (uid_t)-1: leave */
+    gid_t group;        /* (gid_t)-1: leave */
+    uid_t *allow_uids;  /* root and our own user when the file names none */
     size_t allow_uid_count;
     gid_t *allow_gids;
     size_t allow_gid_count;
-    char *backend;           /* name of an entry of backends */
-    char *key;               /* label, "id:HEX" (CKA_ID) or a pkcs11: URI with object or id */
-    const char *api_version; /* "v2" or "v2beta1" */
-    char *provider_name;     /* `name:` printed into EncryptionConfiguration: "kmsbridge" */
+    const char *backend;       /* name of an entry of backends */
+    const char *key;           /* label, "id:HEX" (CKA_ID) or a pkcs11: URI with object or id */
+    const char *api_version;   /* "v2" or "v2beta1" */
+    const char *provider_name; /* `name:` printed into EncryptionConfiguration: "kmsbridge" */
     enum kms_on_failure on_failure;
     uint64_t probe_interval_ns;   /* 30s */
     uint64_t refresh_interval_ns; /* 30s: how often new keys of the label are looked for */
@@ -55,8 +55,8 @@ struct kms_conf {
     struct kms_backend_conf *backends;
     size_t backend_count;
     struct kms_kms_conf kms;
-    char *monitor_listen; /* "127.0.0.1:8780", "[::1]:8780", "unix:/path"; NULL: no monitor */
-    void *raw;            /* the YAML's own struct, owns the strings above */
+    const char *monitor_listen; /* "127.0.0.1:8780", "[::1]:8780", "unix:/path"; NULL: no monitor */
+    void *raw;                  /* the YAML's own struct, owns the strings above */
 };
 
 /*
