@@ -4,7 +4,6 @@
  * An Encrypt is C_GenerateRandom of 12 bytes, C_EncryptInit and C_Encrypt; each thread has a
  * session of its own. Prints one JSON line per number of threads and operation.
  */
-#define _GNU_SOURCE
 #include <dlfcn.h>
 #include <p11-kit/pkcs11.h>
 #include <pthread.h>

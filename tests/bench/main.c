@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What the two clients have in common: options, the Status load beside the load, the JSON line. */
-#define _GNU_SOURCE
 #include "tests/bench/load.h"
 
 #include <getopt.h>

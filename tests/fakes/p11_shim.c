@@ -6,7 +6,6 @@
  * p11_shim_plan.h says how to ask for faults and where calls are counted. Any thread may call; no
  * lock is held across a forwarded call.
  */
-#define _GNU_SOURCE
 #include "tests/fakes/p11_shim_plan.h"
 
 #include <dlfcn.h>

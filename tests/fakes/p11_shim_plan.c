@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE
 #include "tests/fakes/p11_shim_plan.h"
 
 #include <errno.h>

@@ -3,7 +3,6 @@
  * Proves each knob of the PKCS#11 shim on a private SoftHSM token.
  * KMSBRIDGE_SHIM names the shim; without it tests/fakes/.libs/p11-shim.so is taken.
  */
-#define _GNU_SOURCE
 #include <CUnit/Basic.h>
 #include <dlfcn.h>
 #include <errno.h>
