@@ -9,6 +9,7 @@
 #include "backend/hsm_parts.h"
 #include "backend/p11/ckr.h"
 #include "backend/p11/uri.h"
+#include "common/codec.h"
 #include "common/secret.h"
 #include "common/secure.h"
 
@@ -143,6 +144,7 @@ struct list {
     struct kms_backend *backend;
     struct kms_key_filter filter;
     char label[KMS_LABEL_MAX];
+    uint8_t tag[KMS_KEY_TAG_MAX];
     struct kms_hsm_keys found;
 };
 
@@ -174,7 +176,31 @@ static enum kms_status filter_by_uri(struct list *list, const char *text, struct
     if (kms_p11_uri_object(*uri, CKA_ID, &value, &len)) {
         list->filter.tag = kms_span_of(value, len);
     }
-    list->filter.ref = NULL;
+    return KMS_OK;
+}
+
+/* As the configuration names keys: a pkcs11: URI, "id:HEX", or a label. */
+static enum kms_status filter_by_spec(struct list *list, struct kms_p11_uri **uri,
+                                      struct kms_error *err)
+{
+    const char *spec = list->filter.spec;
+    struct kms_buf tag = KMS_BUF_OVER(list->tag);
+
+    if (spec == NULL || spec[0] == '\0') {
+        return KMS_OK;
+    }
+    if (kms_p11_is_uri(spec)) {
+        return filter_by_uri(list, spec, uri, err);
+    }
+    if (strncmp(spec, "id:", 3) != 0) {
+        list->filter.label = spec;
+        return KMS_OK;
+    }
+    if (kms_hex_decode(kms_span_str(spec + 3), &tag) != KMS_OK || tag.len == 0) {
+        return kms_error_set(err, KMS_E_INVALID, "key %s: \"id:\" wants 1 to %d bytes in hex", spec,
+                             KMS_KEY_TAG_MAX);
+    }
+    list->filter.tag = kms_buf_span(&tag);
     return KMS_OK;
 }
 
@@ -211,9 +237,7 @@ static enum kms_status hsm_list_keys(struct kms_backend *b, struct kms_call *cal
     if (filter != NULL) {
         list.filter = *filter;
     }
-    if (list.filter.ref != NULL && kms_p11_is_uri(list.filter.ref)) {
-        status = filter_by_uri(&list, list.filter.ref, &uri, &call->error);
-    }
+    status = filter_by_spec(&list, &uri, &call->error);
     if (status == KMS_OK) {
         status = kms_hsm_run(b, call, KMS_P11_READ, list_step, &list);
     }

@@ -2,6 +2,7 @@
 #include "kmsbridge/kms_v2.h"
 
 #include <string.h>
+#include <time.h>
 
 #include "common/clock.h"
 #include "kmsbridge/kms_v2.pb-c.h"
