@@ -110,12 +110,23 @@ static void collect(cyaml_log_t level, void *ctx, const char *fmt, va_list args)
     }
 }
 
+/* libcyaml's own allocator does the same; through ours, tests can make an allocation fail. */
+static void *resize(void *ctx, void *ptr, size_t size)
+{
+    (void)ctx;
+    if (size == 0) {
+        free(ptr);
+        return NULL;
+    }
+    return realloc(ptr, size);
+}
+
 static cyaml_config_t config_with(struct trace *trace)
 {
     return (cyaml_config_t){
         .log_fn = trace == NULL ? NULL : collect,
         .log_ctx = trace,
-        .mem_fn = cyaml_mem,
+        .mem_fn = resize,
         .log_level = CYAML_LOG_ERROR,
         .flags = CYAML_CFG_NO_ALIAS,
     };
@@ -221,7 +232,7 @@ enum kms_status kms_conf_parse(const char *name, const char *content, size_t len
     if (code != CYAML_OK) {
         return explain(&text, &trace, code, err);
     }
-    if (data == NULL) { /* a mapping without a key, where all are optional */
+    if (data == NULL) { /* libcyaml's documentation allows it */
         return kms_error_set(err, KMS_E_INVALID, "%s: is empty", name);
     }
     *ret_data = data;

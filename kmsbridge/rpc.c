@@ -222,6 +222,19 @@ static void arena_done(struct kms_rpc_arena *arena)
     arena->used = 0;
 }
 
+struct kms_rpc_arena *kms_rpc_arena_new(void)
+{
+    return calloc(1, sizeof(struct kms_rpc_arena));
+}
+
+void kms_rpc_arena_free(struct kms_rpc_arena *arena)
+{
+    if (arena != NULL) {
+        arena_done(arena);
+        free(arena);
+    }
+}
+
 static struct call *call_new(struct kms_rpc *rpc, const struct kms_rpc_method *method, size_t index)
 {
     struct call *call = malloc(sizeof *call);

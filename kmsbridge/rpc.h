@@ -42,6 +42,9 @@
 struct kms_rpc_arena; /* memory of one call's parsed request, wiped with it */
 /* 16-byte aligned; NULL over KMS_RPC_PARSE_MAX. Freed with the call. */
 void *kms_rpc_arena_alloc(struct kms_rpc_arena *arena, size_t size);
+/* One of its own, for tests and fuzzers of parse. */
+struct kms_rpc_arena *kms_rpc_arena_new(void);
+void kms_rpc_arena_free(struct kms_rpc_arena *arena);
 
 struct kms_rpc_request {
     struct kms_span message;
