@@ -13,15 +13,17 @@ own_namespaces() { # name script arguments...
     shift 2
     check "$name"
     if [ -z "${KMSBRIDGE_NAMESPACES-}" ]; then
-        need debootstrap unshare tar
+        need debootstrap unshare nsenter pgrep tar
         if [ "$(id -u)" -ne 0 ] || ! unshare --mount --pid --fork true 2>/dev/null; then
             skip "needs root and namespaces"
             check_end
         fi
         work=$(mktemp -d)
+        mkdir "$work/cgroup"
         trap 'rm -rf --one-file-system "$work" "$CHECK_TMP"' EXIT
         KMSBRIDGE_NAMESPACES=$work unshare --mount --propagation private --pid --fork --kill-child \
-            --ipc --uts --cgroup "$BASH" "$script" "$@" || code=$?
+            --mount-proc --ipc --uts --cgroup "$BASH" "$script" "$@" || code=$?
+        remove_cgroup
         exit "$code"
     fi
     work=$KMSBRIDGE_NAMESPACES
@@ -35,6 +37,13 @@ own_namespaces() { # name script arguments...
         check_end
     fi
     make_base
+}
+
+# Our cgroup outlives the namespaces, as folders with nothing in them.
+remove_cgroup() {
+    # shellcheck disable=SC2016 # for the inner shell
+    unshare --mount --propagation private sh -c 'mount -t cgroup2 none "$1/cgroup" &&
+        find "$1/cgroup/kmsbridge-${1##*/}" -depth -type d -exec rmdir {} \;' sh "$work" 2>/dev/null || true
 }
 
 # "URI RELEASE" of the Debian archives that this machine's apt uses
@@ -95,9 +104,8 @@ inside() { # root command: with an environment of its own but for proxies
 # cgroup of its own. What it mounts and starts ends with it.
 boot_systemd() {
     local root=$1 tries=0 unshare_pid
-    mkdir -p "$work/cgroup"
     mount -t cgroup2 none "$work/cgroup" || return 1
-    cgroup=$work/cgroup/kmsbridge-check-$$
+    cgroup=$work/cgroup/kmsbridge-${work##*/}
     mkdir "$cgroup"
     cat >"$work/boot" <<'BOOT'
 root=$1
@@ -143,7 +151,4 @@ in_booted() { # command...
 
 halt_systemd() {
     kill -KILL "$booted"
-    sleep 0.5
-    find "$cgroup" -depth -type d -exec rmdir {} \; 2>/dev/null || true
-    umount "$work/cgroup"
 }
