@@ -78,7 +78,7 @@ type apiserver struct {
 	t      testing.TB
 	id     string
 	cancel context.CancelFunc
-	lookup encryptionconfig.ResourceTransformers
+	lookup value.ResourceTransformers
 	check  healthz.HealthChecker
 }
 
@@ -185,7 +185,7 @@ func (a *apiserver) unhealthy() error {
 // stored is an object as etcd holds it.
 type stored struct {
 	provider string
-	object   kmstypes.EncryptedObject
+	object   *kmstypes.EncryptedObject
 }
 
 // parse takes a stored value apart, by hand because Kubernetes has changed its protobuf library.
@@ -198,8 +198,8 @@ func parse(t testing.TB, blob []byte) stored {
 	if !ok {
 		t.Fatal("stored value names no provider")
 	}
-	s := stored{provider: name}
-	o := &s.object
+	s := stored{provider: name, object: &kmstypes.EncryptedObject{}}
+	o := s.object
 	o.Annotations = map[string][]byte{}
 	fields(t, []byte(body), func(number protowire.Number, data []byte, n uint64) {
 		switch number {

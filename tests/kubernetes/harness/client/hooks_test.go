@@ -18,8 +18,6 @@ func advance(t testing.TB, p provider, by time.Duration) {
 	t.Cleanup(kmsv2.SetNowFuncForTests(p.name, func() time.Time { return time.Now().Add(by) }))
 }
 
-// legacyDEK makes the client send AES_GCM_KEY keys, as Kubernetes 1.27 did, and not HKDF seeds.
-func legacyDEK(t testing.TB, p provider) {
-	t.Helper()
-	t.Cleanup(encryptionconfig.SetKDFForTests(p.name, false))
-}
+// legacyDEK makes the client send AES_GCM_KEY keys, as Kubernetes 1.27 did, and not HKDF seeds, until
+// the returned function is called.
+func legacyDEK(p provider) func() { return encryptionconfig.SetKDFForTests(p.name, false) }
