@@ -16,7 +16,6 @@ import (
 	"testing"
 	"time"
 
-	"google.golang.org/protobuf/encoding/protowire"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apiserver/pkg/server/healthz"
 	"k8s.io/apiserver/pkg/server/options/encryptionconfig"
@@ -25,14 +24,12 @@ import (
 	"k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2"
 	kmstypes "k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2/v2"
 	"kmsbridge.test/harness/fixture"
+	"kmsbridge.test/harness/stored"
 )
 
-const (
-	// The client keeps a good verdict for 20 s and a bad one for 3 s, in real time whatever the test's
-	// clock says, so this is how long it may take to notice anything.
-	notice = 40 * time.Second
-	prefix = "k8s:enc:kms:v2:"
-)
+// The client keeps a good verdict for 20 s and a bad one for 3 s, in real time whatever the test's
+// clock says, so this is how long it may take to notice anything.
+const notice = 40 * time.Second
 
 var secrets = schema.GroupResource{Resource: "secrets"}
 
@@ -182,78 +179,15 @@ func (a *apiserver) unhealthy() error {
 	return verdict
 }
 
-// stored is an object as etcd holds it.
-type stored struct {
-	provider string
-	object   *kmstypes.EncryptedObject
-}
-
-// parse takes a stored value apart, by hand because Kubernetes has changed its protobuf library.
-func parse(t testing.TB, blob []byte) stored {
+// parse takes a stored value apart, and it must satisfy the client's own checks.
+func parse(t testing.TB, blob []byte) *stored.Object {
 	t.Helper()
-	if !strings.HasPrefix(string(blob), prefix) {
-		t.Fatalf("stored value begins with %q, want %q", blob[:min(len(blob), len(prefix))], prefix)
-	}
-	name, body, ok := strings.Cut(string(blob[len(prefix):]), ":")
-	if !ok {
-		t.Fatal("stored value names no provider")
-	}
-	s := stored{provider: name, object: &kmstypes.EncryptedObject{}}
-	o := s.object
-	o.Annotations = map[string][]byte{}
-	fields(t, []byte(body), func(number protowire.Number, data []byte, n uint64) {
-		switch number {
-		case 1:
-			o.EncryptedData = data
-		case 2:
-			o.KeyID = string(data)
-		case 3:
-			o.EncryptedDEKSource = data
-		case 4:
-			var k string
-			var v []byte
-			fields(t, data, func(number protowire.Number, data []byte, _ uint64) {
-				if number == 1 {
-					k = string(data)
-				} else {
-					v = data
-				}
-			})
-			o.Annotations[k] = v
-		case 5:
-			o.EncryptedDEKSourceType = kmstypes.EncryptedDEKSourceType(n)
-		default:
-			t.Fatalf("stored object has an unknown field %d", number)
-		}
-	})
-	if err := kmsv2.ValidateEncryptedObject(o); err != nil {
+	o, err := stored.Parse(blob)
+	fixture.Must(t, err, "stored value")
+	if err := kmsv2.ValidateEncryptedObject(&kmstypes.EncryptedObject{EncryptedData: o.Data, KeyID: o.KeyID,
+		EncryptedDEKSource: o.Seed, Annotations: o.Annotations,
+		EncryptedDEKSourceType: kmstypes.EncryptedDEKSourceType(o.SeedType)}); err != nil {
 		t.Fatalf("stored object is invalid: %v", err)
 	}
-	return s
-}
-
-func fields(t testing.TB, b []byte, each func(protowire.Number, []byte, uint64)) {
-	t.Helper()
-	for len(b) > 0 {
-		number, kind, n := protowire.ConsumeTag(b)
-		if n < 0 {
-			t.Fatalf("bad tag: %v", protowire.ParseError(n))
-		}
-		b = b[n:]
-		var data []byte
-		var u uint64
-		switch kind {
-		case protowire.BytesType:
-			data, n = protowire.ConsumeBytes(b)
-		case protowire.VarintType:
-			u, n = protowire.ConsumeVarint(b)
-		default:
-			t.Fatalf("field %d has wire type %d", number, kind)
-		}
-		if n < 0 {
-			t.Fatalf("bad field %d: %v", number, protowire.ParseError(n))
-		}
-		each(number, data, u)
-		b = b[n:]
-	}
+	return o
 }

@@ -20,7 +20,7 @@ func TestTwoProvidersHealthz(t *testing.T) {
 	p1.timeout, p2.timeout = "1s", "1s"
 	a := bootHealthy(t, p1, p2)
 	first := a.mustWrite("s1", "first")
-	if got := parse(t, first).provider; got != p1.name {
+	if got := parse(t, first).Provider; got != p1.name {
 		t.Errorf("written by provider %q, want the first, %q", got, p1.name)
 	}
 	b := bootHealthy(t, p2, p1)

@@ -65,7 +65,7 @@ func hsmGone(t *testing.T, d *fixture.Daemon, hsm cord) {
 	q.name = p.name // another API server of the same cluster
 	a := bootHealthy(t, p)
 	before := a.mustWrite("s1", "before")
-	id := parse(t, before).object.KeyID
+	id := parse(t, before).KeyID
 	b := bootHealthy(t, q)
 
 	hsm.Unplug()
@@ -92,7 +92,7 @@ func hsmGone(t *testing.T, d *fixture.Daemon, hsm cord) {
 	t.Logf("daemon well %v after the HSM's return", d.Ready(true, 60*time.Second))
 	a.healthy()
 	after := a.mustWrite("s3", "after")
-	if got := parse(t, after).object.KeyID; got != id {
+	if got := parse(t, after).KeyID; got != id {
 		t.Errorf("key_id %q after the outage, was %q", got, id)
 	}
 	for name, o := range map[string]struct {

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apiserver/pkg/server/options/encryptionconfig"
 	"k8s.io/apiserver/pkg/server/options/encryptionconfig/controller"
 	"kmsbridge.test/harness/fixture"
+	"kmsbridge.test/harness/stored"
 )
 
 // bootDynamic loads a configuration file as kube-apiserver does with
@@ -53,7 +54,7 @@ func TestHotReload(t *testing.T) {
 	d1 := fixture.StartDaemon(t, fixture.NewToken(t), fixture.Options{})
 	d2 := fixture.StartDaemon(t, fixture.NewToken(t), fixture.Options{})
 	p1, p2 := newProvider(d1), newProvider(d2)
-	one, two := prefix+p1.name+":", prefix+p2.name+":"
+	one, two := stored.Prefix+p1.name+":", stored.Prefix+p2.name+":"
 	file := filepath.Join(fixture.Dir(t), "enc.yaml")
 	writeConfig(t, file, identity)
 	a := bootDynamic(t, file)
@@ -108,7 +109,7 @@ func TestHotReload(t *testing.T) {
 	}
 	// The dead plugin comes to life: now its configuration is taken.
 	d1.Start()
-	a.writesWith(prefix + absent.name + ":")
+	a.writesWith(stored.Prefix + absent.name + ":")
 	a.mustRead("s1", second, "first", true)
 
 	// The three ways in which editors and configuration managers replace a file.
@@ -130,7 +131,7 @@ func TestHotReload(t *testing.T) {
 		text, err := os.ReadFile(scratch)
 		fixture.Must(t, err, "read")
 		replace(text)
-		a.writesWith(prefix + p.name + ":")
+		a.writesWith(stored.Prefix + p.name + ":")
 		t.Logf("replacement %d taken", i)
 	}
 	a.mustRead("s1", second, "first", true)
@@ -146,10 +147,10 @@ func TestReloadMakesNewSeed(t *testing.T) {
 	writeConfig(t, file, p.entry(), identity)
 	a := bootDynamic(t, file)
 	blob := a.mustWrite("s1", "x")
-	old := string(parse(t, blob).object.EncryptedDEKSource)
+	old := string(parse(t, blob).Seed)
 	writeConfig(t, file, "      # touched\n", p.entry(), identity)
 	fixture.Eventually(t, 30*time.Second, "a new seed", func() error {
-		if string(parse(t, a.mustWrite("s2", "y")).object.EncryptedDEKSource) == old {
+		if string(parse(t, a.mustWrite("s2", "y")).Seed) == old {
 			return fmt.Errorf("still the old seed")
 		}
 		return nil

@@ -43,11 +43,11 @@ func TestRotation(t *testing.T) {
 	a.untilStale("s1", old)
 	fresh := a.mustWrite("s1", "one")
 	a.mustRead("s1", fresh, "one", false)
-	o, f := parse(t, old).object, parse(t, fresh).object
+	o, f := parse(t, old), parse(t, fresh)
 	if o.KeyID == f.KeyID {
 		t.Errorf("key_id %q before and after", o.KeyID)
 	}
-	if string(o.EncryptedDEKSource) == string(f.EncryptedDEKSource) {
+	if string(o.Seed) == string(f.Seed) {
 		t.Error("the seed did not change with the key")
 	}
 	if got := dial(t, d.Socket).mustStatus().KeyId; got != f.KeyID {
@@ -55,7 +55,7 @@ func TestRotation(t *testing.T) {
 	}
 	again := a.mustWrite("s1", "one")
 	a.mustRead("s1", again, "one", false)
-	if parse(t, again).object.KeyID != f.KeyID {
+	if parse(t, again).KeyID != f.KeyID {
 		t.Error("key_id changed once more")
 	}
 
@@ -231,7 +231,7 @@ func TestOldKeyDestroyed(t *testing.T) {
 	b := bootHealthy(t, p)
 	b.mustRead("s2", fresh, "two", false)
 	_, _, err := b.read("s1", old)
-	if err == nil || !strings.Contains(err.Error(), parse(t, old).object.KeyID) {
+	if err == nil || !strings.Contains(err.Error(), parse(t, old).KeyID) {
 		t.Errorf("read under a destroyed key: %v", err)
 	}
 	b.mustWrite("s3", "three")

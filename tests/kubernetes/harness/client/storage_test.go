@@ -12,16 +12,14 @@ import (
 
 	"k8s.io/apiserver/pkg/storage/value"
 	aestransformer "k8s.io/apiserver/pkg/storage/value/encrypt/aes"
-	kmstypes "k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2/v2"
 	kmsapi "k8s.io/kms/apis/v2"
 	"kmsbridge.test/harness/fixture"
+	"kmsbridge.test/harness/stored"
 )
 
-const hkdfSeed = kmstypes.EncryptedDEKSourceType_HKDF_SHA256_XNONCE_AES_GCM_SEED
-
-func envelopeOf(s stored) *kmsapi.EncryptResponse {
-	return &kmsapi.EncryptResponse{Ciphertext: s.object.EncryptedDEKSource, KeyId: s.object.KeyID,
-		Annotations: s.object.Annotations}
+func envelopeOf(s *stored.Object) *kmsapi.EncryptResponse {
+	return &kmsapi.EncryptResponse{Ciphertext: s.Seed, KeyId: s.KeyID,
+		Annotations: s.Annotations}
 }
 
 // What is stored is what Kubernetes says it is, and only the plugin opens it (TestKMSv2Provider).
@@ -38,15 +36,15 @@ func TestStoredForm(t *testing.T) {
 		t.Error("the stored value holds the plaintext")
 	}
 	s := parse(t, blob)
-	if s.provider != p.name {
-		t.Errorf("stored under provider %q, want %q", s.provider, p.name)
+	if s.Provider != p.name {
+		t.Errorf("stored under provider %q, want %q", s.Provider, p.name)
 	}
-	if s.object.EncryptedDEKSourceType != hkdfSeed {
-		t.Errorf("seed type %v, want an HKDF seed", s.object.EncryptedDEKSourceType)
+	if s.SeedType != stored.HKDFSeed {
+		t.Errorf("seed type %v, want an HKDF seed", s.SeedType)
 	}
 	r := dial(t, d.Socket)
-	if got := r.mustStatus().KeyId; got != s.object.KeyID {
-		t.Errorf("stored under key_id %q, Status says %q", s.object.KeyID, got)
+	if got := r.mustStatus().KeyId; got != s.KeyID {
+		t.Errorf("stored under key_id %q, Status says %q", s.KeyID, got)
 	}
 	// The seed that the plugin hands back opens the payload, bound to its path in etcd.
 	opened, err := r.Decrypt(soon(t), reverse(envelopeOf(s)))
@@ -56,7 +54,7 @@ func TestStoredForm(t *testing.T) {
 	}
 	payload, err := aestransformer.NewHKDFExtendedNonceGCMTransformer(opened.Plaintext)
 	fixture.Must(t, err, "HKDF transformer")
-	got, _, err := payload.TransformFromStorage(context.Background(), s.object.EncryptedData,
+	got, _, err := payload.TransformFromStorage(context.Background(), s.Data,
 		value.DefaultContext(key("s1")))
 	if err != nil || string(got) != secret {
 		t.Errorf("payload opened by hand: %q, %v", got, err)
@@ -77,8 +75,8 @@ func TestThousandObjectsOneSeed(t *testing.T) {
 	for i := range blobs {
 		blobs[i] = a.mustWrite(fmt.Sprint(i), fmt.Sprintf("data %d", i))
 		s := parse(t, blobs[i])
-		seeds[string(s.object.EncryptedDEKSource)] = true
-		payloads[string(s.object.EncryptedData)] = true
+		seeds[string(s.Seed)] = true
+		payloads[string(s.Data)] = true
 	}
 	if len(seeds) != 1 {
 		t.Errorf("1000 objects have %d distinct seeds, want 1", len(seeds))
@@ -121,7 +119,7 @@ func TestSeedPerRestart(t *testing.T) {
 			a.mustRead(fmt.Sprint(j), blob, fmt.Sprintf("data %d", j), false)
 		}
 		blobs = append(blobs, a.mustWrite(fmt.Sprint(i), fmt.Sprintf("data %d", i)))
-		seeds[string(parse(t, blobs[i]).object.EncryptedDEKSource)] = true
+		seeds[string(parse(t, blobs[i]).Seed)] = true
 		a.stop()
 	}
 	if len(seeds) != restarts {
@@ -138,8 +136,8 @@ func TestLegacyDEK(t *testing.T) {
 	a := bootHealthy(t, p)
 	blob := a.mustWrite("s1", "legacy")
 	s := parse(t, blob)
-	if s.object.EncryptedDEKSourceType != kmstypes.EncryptedDEKSourceType_AES_GCM_KEY {
-		t.Fatalf("seed type %v, want AES_GCM_KEY", s.object.EncryptedDEKSourceType)
+	if s.SeedType != 0 {
+		t.Fatalf("seed type %v, want AES_GCM_KEY", s.SeedType)
 	}
 	opened, err := dial(t, d.Socket).Decrypt(soon(t), reverse(envelopeOf(s)))
 	fixture.Must(t, err, "Decrypt the DEK")
@@ -167,7 +165,7 @@ func TestBitFlipInStoredValue(t *testing.T) {
 		bad := bytes.Clone(blob)
 		bad[i] ^= 1 << (i % 8)
 		// A changed prefix is no longer ours: identity takes it unless it looks encrypted.
-		if i < len(prefix) {
+		if i < len(stored.Prefix) {
 			continue
 		}
 		if got, _, err := a.read("s1", bad); err == nil {
@@ -180,8 +178,8 @@ func TestBitFlipInStoredValue(t *testing.T) {
 	a.stop()
 	b := bootHealthy(t, p)
 	s := parse(t, blob)
-	at := bytes.Index(blob, s.object.EncryptedDEKSource)
-	for i := at; i < at+len(s.object.EncryptedDEKSource); i++ {
+	at := bytes.Index(blob, s.Seed)
+	for i := at; i < at+len(s.Seed); i++ {
 		bad := bytes.Clone(blob)
 		bad[i] ^= 1 << (i % 8)
 		_, _, err := b.read("s1", bad)
