@@ -8,6 +8,7 @@ package client
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
@@ -23,6 +24,7 @@ import (
 	"k8s.io/apiserver/pkg/storage/value"
 	"k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2"
 	kmstypes "k8s.io/apiserver/pkg/storage/value/encrypt/envelope/kmsv2/v2"
+	"k8s.io/klog/v2"
 	"kmsbridge.test/harness/fixture"
 	"kmsbridge.test/harness/stored"
 )
@@ -37,6 +39,9 @@ func TestMain(m *testing.M) {
 	if socket := os.Getenv(peerEnv); socket != "" {
 		os.Exit(peerMain(socket))
 	}
+	// The client logs each of the thousands of refusals that these tests provoke.
+	klog.LogToStderr(false)
+	klog.SetOutput(io.Discard)
 	controller.EncryptionConfigFileChangePollDuration = 500 * time.Millisecond
 	os.Exit(m.Run())
 }
