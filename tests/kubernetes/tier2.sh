@@ -6,8 +6,10 @@
 # machine builds kube-apiserver and etcd: see apiserver/build.sh.
 # Exit status: 0 passed, 77 something is missing, else failed.
 set -eu
+# shellcheck disable=SC2034
 tier=tier2
 here=$(cd "$(dirname "$0")" && pwd)
+# shellcheck source=lib.sh
 . "$here/lib.sh"
 
 prepare

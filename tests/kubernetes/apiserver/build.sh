@@ -24,15 +24,15 @@ key=$( (cat go.mod go.sum build.sh; go env GOVERSION GOOS GOARCH) | sha256sum | 
 cache=${KMSBRIDGE_CACHE:-$HOME/.cache/kmsbridge}
 dir=$cache/kube-$version-$key
 
-complete() {
+built() {
     [ -x "$dir/kube-apiserver" ] && [ -x "$dir/etcd" ] && [ -x "$dir/etcdctl" ]
 }
 
-if ! complete; then
+if ! built; then
     mkdir -p "$cache"
     exec 9>"$cache/kube.lock"
     flock 9 # a second build waits for the first, and then finds its result
-    if ! complete; then
+    if ! built; then
         if ! go mod download >"$cache/kube-download.log" 2>&1; then
             echo "cannot download the Go modules: $(tail -n 1 "$cache/kube-download.log")" >&2
             exit 77
