@@ -76,6 +76,15 @@ void kms_wipe(void *ptr, size_t size)
     }
 }
 
+enum kms_status kms_random(void *ret_bytes, size_t size)
+{
+    if (kms_secure_init() != KMS_OK) {
+        return KMS_E_INTERNAL;
+    }
+    randombytes_buf(ret_bytes, size);
+    return KMS_OK;
+}
+
 bool kms_secret_equal(const void *a, const void *b, size_t size)
 {
     return size == 0 || sodium_memcmp(a, b, size) == 0;

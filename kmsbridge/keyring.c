@@ -1,0 +1,535 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kmsbridge/keyring.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/codec.h"
+#include "common/log.h"
+#include "common/secure.h"
+#include "kmsbridge/envelope.h"
+
+#define KEYS_MAX           256 /* of one label; more is an error, never a silent cut */
+#define LOOKUP_INTERVAL_NS (5 * KMS_NS_PER_S)
+#define PROBE_LEN          32
+
+struct ring_key {
+    struct kms_key_info info;
+    uint8_t hint[KMS_KEY_HINT_LEN];
+};
+
+/* Immutable once published. */
+struct snapshot {
+    unsigned refs; /* under kms_keyring.mutex */
+    bool active_lost;
+    size_t active;
+    size_t count;
+    struct ring_key keys[];
+};
+
+struct kms_keyring {
+    struct kms_waist *waist;
+    const char *spec;
+    pthread_mutex_t mutex; /* guards the members below; never held across a backend op */
+    struct snapshot *current;
+    bool refreshing;
+    uint64_t last_lookup_ns;
+};
+
+struct kms_keyring *kms_keyring_new(struct kms_waist *waist, const char *spec)
+{
+    struct kms_keyring *ring = calloc(1, sizeof *ring);
+    if (ring == NULL) {
+        return NULL;
+    }
+    ring->waist = waist;
+    ring->spec = spec;
+    pthread_mutex_init(&ring->mutex, NULL);
+    return ring;
+}
+
+void kms_keyring_free(struct kms_keyring *ring)
+{
+    if (ring == NULL) {
+        return;
+    }
+    free(ring->current);
+    pthread_mutex_destroy(&ring->mutex);
+    free(ring);
+}
+
+static struct snapshot *snapshot_get(struct kms_keyring *ring)
+{
+    pthread_mutex_lock(&ring->mutex);
+    struct snapshot *snap = ring->current;
+    if (snap != NULL) {
+        snap->refs++;
+    }
+    pthread_mutex_unlock(&ring->mutex);
+    return snap;
+}
+
+static void snapshot_put(struct kms_keyring *ring, struct snapshot *snap)
+{
+    if (snap == NULL) {
+        return;
+    }
+    pthread_mutex_lock(&ring->mutex);
+    bool last = --snap->refs == 0;
+    pthread_mutex_unlock(&ring->mutex);
+    if (last) {
+        free(snap);
+    }
+}
+
+static struct ring_key *snapshot_find(struct snapshot *snap, struct kms_span key_id)
+{
+    for (size_t i = 0; snap != NULL && i < snap->count; i++) {
+        if (kms_span_equal(kms_span_str(snap->keys[i].info.id), key_id)) {
+            return &snap->keys[i];
+        }
+    }
+    return NULL;
+}
+
+/* --- sealing with one key -------------------------------------------------------------------- */
+
+static enum kms_status seal(struct kms_waist *waist, struct kms_call *call,
+                            const struct ring_key *key, struct kms_span plaintext,
+                            struct kms_buf *ret_envelope)
+{
+    uint8_t aad_storage[KMS_ENVELOPE_AAD_MAX];
+    uint8_t iv_storage[KMS_IV_MAX];
+    uint8_t ct_storage[KMS_ENVELOPE_MAX + 64];
+    struct kms_buf aad = KMS_BUF_OVER(aad_storage);
+    struct kms_sealed sealed = {.iv = KMS_BUF_OVER(iv_storage),
+                                .ciphertext = KMS_BUF_OVER(ct_storage)};
+    enum kms_alg alg = key->info.seal;
+    size_t iv_len = kms_envelope_iv_len(alg);
+    struct kms_buf out = *ret_envelope;
+    struct kms_span key_id = kms_span_str(key->info.id);
+    size_t start = out.len;
+
+    if (kms_envelope_header(alg, iv_len, key->hint, &out) != KMS_OK ||
+        kms_envelope_aad(kms_span_of(out.data + start, KMS_ENVELOPE_HEADER), key_id, &aad) !=
+            KMS_OK) {
+        return kms_error_set(&call->error, KMS_E_INTERNAL, "envelope: no room for a header");
+    }
+    struct kms_params params = {.alg = alg, .aad = kms_buf_span(&aad)};
+    enum kms_status status =
+        kms_waist_encrypt(waist, call, key->info.ref, &params, plaintext, &sealed);
+    if (status != KMS_OK) {
+        return status;
+    }
+    if (sealed.alg != alg || sealed.iv.len != iv_len || strcmp(sealed.key_id, key->info.id) != 0) {
+        return kms_error_set(&call->error, KMS_E_PROTOCOL,
+                             "backend %s encrypted otherwise than asked (%s, IV %zu bytes, key %s)",
+                             kms_waist_name(waist), kms_alg_name(sealed.alg), sealed.iv.len,
+                             sealed.key_id);
+    }
+    if (kms_buf_put(&out, kms_buf_span(&sealed.iv)) != KMS_OK ||
+        kms_buf_put(&out, kms_buf_span(&sealed.ciphertext)) != KMS_OK) {
+        return kms_error_set(&call->error, KMS_E_TOO_LARGE, "envelope: over %zu bytes", out.cap);
+    }
+    *ret_envelope = out;
+    return KMS_OK;
+}
+
+/* RSA opens OAEP, AES opens the two symmetric schemes. */
+static bool alg_fits(enum kms_alg alg, enum kms_key_type type)
+{
+    return (alg == KMS_ALG_RSA_OAEP_SHA256) == (type == KMS_KEY_RSA);
+}
+
+static enum kms_status unseal(struct kms_waist *waist, struct kms_call *call,
+                              const struct ring_key *key, const struct kms_envelope *env,
+                              struct kms_buf *ret_plaintext)
+{
+    uint8_t aad_storage[KMS_ENVELOPE_AAD_MAX];
+    struct kms_buf aad = KMS_BUF_OVER(aad_storage);
+    if (!kms_span_equal(env->key_hint, kms_span_of(key->hint, sizeof key->hint))) {
+        return kms_error_set(&call->error, KMS_E_BAD_DATA, "envelope: it is not of key_id %s",
+                             key->info.id);
+    }
+    if (!alg_fits(env->alg, key->info.type)) {
+        return kms_error_set(&call->error, KMS_E_BAD_DATA,
+                             "envelope: algorithm %s does not fit key_id %s",
+                             kms_alg_name(env->alg), key->info.id);
+    }
+    if (kms_envelope_aad(env->header, kms_span_str(key->info.id), &aad) != KMS_OK) {
+        return kms_error_set(&call->error, KMS_E_INTERNAL, "envelope: AAD too long");
+    }
+    struct kms_params params = {.alg = env->alg, .aad = kms_buf_span(&aad), .iv = env->iv};
+    return kms_waist_decrypt(waist, call, key->info.ref, &params, env->ciphertext, ret_plaintext);
+}
+
+static enum kms_status probe_key(struct kms_waist *waist, struct kms_call *call,
+                                 const struct ring_key *key)
+{
+    uint8_t plain[PROBE_LEN];
+    uint8_t opened[KMS_ENVELOPE_MAX];
+    uint8_t envelope[KMS_ENVELOPE_MAX];
+    struct kms_buf random = KMS_BUF_OVER(plain);
+    struct kms_buf sealed = KMS_BUF_OVER(envelope);
+    struct kms_buf back = KMS_BUF_OVER(opened);
+    struct kms_envelope env;
+
+    enum kms_status status = kms_random(plain, sizeof plain);
+    if (status != KMS_OK) {
+        return kms_error_set(&call->error, status, "probe: no random bytes");
+    }
+    random.len = sizeof plain;
+    status = seal(waist, call, key, kms_buf_span(&random), &sealed);
+    if (status == KMS_OK) {
+        status = kms_envelope_parse(kms_buf_span(&sealed), &env, &call->error);
+    }
+    if (status == KMS_OK) {
+        status = unseal(waist, call, key, &env, &back);
+    }
+    if (status == KMS_OK &&
+        (back.len != sizeof plain || !kms_secret_equal(plain, opened, sizeof plain))) {
+        status = kms_error_set(&call->error, KMS_E_PROTOCOL,
+                               "probe: key_id %s decrypted to something else", key->info.id);
+    }
+    kms_wipe(plain, sizeof plain);
+    kms_wipe(opened, sizeof opened);
+    return status;
+}
+
+/* --- which keys there are -------------------------------------------------------------------- */
+
+/* Both as unsigned big-endian numbers of any length. */
+static int tag_compare(const struct kms_key_info *a, const struct kms_key_info *b)
+{
+    size_t a_skip = 0;
+    size_t b_skip = 0;
+    while (a_skip < a->tag_len && a->tag[a_skip] == 0) {
+        a_skip++;
+    }
+    while (b_skip < b->tag_len && b->tag[b_skip] == 0) {
+        b_skip++;
+    }
+    size_t a_len = a->tag_len - a_skip;
+    size_t b_len = b->tag_len - b_skip;
+    if (a_len != b_len) {
+        return a_len < b_len ? -1 : 1;
+    }
+    int order = memcmp(a->tag + a_skip, b->tag + b_skip, a_len);
+    return order != 0 ? order : strcmp(a->id, b->id);
+}
+
+static bool can_be_active(const struct kms_key_info *info)
+{
+    const unsigned need = KMS_USE_DECRYPT;
+    return info->seal != KMS_ALG_NONE && (info->uses & need) == need;
+}
+
+struct gathering {
+    struct snapshot *snap;
+    enum kms_status status;
+    bool candidates; /* this visit says which key may be active */
+};
+
+static bool gather(void *ctx, const struct kms_key_info *info)
+{
+    struct gathering *g = ctx;
+    struct snapshot *snap = g->snap;
+    struct ring_key *key = snapshot_find(snap, kms_span_str(info->id));
+    if (key == NULL) {
+        if (snap->count == KEYS_MAX) {
+            g->status = KMS_E_TOO_LARGE;
+            return false;
+        }
+        key = &snap->keys[snap->count++];
+        key->info = *info;
+        g->status = kms_envelope_hint(kms_span_str(info->id), key->hint);
+    }
+    size_t at = (size_t)(key - snap->keys);
+    if (g->candidates && can_be_active(info) &&
+        (snap->active == SIZE_MAX || tag_compare(&snap->keys[snap->active].info, &key->info) < 0)) {
+        snap->active = at;
+    }
+    return g->status == KMS_OK;
+}
+
+static enum kms_status gather_filter(struct kms_keyring *ring, struct kms_call *call,
+                                     const struct kms_key_filter *filter, struct gathering *g)
+{
+    enum kms_status status = kms_waist_list_keys(ring->waist, call, filter, gather, g);
+    if (status == KMS_OK && g->status != KMS_OK) {
+        status = kms_error_set(&call->error, g->status,
+                               "token holds more than %d keys named %s, or one cannot be hashed",
+                               KEYS_MAX, ring->spec);
+    }
+    return status;
+}
+
+/* The keys that the configuration names, then those that share the active one's label. */
+static enum kms_status gather_all(struct kms_keyring *ring, struct kms_call *call,
+                                  struct snapshot *snap)
+{
+    struct gathering g = {.snap = snap, .candidates = true};
+    struct kms_key_filter filter = {.spec = ring->spec};
+    enum kms_status status = gather_filter(ring, call, &filter, &g);
+    if (status != KMS_OK) {
+        return status;
+    }
+    if (snap->count == 0) {
+        return kms_error_set(&call->error, KMS_E_NOT_FOUND,
+                             "token has no key named %s; make one with `kmsbridgectl keys create`",
+                             ring->spec);
+    }
+    if (snap->active == SIZE_MAX) {
+        return kms_error_set(&call->error, KMS_E_UNSUPPORTED,
+                             "no key named %s can both encrypt and decrypt with authentication",
+                             ring->spec);
+    }
+    char label[KMS_LABEL_MAX];
+    memcpy(label, snap->keys[snap->active].info.label, sizeof label);
+    if (label[0] == '\0' || strcmp(label, ring->spec) == 0) {
+        return KMS_OK;
+    }
+    g.candidates = false;
+    filter = (struct kms_key_filter){.label = label};
+    return gather_filter(ring, call, &filter, &g);
+}
+
+static void log_change(const struct snapshot *old, const struct snapshot *now)
+{
+    const char *to = now->keys[now->active].info.id;
+    const char *from = old != NULL ? old->keys[old->active].info.id : NULL;
+    char count[24];
+    snprintf(count, sizeof count, "%zu", now->count);
+    if (from == NULL || strcmp(from, to) != 0) {
+        const struct kms_log_field fields[] = {
+            {"key_id", to},
+            {"previous", from},
+            {"label", now->keys[now->active].info.label},
+            {"seal", kms_alg_name(now->keys[now->active].info.seal)},
+            {"keys", count},
+        };
+        kms_log_fields(KMS_LOG_INFO, fields, 5, "keyring: active key");
+    } else if (old->count != now->count) {
+        const struct kms_log_field fields[] = {{"key_id", to}, {"keys", count}};
+        kms_log_fields(KMS_LOG_INFO, fields, 2, "keyring: the number of keys changed");
+    }
+    for (size_t i = 0; old != NULL && i < now->count; i++) {
+        const struct kms_key_info *info = &now->keys[i].info;
+        if (i != now->active &&
+            snapshot_find((struct snapshot *)(uintptr_t)old, kms_span_str(info->id)) == NULL) {
+            kms_log(KMS_LOG_WARN,
+                    "keyring: key %s is new but its CKA_ID sorts below the active key's: it will "
+                    "decrypt only",
+                    info->id);
+        }
+    }
+}
+
+/* A new active key must have been seen to work; the one that was active must not vanish. */
+static enum kms_status settle_active(struct kms_keyring *ring, struct kms_call *call,
+                                     struct snapshot *old, struct snapshot *snap)
+{
+    if (old == NULL) {
+        return probe_key(ring->waist, call, &snap->keys[snap->active]);
+    }
+    const struct ring_key *was = &old->keys[old->active];
+    const struct ring_key *next = &snap->keys[snap->active];
+    if (strcmp(was->info.id, next->info.id) == 0) {
+        return KMS_OK;
+    }
+    struct ring_key *kept = snapshot_find(snap, kms_span_str(was->info.id));
+    if (tag_compare(&next->info, &was->info) < 0) {
+        return kms_error_set(&call->error, KMS_E_KEY_STATE,
+                             "active key %s is gone from the token or can no longer seal; "
+                             "restore it, make a newer one, or restart to go back to %s",
+                             was->info.id, next->info.id);
+    }
+    enum kms_status status = probe_key(ring->waist, call, next);
+    if (status != KMS_OK && kept != NULL) {
+        kms_log_error(KMS_LOG_WARN, &call->error, "keyring: newer key %s does not work, %s stays",
+                      next->info.id, was->info.id);
+        kms_error_clear(&call->error);
+        snap->active = (size_t)(kept - snap->keys);
+        return KMS_OK;
+    }
+    return status;
+}
+
+static enum kms_status refresh_unshared(struct kms_keyring *ring, struct kms_call *call)
+{
+    struct snapshot *snap = calloc(1, sizeof *snap + KEYS_MAX * sizeof snap->keys[0]);
+    if (snap == NULL) {
+        return kms_error_set(&call->error, KMS_E_NOMEM, "keyring: out of memory");
+    }
+    snap->active = SIZE_MAX;
+    snap->refs = 1;
+    struct snapshot *old = snapshot_get(ring);
+    enum kms_status status = gather_all(ring, call, snap);
+    if (status == KMS_OK) {
+        status = settle_active(ring, call, old, snap);
+    }
+    if (status == KMS_OK) {
+        log_change(old, snap);
+        struct snapshot *fit = realloc(snap, sizeof *snap + snap->count * sizeof snap->keys[0]);
+        snap = fit != NULL ? fit : snap;
+        pthread_mutex_lock(&ring->mutex);
+        struct snapshot *replaced = ring->current;
+        ring->current = snap;
+        pthread_mutex_unlock(&ring->mutex);
+        snap = replaced;
+    } else if (old != NULL && (status == KMS_E_KEY_STATE || status == KMS_E_NOT_FOUND ||
+                               status == KMS_E_UNSUPPORTED)) {
+        pthread_mutex_lock(&ring->mutex);
+        ring->current->active_lost = true;
+        pthread_mutex_unlock(&ring->mutex);
+    }
+    snapshot_put(ring, snap);
+    snapshot_put(ring, old);
+    return status;
+}
+
+enum kms_status kms_keyring_refresh(struct kms_keyring *ring, struct kms_call *call)
+{
+    pthread_mutex_lock(&ring->mutex);
+    bool busy = ring->refreshing;
+    ring->refreshing = true;
+    pthread_mutex_unlock(&ring->mutex);
+    if (busy) {
+        return KMS_OK; /* somebody is at it, and what it finds serves us as well */
+    }
+    enum kms_status status = refresh_unshared(ring, call);
+    pthread_mutex_lock(&ring->mutex);
+    ring->refreshing = false;
+    pthread_mutex_unlock(&ring->mutex);
+    return status;
+}
+
+/* --- what the front asks --------------------------------------------------------------------- */
+
+enum kms_status kms_keyring_active(struct kms_keyring *ring, char ret_key_id[KMS_KEY_ID_MAX])
+{
+    enum kms_status status = KMS_E_NOT_FOUND;
+    pthread_mutex_lock(&ring->mutex);
+    if (ring->current != NULL) {
+        memcpy(ret_key_id, ring->current->keys[ring->current->active].info.id, KMS_KEY_ID_MAX);
+        status = ring->current->active_lost ? KMS_E_KEY_STATE : KMS_OK;
+    }
+    pthread_mutex_unlock(&ring->mutex);
+    return status;
+}
+
+size_t kms_keyring_count(struct kms_keyring *ring)
+{
+    pthread_mutex_lock(&ring->mutex);
+    size_t count = ring->current != NULL ? ring->current->count : 0;
+    pthread_mutex_unlock(&ring->mutex);
+    return count;
+}
+
+static enum kms_status no_key(struct kms_call *call)
+{
+    return kms_error_set(&call->error, KMS_E_UNAVAILABLE,
+                         "keyring: the KEK has not been reached since the start");
+}
+
+enum kms_status kms_keyring_encrypt(struct kms_keyring *ring, struct kms_call *call,
+                                    struct kms_span plaintext, struct kms_buf *ret_envelope,
+                                    char ret_key_id[KMS_KEY_ID_MAX])
+{
+    if (plaintext.len == 0) {
+        return kms_error_set(&call->error, KMS_E_INVALID, "plaintext is empty");
+    }
+    if (plaintext.len > KMS_ENVELOPE_PLAINTEXT_MAX) {
+        return kms_error_set(&call->error, KMS_E_TOO_LARGE,
+                             "plaintext has %zu bytes, at most %d fit an envelope", plaintext.len,
+                             KMS_ENVELOPE_PLAINTEXT_MAX);
+    }
+    struct snapshot *snap = snapshot_get(ring);
+    if (snap == NULL) {
+        return no_key(call);
+    }
+    const struct ring_key *key = &snap->keys[snap->active];
+    enum kms_status status =
+        snap->active_lost
+            ? kms_error_set(&call->error, KMS_E_KEY_STATE, "active key %s is gone", key->info.id)
+            : seal(ring->waist, call, key, plaintext, ret_envelope);
+    if (status == KMS_OK) {
+        memcpy(ret_key_id, key->info.id, KMS_KEY_ID_MAX);
+    }
+    snapshot_put(ring, snap);
+    return status;
+}
+
+/* At most one search of the token every LOOKUP_INTERVAL_NS for key_ids that a caller names. */
+static bool may_look_up(struct kms_keyring *ring)
+{
+    uint64_t now = kms_now_ns();
+    pthread_mutex_lock(&ring->mutex);
+    bool may = ring->last_lookup_ns == 0 || now - ring->last_lookup_ns >= LOOKUP_INTERVAL_NS;
+    if (may) {
+        ring->last_lookup_ns = now;
+    }
+    pthread_mutex_unlock(&ring->mutex);
+    return may;
+}
+
+/* A key_id as a client sent it, made fit for a message. */
+static void key_id_text(struct kms_span key_id, char ret_text[KMS_KEY_ID_MAX])
+{
+    size_t n = key_id.len < KMS_KEY_ID_MAX - 1 ? key_id.len : KMS_KEY_ID_MAX - 1;
+    for (size_t i = 0; i < n; i++) {
+        uint8_t c = key_id.data[i];
+        ret_text[i] = c > 0x20 && c < 0x7f ? (char)c : '?';
+    }
+    ret_text[n] = '\0';
+}
+
+enum kms_status kms_keyring_decrypt(struct kms_keyring *ring, struct kms_call *call,
+                                    struct kms_span key_id, struct kms_span envelope,
+                                    struct kms_buf *ret_plaintext)
+{
+    struct kms_envelope env;
+    enum kms_status status = kms_envelope_parse(envelope, &env, &call->error);
+    if (status != KMS_OK) {
+        return status;
+    }
+    struct snapshot *snap = snapshot_get(ring);
+    const struct ring_key *key = snapshot_find(snap, key_id);
+    if (key == NULL && may_look_up(ring)) {
+        snapshot_put(ring, snap);
+        if (kms_keyring_refresh(ring, call) != KMS_OK) {
+            kms_error_clear(&call->error); /* the verdict below is the one that counts */
+        }
+        snap = snapshot_get(ring);
+        key = snapshot_find(snap, key_id);
+    }
+    if (snap == NULL) {
+        return no_key(call);
+    }
+    if (key == NULL) {
+        char text[KMS_KEY_ID_MAX];
+        key_id_text(key_id, text);
+        status = kms_error_set(&call->error, KMS_E_NOT_FOUND, "no key with key_id %s", text);
+    } else {
+        status = unseal(ring->waist, call, key, &env, ret_plaintext);
+    }
+    snapshot_put(ring, snap);
+    return status;
+}
+
+enum kms_status kms_keyring_probe(struct kms_keyring *ring, struct kms_call *call)
+{
+    struct snapshot *snap = snapshot_get(ring);
+    if (snap == NULL) {
+        return no_key(call);
+    }
+    enum kms_status status =
+        snap->active_lost ? kms_error_set(&call->error, KMS_E_KEY_STATE, "active key %s is gone",
+                                          snap->keys[snap->active].info.id)
+                          : probe_key(ring->waist, call, &snap->keys[snap->active]);
+    snapshot_put(ring, snap);
+    return status;
+}

@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* kmsbridged: command line, signals, the service manager. Everything else is in server.c. */
+#include "config.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <malloc.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/secure.h"
+#include "kmsbridge/notify.h"
+#include "kmsbridge/server.h"
+
+#define ROUND_NS (5 * KMS_NS_PER_S) /* how often the status line is looked at */
+
+enum { EXIT_OK = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_CONFIG = 3 }; /* kmsbridged.8 */
+
+static const char usage[] =
+    "usage: kmsbridged [--config FILE] [--check]\n"
+    "\n"
+    "  -c, --config FILE  configuration (" KMS_CONF_PATH ")\n"
+    "      --check        check the configuration and the KEK, print the verdict and exit\n"
+    "      --version      print the version and exit\n"
+    "  -h, --help         print this and exit\n"
+    "\n"
+    "SIGTERM stops, SIGHUP reloads. See kmsbridged(8), kmsbridge.yaml(5).\n";
+
+struct options {
+    const char *config;
+    bool check;
+};
+
+/* -1: go on; otherwise exit with it. */
+static int parse_options(int argc, char **argv, struct options *ret_options)
+{
+    enum { OPT_CHECK = 256, OPT_VERSION };
+    static const struct option longs[] = {{"config", required_argument, NULL, 'c'},
+                                          {"check", no_argument, NULL, OPT_CHECK},
+                                          {"version", no_argument, NULL, OPT_VERSION},
+                                          {"help", no_argument, NULL, 'h'},
+                                          {NULL, 0, NULL, 0}};
+    int c;
+    while ((c = getopt_long(argc, argv, "c:h", longs, NULL)) != -1) {
+        switch (c) {
+        case 'c':
+            ret_options->config = optarg;
+            break;
+        case OPT_CHECK:
+            ret_options->check = true;
+            break;
+        case OPT_VERSION:
+            puts("kmsbridged " PACKAGE_VERSION);
+            return EXIT_OK;
+        case 'h':
+            fputs(usage, stdout);
+            return EXIT_OK;
+        default:
+            fputs(usage, stderr);
+            return EXIT_USAGE;
+        }
+    }
+    if (optind != argc) {
+        fprintf(stderr, "kmsbridged: unexpected argument %s\n%s", argv[optind], usage);
+        return EXIT_USAGE;
+    }
+    return -1;
+}
+
+static void block_signals(sigset_t *ret_set)
+{
+    sigemptyset(ret_set);
+    sigaddset(ret_set, SIGTERM);
+    sigaddset(ret_set, SIGINT);
+    sigaddset(ret_set, SIGHUP);
+    sigprocmask(SIG_BLOCK, ret_set, NULL); /* before the first thread */
+    signal(SIGPIPE, SIG_IGN);
+}
+
+static void tell_manager(struct kms_server *server, bool first)
+{
+    static char last[KMS_ERROR_TEXT_MAX + 64];
+    char text[sizeof last];
+    kms_server_ready(server, text, sizeof text);
+    if (first) {
+        kms_notify_ready(text);
+    } else if (strcmp(text, last) != 0) {
+        kms_notify_status(text);
+    }
+    memcpy(last, text, sizeof last);
+}
+
+static void reload(struct kms_server *server)
+{
+    struct kms_error err = KMS_ERROR_INIT;
+    kms_notify_reloading();
+    if (kms_server_reload(server, &err) == KMS_OK) {
+        kms_log(KMS_LOG_INFO, "reload: done");
+    } else {
+        kms_log_error(KMS_LOG_ERROR, &err, "reload: the old configuration stays");
+    }
+    tell_manager(server, true);
+}
+
+/* A watchdog that hears nothing restarts us: so it hears from us only while we are alive. */
+static void watchdog(struct kms_server *server)
+{
+    static bool complained;
+    char text[KMS_ERROR_TEXT_MAX];
+    if (kms_server_live(server, text, sizeof text)) {
+        kms_notify_alive();
+        complained = false;
+    } else if (!complained) {
+        kms_log(KMS_LOG_ERROR, "server: not alive: %s", text);
+        complained = true;
+    }
+}
+
+static void serve(struct kms_server *server, const sigset_t *signals)
+{
+    uint64_t round = ROUND_NS;
+    uint64_t watchdog_ns = kms_notify_watchdog_ns();
+    if (watchdog_ns != 0 && watchdog_ns < round) {
+        round = watchdog_ns;
+    }
+    const struct timespec wait = {.tv_sec = (time_t)(round / KMS_NS_PER_S),
+                                  .tv_nsec = (long)(round % KMS_NS_PER_S)};
+    tell_manager(server, true);
+    for (;;) {
+        watchdog(server);
+        int sig = sigtimedwait(signals, NULL, &wait);
+        if (sig == SIGHUP) {
+            reload(server);
+        } else if (sig == SIGTERM || sig == SIGINT) {
+            kms_log(KMS_LOG_INFO, "server: stopping on %s", sig == SIGTERM ? "SIGTERM" : "SIGINT");
+            return;
+        } else {
+            tell_manager(server, false);
+        }
+    }
+}
+
+static int fail(int code, const struct kms_error *err)
+{
+    kms_log_error(KMS_LOG_ERROR, err, "kmsbridged");
+    return code;
+}
+
+int main(int argc, char **argv)
+{
+    struct options options = {.config = KMS_CONF_PATH};
+    struct kms_error err = KMS_ERROR_INIT;
+    struct kms_conf *conf = NULL;
+    struct kms_server *server = NULL;
+    sigset_t signals;
+
+    int code = parse_options(argc, argv, &options);
+    if (code >= 0) {
+        return code;
+    }
+    umask(077);
+    mallopt(M_ARENA_MAX, 2); /* few threads allocate much; an arena each would only cost memory */
+    block_signals(&signals);
+    kms_log_setup(2, KMS_LOG_INFO, KMS_LOG_TEXT);
+    if (kms_secure_init() != KMS_OK || kms_secure_harden_process(&err) != KMS_OK) {
+        return fail(EXIT_FAILED, &err);
+    }
+    if (kms_conf_read(options.config, &conf, &err) != KMS_OK) {
+        return fail(EXIT_CONFIG, &err);
+    }
+    kms_log_setup(2, conf->log_level, conf->log_format);
+    if (options.check) {
+        enum kms_status status = kms_server_check(conf, &err);
+        kms_conf_done(conf);
+        return status == KMS_OK ? EXIT_OK : fail(EXIT_FAILED, &err);
+    }
+    if (kms_server_start(conf, &server, &err) != KMS_OK) {
+        return fail(EXIT_FAILED, &err);
+    }
+    serve(server, &signals);
+    kms_notify_stopping();
+    if (!kms_server_stop(server)) {
+        _exit(EXIT_OK);
+    }
+    kms_log(KMS_LOG_INFO, "server: stopped");
+    return EXIT_OK;
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The daemon's parts put together: start in order, reload, say how it is, stop in order. Main
+ * thread only. */
+#ifndef KMSBRIDGE_SERVER_H
+#define KMSBRIDGE_SERVER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "kmsbridge/conf.h"
+
+struct kms_server;
+
+/*
+ * Takes @conf. Starts backend, probe, gRPC, socket and monitor; accepts once the first verdict is
+ * known, good or bad, or after KMS_FIRST_VERDICT_NS. A key service that is away is no error. Errors
+ * name what could not start.
+ */
+#define KMS_FIRST_VERDICT_NS (2 * UINT64_C(1000000000))
+enum kms_status kms_server_start(struct kms_conf *conf, struct kms_server **ret_server,
+                                 struct kms_error *err) KMS_MUST_CHECK;
+
+/*
+ * Reads the configuration file again. A bad one changes nothing: the error says why. A good one is
+ * applied as far as it can be while serving; for the rest a warning names the keys that need a
+ * restart. Keys and PIN are looked at anew.
+ */
+enum kms_status kms_server_reload(struct kms_server *server, struct kms_error *err) KMS_MUST_CHECK;
+
+/* Whether the process does its work (the KEK apart); one line of reason to @ret_text. */
+bool kms_server_live(struct kms_server *server, char *ret_text, size_t size);
+/* Whether the KEK is good; one line for the service manager. */
+bool kms_server_ready(struct kms_server *server, char *ret_text, size_t size);
+
+/* Finishes the calls in flight. False when a thread is stuck in the key service: then _exit() is
+ * all that is left. */
+bool kms_server_stop(struct kms_server *server);
+
+/* kmsbridged --check: connect, find the key, one probe; prints the verdict to stdout. */
+enum kms_status kms_server_check(const struct kms_conf *conf, struct kms_error *err) KMS_MUST_CHECK;
+
+#endif

@@ -1,0 +1,138 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# What conf/ hands to operators is true: the example configuration loads, also with every comment
+# made a setting, and names every key that there is; the units verify and are as closed as we say;
+# the manifest, the EncryptionConfiguration and the alert rules fit the daemon.
+. "$(dirname "$0")/lib/check.sh"
+check conf
+build=${KMSBRIDGE_BUILD:-build}
+ctl=$build/tools/kmsbridgectl
+python=/usr/bin/python3 # Debian's, which has Debian's yaml
+
+# --- the example configuration -------------------------------------------------------------------
+
+# with a PIN file of ours, and rights that no clone's umask can spoil
+(umask 077 && echo 0000-planted >"$CHECK_TMP/pin")
+loads() { # file
+    sed "s|file:/etc/kmsbridge/pin|file:$CHECK_TMP/pin|" "$1" >"$CHECK_TMP/load.yaml"
+    chmod 0600 "$CHECK_TMP/load.yaml"
+    "$ctl" config check --config "$CHECK_TMP/load.yaml" >"$CHECK_TMP/out" 2>&1
+}
+
+all_settings() { # the example with its commented-out settings switched on
+    sed -E 's/^( *)# ([a-z_]+: )/\1\2/' conf/kmsbridge.yaml
+}
+
+if [ -x "$ctl" ]; then
+    if loads conf/kmsbridge.yaml; then ok "the example loads"; else
+        not_ok "the example does not load"
+        cat "$CHECK_TMP/out"
+    fi
+    all_settings >"$CHECK_TMP/all.yaml"
+    if loads "$CHECK_TMP/all.yaml"; then ok "the example with every setting loads"; else
+        not_ok "the example with every setting does not load"
+        cat "$CHECK_TMP/out"
+    fi
+    sed 's/^  socket:/  sockte:/' conf/kmsbridge.yaml >"$CHECK_TMP/planted.yaml"
+    if loads "$CHECK_TMP/planted.yaml"; then not_ok "planted: took a misspelt key"; else ok planted; fi
+
+    loads conf/kmsbridge.yaml || true
+    "$ctl" encryption-config --config "$CHECK_TMP/load.yaml" >"$CHECK_TMP/enc.yaml" 2>&1 || true
+    if "$python" - conf/kubernetes/encryption-config.yaml "$CHECK_TMP/enc.yaml" <<'PY'; then
+import sys, yaml
+sys.exit(yaml.safe_load(open(sys.argv[1])) != yaml.safe_load(open(sys.argv[2])))
+PY
+        ok "encryption-config.yaml is what kmsbridgectl prints"
+    else
+        not_ok "encryption-config.yaml is not what kmsbridgectl prints:"
+        cat "$CHECK_TMP/enc.yaml"
+    fi
+else
+    not_ok "$ctl is not built"
+fi
+
+schema_keys >"$CHECK_TMP/keys"
+all_settings | sed -nE 's/^[ -]*([a-z_]+):.*/\1/p' | sort -u >"$CHECK_TMP/shown"
+[ -s "$CHECK_TMP/keys" ] || not_ok "found no keys in the schema"
+while IFS= read -r key; do
+    if grep -qx "$key" "$CHECK_TMP/shown"; then ok "example shows $key"; else not_ok "example lacks $key"; fi
+done <"$CHECK_TMP/keys"
+
+# --- systemd -------------------------------------------------------------------------------------
+
+units=$CHECK_TMP/units
+mkdir "$units"
+cp conf/systemd/kmsbridge-kms.socket "$units"
+sed 's|@sbindir@/kmsbridged|/bin/true|' conf/systemd/kmsbridged.service.in >"$units/kmsbridged.service"
+verifies() { # systemd-analyze only warns about what it does not know, so any word of it counts
+    (cd "$1" && systemd-analyze verify --man=no ./kmsbridged.service ./kmsbridge-kms.socket) >"$CHECK_TMP/out" 2>&1 &&
+        ! [ -s "$CHECK_TMP/out" ]
+}
+if command -v systemd-analyze >/dev/null 2>&1; then
+    if verifies "$units"; then ok "units verify"; else
+        not_ok "units do not verify"
+        cat "$CHECK_TMP/out"
+    fi
+    if systemd-analyze security --offline=true --threshold=20 "$units/kmsbridged.service" >"$CHECK_TMP/out" 2>&1; then
+        ok "exposure level: $(tail -n 1 "$CHECK_TMP/out")"
+    else
+        not_ok "the service is more exposed than 2.0: $(tail -n 1 "$CHECK_TMP/out")"
+    fi
+    cp -r "$units" "$CHECK_TMP/planted"
+    sed -i 's/^ProtectSystem=.*/ProtectSytem=strict/' "$CHECK_TMP/planted/kmsbridged.service"
+    if verifies "$CHECK_TMP/planted"; then not_ok "planted: took a misspelt directive"; else ok planted; fi
+    for file in sysusers tmpfiles; do
+        if "systemd-$file" --cat-config "$PWD/conf/systemd/kmsbridge.$file.conf" >"$CHECK_TMP/out" 2>&1; then
+            ok "$file"
+        else
+            not_ok "$file: $(cat "$CHECK_TMP/out")"
+        fi
+    done
+else
+    skip "systemd-analyze is not installed: units not verified"
+fi
+
+want=$(sed -nE 's/^  socket: *(.*)/\1/p' conf/kmsbridge.yaml)
+for file in conf/systemd/kmsbridge-kms.socket conf/kubernetes/encryption-config.yaml; do
+    got=$(sed -nE 's/^ *(ListenStream=|endpoint: unix:\/\/)(.*)/\2/p' "$file")
+    if [ "$got" = "$want" ]; then ok "$file names $want"; else not_ok "$file names $got, not $want"; fi
+done
+
+# --- Kubernetes and Prometheus -------------------------------------------------------------------
+
+if "$python" -c 'import yaml' 2>/dev/null; then
+    if "$python" - conf/kubernetes/kmsbridged-static-pod.yaml conf/kmsbridge.yaml >"$CHECK_TMP/out" 2>&1 <<'PY'; then
+import os, sys, yaml
+pod, conf = (yaml.safe_load(open(f)) for f in sys.argv[1:])
+assert (pod["apiVersion"], pod["kind"]) == ("v1", "Pod")
+c, = pod["spec"]["containers"]
+mounts = {m["mountPath"]: m["name"] for m in c["volumeMounts"]}
+assert set(mounts.values()) == {v["name"] for v in pod["spec"]["volumes"]}, "mounts and volumes differ"
+assert os.path.dirname(conf["kms"]["socket"]) in mounts, "the socket's folder is not mounted"
+assert c["command"][2] == "/etc/kmsbridge/kmsbridge.yaml"
+for probe in ("livenessProbe", "readinessProbe"):
+    get = c[probe]["httpGet"]
+    assert "%s:%d" % (get["host"], get["port"]) == conf["monitor"]["listen"], probe
+assert pod["spec"]["hostNetwork"] and not c["securityContext"]["allowPrivilegeEscalation"]
+PY
+        ok "static pod fits the configuration"
+    else
+        not_ok "static pod: $(tail -n 1 "$CHECK_TMP/out")"
+    fi
+    "$python" - conf/prometheus/kmsbridge-alerts.yaml >"$CHECK_TMP/metrics" <<'PY'
+import re, sys, yaml
+rules = [r for g in yaml.safe_load(open(sys.argv[1]))["groups"] for r in g["rules"]]
+names = {n for r in rules for n in re.findall(r"\bkmsbridge_[a-z_]+", r["expr"])}
+print("\n".join(sorted(names)))
+PY
+    while IFS= read -r metric; do
+        base=${metric#kmsbridge_} base=${base%_bucket}
+        if grep -qE "\"(kmsbridge_)?${base}[\"{ ]" kmsbridge/*.c; then ok "$metric"; else
+            not_ok "the alert rules name $metric, which the daemon has not"
+        fi
+    done <"$CHECK_TMP/metrics"
+    [ -s "$CHECK_TMP/metrics" ] || not_ok "the alert rules name no metric"
+else
+    skip "python3-yaml is not installed: manifest and alert rules not read"
+fi
+check_end

@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Who may include whom, by the include lines alone. Every file of ours must match a row of OURS, and
+# every header that is not of the C library must have a row in THEIRS. The check is then turned on
+# planted violations, which it must see.
+. "$(dirname "$0")/lib/check.sh"
+check layers
+
+# file (first matching row counts) | which headers of ours it may include; both extended regexps
+OURS='
+^common/                              | ^common/
+^backend/(p11|rest)/                  | ^common/|^backend/\1/
+^backend/registry\.c$                 | ^common/|^backend/[a-z0-9_]+\.h$
+^backend/hsm[a-z0-9_]*\.[ch]$         | ^common/|^backend/(backend|backend_conf)\.h$|^backend/hsm[a-z0-9_]*\.h$|^backend/p11/
+^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.[ch]$ | ^common/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.h$
+^kmsbridge/                           | ^common/|^kmsbridge/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.h$
+^tools/                               | ^common/|^tools/|^backend/(backend|backend_conf|registry|waist)\.h$|^backend/p11/init_token\.h$|^kmsbridge/(conf|kms_v2_client)\.h$
+^tests/                               | .
+'
+
+# header of a library | the files that may include it; both extended regexps
+THEIRS='
+^grpc/                                | ^kmsbridge/rpc[a-z0-9_]*\.[ch]$|^kmsbridge/kms_v2_client\.c$|^tests/bench/
+^protobuf-c/                          | ^kmsbridge/(rpc|kms_v2)[a-z0-9_]*\.[ch]$|^tests/
+^microhttpd\.h$                       | ^kmsbridge/monitor\.c$|^tests/
+^cyaml/                               | ^common/conf\.[ch]$|conf\.c$|_schema\.h$
+^yaml\.h$                              | ^common/yaml\.c$
+^sodium(\.h$|/)                       | ^common/(secure|codec)\.c$
+^p11-kit/|^pkcs11\.h$                 | ^backend/p11/|^backend/hsm[a-z0-9_]*\.[ch]$|^tests/
+^systemd/                             | ^kmsbridge/notify\.c$|^tests/
+^openssl/                             | ^backend/|^kmsbridge/(envelope|kms_v2|metrics)\.c$|^tests/
+^jansson\.h$                          | ^tools/output\.c$
+^nghttp2/                             | ^tests/
+^CUnit/                               | ^tests/
+'
+
+# the C library and the kernel: anybody may
+LIBC='^(sys|linux|netinet|arpa|net|asm|bits)/[a-z0-9_/]+\.h$'
+LIBC="$LIBC|^(assert|ctype|dirent|dlfcn|elf|endian|errno|fcntl|fenv|ftw|getopt|glob|grp|inttypes"
+LIBC="$LIBC|limits|link|locale|malloc|math|netdb|poll|pthread|pwd|regex|sched|search|semaphore|setjmp"
+LIBC="$LIBC|signal|spawn|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|stdnoreturn"
+LIBC="$LIBC|string|strings|syslog|termios|threads|time|ucontext|uchar|unistd|wchar)\.h$"
+LIBC="$LIBC|^sanitizer/[a-z_]+\.h$|^valgrind/[a-z]+\.h$"
+
+# Reads "file:kind:header" lines, prints one line for each violation.
+violations() {
+    # by the environment: -v would read the backslashes
+    OURS=$OURS THEIRS=$THEIRS LIBC=$LIBC awk -F'\t' '
+    function trim(s) { gsub(/^[ ]+|[ ]+$/, "", s); return s }
+    function rows(text, left, right,    lines, n, i, at, count) {
+        n = split(text, lines, "\n"); count = 0
+        for (i = 1; i <= n; i++) {
+            at = index(lines[i], " | ")
+            if (at == 0) continue
+            left[++count] = trim(substr(lines[i], 1, at))
+            right[count] = trim(substr(lines[i], at + 2))
+        }
+        return count
+    }
+    BEGIN {
+        our_count = rows(ENVIRON["OURS"], of, may)
+        their_count = rows(ENVIRON["THEIRS"], header, who)
+        libc = ENVIRON["LIBC"]
+    }
+    {
+        file = $1; kind = $2; inc = $3; row = 0
+        for (i = 1; i <= our_count && !row; i++) if (file ~ of[i]) row = i
+        if (!row) { print file ": no row in OURS says what it may include"; next }
+        if (kind == "q") {
+            if (inc == "config.h") next
+            allowed = may[row]
+            if (allowed ~ /\\1/ && match(file, /\/[a-z0-9]+\//))
+                gsub(/\\1/, substr(file, RSTART + 1, RLENGTH - 2), allowed)
+            if (inc !~ /\// && file !~ /^tests\//)
+                print file ": \"" inc "\" is not written from the root"
+            else if (inc !~ allowed) print file ": may not include \"" inc "\""
+            next
+        }
+        if (inc ~ libc) next
+        row = 0
+        for (i = 1; i <= their_count && !row; i++) if (inc ~ header[i]) row = i
+        if (!row) print file ": no row in THEIRS for <" inc ">"
+        else if (file !~ who[row]) print file ": may not include <" inc ">"
+    }'
+}
+
+# Prints file, q (quoted) or a (angle), header, tab-separated, for the C files named on stdin.
+includes() {
+    while IFS= read -r file; do
+        sed -nE -e "s|^[ \t]*#[ \t]*include[ \t]*\"([^\"]+)\".*|${file}\tq\t\1|p" \
+            -e "s|^[ \t]*#[ \t]*include[ \t]*<([^>]+)>.*|${file}\ta\t\1|p" "$file"
+    done
+}
+
+our_files '*.c' '*.h' >"$CHECK_TMP/files"
+includes <"$CHECK_TMP/files" >"$CHECK_TMP/includes"
+violations <"$CHECK_TMP/includes" >"$CHECK_TMP/violations"
+while IFS= read -r file; do
+    if grep -F "$file: " "$CHECK_TMP/violations" >"$CHECK_TMP/of-file"; then
+        while IFS= read -r line; do not_ok "$line"; done <"$CHECK_TMP/of-file"
+    else
+        ok "$file"
+    fi
+done <"$CHECK_TMP/files"
+
+# planted: what must be seen, and what must be let through
+while IFS='|' read -r verdict file kind inc; do
+    if printf '%s\t%s\t%s\n' "$file" "$kind" "$inc" | violations | grep -q .; then
+        seen=bad
+    else
+        seen=good
+    fi
+    if [ "$seen" = "$verdict" ]; then
+        ok "planted: $file including $inc is $verdict"
+    else
+        not_ok "planted: $file including $inc was taken for $seen"
+    fi
+done <<'PLANTED'
+bad|common/log.c|q|backend/backend.h
+bad|backend/p11/pool.c|q|backend/backend.h
+bad|backend/p11/pool.c|q|backend/rest/http.h
+good|backend/p11/pool.c|q|backend/p11/pool.h
+bad|backend/waist.c|q|backend/hsm.h
+bad|backend/hsm.c|q|kmsbridge/conf.h
+good|backend/registry.c|q|backend/hsm.h
+bad|kmsbridge/keyring.c|q|backend/hsm.h
+bad|kmsbridge/keyring.c|q|backend/p11/pool.h
+bad|kmsbridge/keyring.c|q|tools/output.h
+good|kmsbridge/keyring.c|q|backend/waist.h
+bad|kmsbridge/keyring.c|a|grpc/grpc.h
+good|kmsbridge/rpc.c|a|grpc/grpc.h
+bad|kmsbridge/rpc.c|a|microhttpd.h
+bad|backend/hsm.c|a|sodium.h
+bad|tools/kms.c|a|jansson.h
+bad|common/log.c|a|systemd/sd-daemon.h
+bad|kmsbridge/keyring.c|a|p11-kit/pkcs11.h
+bad|kmsbridge/keyring.c|a|openssl/evp.h
+bad|kmsbridge/keyring.c|a|curl/curl.h
+bad|kmsbridge/keyring.c|q|keyring.h
+bad|newfolder/x.c|a|stdio.h
+good|common/log.c|a|stdio.h
+PLANTED
+
+check_end

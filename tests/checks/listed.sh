@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# No test is forgotten: every tests/*/test_* program is in automake's TESTS, every check and every
+# fuzzer is what tests/run.sh runs.
+. "$(dirname "$0")/lib/check.sh"
+check listed
+build=${KMSBRIDGE_BUILD:-build}
+[ -f "$build/Makefile" ] || { not_ok "$build is not configured" && check_end; }
+make -s -C "$build" print-tests | tr ' ' '\n' | sed 's/\.sh$//' | sort >"$CHECK_TMP/tests"
+
+our_files 'tests/*/test_*.c' 'tests/*/test_*.sh' >"$CHECK_TMP/files"
+while IFS= read -r file; do
+    name=${file%.*}
+    if grep -qx "$name" "$CHECK_TMP/tests"; then ok "$file"; else not_ok "$file is not in TESTS"; fi
+done <"$CHECK_TMP/files"
+
+our_files 'tests/fuzz/fuzz_*.c' >"$CHECK_TMP/files"
+while IFS= read -r file; do
+    name=${file##*/fuzz_} name=${name%.c}
+    if [ -n "$(our_files "tests/fuzz/corpus/$name/*")" ]; then ok "$file"; else not_ok "$file has no corpus"; fi
+done <"$CHECK_TMP/files"
+
+if grep -qx tests/unit/test_planted "$CHECK_TMP/tests"; then not_ok "planted is listed"; else ok planted; fi
+check_end

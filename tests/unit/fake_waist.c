@@ -1,0 +1,167 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tests/unit/fake_waist.h"
+
+#include <string.h>
+#include <unistd.h>
+
+#include <openssl/evp.h>
+
+#define TAG_LEN 16
+
+struct fake_waist fake;
+
+void fake_reset(void)
+{
+    memset(&fake, 0, sizeof fake);
+}
+
+void fake_add(const char *id, const char *label, unsigned tag)
+{
+    struct fake_key *key = &fake.keys[fake.count++];
+    *key = (struct fake_key){.id = id, .label = label, .tag_len = 2};
+    key->tag[0] = (uint8_t)(tag >> 8);
+    key->tag[1] = (uint8_t)tag;
+}
+
+void fake_remove(const char *id)
+{
+    size_t kept = 0;
+    for (size_t i = 0; i < fake.count; i++) {
+        if (strcmp(fake.keys[i].id, id) != 0) {
+            fake.keys[kept++] = fake.keys[i];
+        }
+    }
+    fake.count = kept;
+}
+
+static const struct fake_key *find(const char *ref)
+{
+    for (size_t i = 0; i < fake.count; i++) {
+        if (strcmp(fake.keys[i].id, ref) == 0) {
+            return &fake.keys[i];
+        }
+    }
+    return NULL;
+}
+
+static void tag_of(const struct fake_key *key, struct kms_span aad, struct kms_span iv,
+                   struct kms_span ct, uint8_t tag[TAG_LEN])
+{
+    uint8_t digest[EVP_MAX_MD_SIZE];
+    EVP_MD_CTX *ctx = EVP_MD_CTX_new();
+    EVP_DigestInit_ex(ctx, EVP_sha256(), NULL);
+    EVP_DigestUpdate(ctx, key->id, strlen(key->id));
+    EVP_DigestUpdate(ctx, aad.data, aad.len);
+    EVP_DigestUpdate(ctx, iv.data, iv.len);
+    EVP_DigestUpdate(ctx, ct.data, ct.len);
+    EVP_DigestFinal_ex(ctx, digest, NULL);
+    EVP_MD_CTX_free(ctx);
+    memcpy(tag, digest, TAG_LEN);
+}
+
+enum kms_status kms_waist_list_keys(struct kms_waist *waist, struct kms_call *call,
+                                    const struct kms_key_filter *filter, kms_key_visit visit,
+                                    void *ctx)
+{
+    (void)waist;
+    atomic_fetch_add(&fake.lists, 1);
+    if (fake.fail != KMS_OK) {
+        return kms_error_set(&call->error, fake.fail, "fake: list");
+    }
+    for (size_t i = 0; i < fake.count; i++) {
+        const struct fake_key *key = &fake.keys[i];
+        struct kms_key_info info = {.type = KMS_KEY_AES, .bits = 256, .tag_len = key->tag_len};
+        if ((filter->spec != NULL && strcmp(filter->spec, key->label) != 0) ||
+            (filter->label != NULL && strcmp(filter->label, key->label) != 0)) {
+            continue;
+        }
+        strcpy(info.ref, key->id);
+        strcpy(info.id, key->id);
+        strcpy(info.label, key->label);
+        memcpy(info.tag, key->tag, sizeof key->tag);
+        info.uses = KMS_USE_ENCRYPT | KMS_USE_DECRYPT;
+        info.seal = key->cannot_seal ? KMS_ALG_NONE : KMS_ALG_AES_GCM;
+        if (!visit(ctx, &info)) {
+            break;
+        }
+    }
+    return KMS_OK;
+}
+
+static enum kms_status begin(struct kms_call *call, const char *ref,
+                             const struct fake_key **ret_key)
+{
+    unsigned ms = atomic_load(&fake.sleep_ms);
+    if (ms != 0) {
+        usleep(ms * 1000);
+    }
+    if (fake.fail != KMS_OK) {
+        return kms_error_set(&call->error, fake.fail, "fake: secret detail");
+    }
+    *ret_key = find(ref);
+    return *ret_key != NULL ? KMS_OK
+                            : kms_error_set(&call->error, KMS_E_NOT_FOUND, "fake: no such key");
+}
+
+enum kms_status kms_waist_encrypt(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                                  const struct kms_params *params, struct kms_span plaintext,
+                                  struct kms_sealed *ret_sealed)
+{
+    static atomic_uint counter;
+    const struct fake_key *key = NULL;
+    uint8_t iv[12] = {0};
+    uint8_t tag[TAG_LEN];
+    (void)waist;
+    enum kms_status status = begin(call, ref, &key);
+    if (status != KMS_OK) {
+        return status;
+    }
+    unsigned n = atomic_fetch_add(&counter, 1);
+    memcpy(iv, &n, sizeof n);
+    ret_sealed->alg = params->alg;
+    strcpy(ret_sealed->key_id, key->id);
+    if (kms_buf_put(&ret_sealed->iv, kms_span_of(iv, sizeof iv)) != KMS_OK) {
+        return KMS_E_TOO_LARGE;
+    }
+    for (size_t i = 0; i < plaintext.len; i++) {
+        if (kms_buf_put_u8(&ret_sealed->ciphertext, plaintext.data[i] ^ 0x5a) != KMS_OK) {
+            return KMS_E_TOO_LARGE;
+        }
+    }
+    tag_of(key, params->aad, kms_buf_span(&ret_sealed->iv), kms_buf_span(&ret_sealed->ciphertext),
+           tag);
+    atomic_fetch_add(&fake.encrypts, 1);
+    return kms_buf_put(&ret_sealed->ciphertext, kms_span_of(tag, sizeof tag));
+}
+
+enum kms_status kms_waist_decrypt(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                                  const struct kms_params *params, struct kms_span ciphertext,
+                                  struct kms_buf *ret_plaintext)
+{
+    const struct fake_key *key = NULL;
+    uint8_t tag[TAG_LEN];
+    (void)waist;
+    enum kms_status status = begin(call, ref, &key);
+    if (status != KMS_OK) {
+        return status;
+    }
+    struct kms_span body = kms_span_of(ciphertext.data, ciphertext.len - TAG_LEN);
+    tag_of(key, params->aad, params->iv, body, tag);
+    if (memcmp(tag, ciphertext.data + body.len, TAG_LEN) != 0) {
+        return kms_error_set(&call->error, KMS_E_BAD_DATA, "fake: tag");
+    }
+    atomic_fetch_add(&fake.decrypts, 1);
+    for (size_t i = 0; i < body.len; i++) {
+        uint8_t byte = body.data[i] ^ (key->broken ? 0x5b : 0x5a);
+        if (kms_buf_put_u8(ret_plaintext, byte) != KMS_OK) {
+            return kms_error_set(&call->error, KMS_E_TOO_LARGE, "fake: room");
+        }
+    }
+    return KMS_OK;
+}
+
+const char *kms_waist_name(const struct kms_waist *waist)
+{
+    (void)waist;
+    return "fake";
+}

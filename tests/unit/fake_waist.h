@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A waist without a key service: it defines the functions of backend/waist.h for tests of what is
+ * above it. Its "encryption" is an exclusive or with a SHA-256 tag over key id, AAD, IV and
+ * ciphertext: enough to notice every alteration, and nothing more.
+ */
+#ifndef KMS_TESTS_UNIT_FAKE_WAIST_H
+#define KMS_TESTS_UNIT_FAKE_WAIST_H
+
+#include "backend/waist.h"
+
+#define FAKE_KEYS_MAX 8
+
+struct fake_key {
+    const char *id;
+    const char *label;
+    uint8_t tag[4];
+    size_t tag_len;
+    bool cannot_seal;
+    bool broken; /* encrypts, but decrypts to something else */
+};
+
+/* What the next calls find; a test sets it, one at a time. */
+extern struct fake_waist {
+    struct fake_key keys[FAKE_KEYS_MAX];
+    size_t count;
+    enum kms_status fail; /* every op answers this */
+    atomic_uint encrypts;
+    atomic_uint decrypts;
+    atomic_uint lists;
+    atomic_uint sleep_ms; /* in encrypt and decrypt */
+} fake;
+
+void fake_reset(void);
+void fake_add(const char *id, const char *label, unsigned tag);
+void fake_remove(const char *id);
+
+#endif

@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kmsbridge/keyring.h"
+
+#include <string.h>
+
+#include "common/clock.h"
+#include "kmsbridge/envelope.h"
+#include "tests/unit/fake_waist.h"
+#include "tests/unit/unit.h"
+
+static struct kms_call call_now(void)
+{
+    return (struct kms_call){.deadline_ns = kms_deadline_in(KMS_NS_PER_S)};
+}
+
+static struct kms_keyring *ring_with(const char *spec)
+{
+    struct kms_keyring *ring = kms_keyring_new(NULL, spec);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(ring);
+    return ring;
+}
+
+static enum kms_status refresh(struct kms_keyring *ring)
+{
+    struct kms_call call = call_now();
+    return kms_keyring_refresh(ring, &call);
+}
+
+static bool active_is(struct kms_keyring *ring, const char *id)
+{
+    char key_id[KMS_KEY_ID_MAX];
+    return kms_keyring_active(ring, key_id) == KMS_OK && strcmp(key_id, id) == 0;
+}
+
+struct sealed {
+    uint8_t bytes[KMS_ENVELOPE_MAX];
+    size_t len;
+    char key_id[KMS_KEY_ID_MAX];
+};
+
+static enum kms_status encrypt(struct kms_keyring *ring, const char *text, struct sealed *out)
+{
+    struct kms_call call = call_now();
+    struct kms_buf buf = KMS_BUF_OVER(out->bytes);
+    enum kms_status status =
+        kms_keyring_encrypt(ring, &call, kms_span_str(text), &buf, out->key_id);
+    out->len = buf.len;
+    return status;
+}
+
+static enum kms_status decrypt(struct kms_keyring *ring, const struct sealed *in, char *ret_text,
+                               struct kms_error *err)
+{
+    struct kms_call call = call_now();
+    uint8_t plain[KMS_ENVELOPE_MAX];
+    struct kms_buf buf = KMS_BUF_OVER(plain);
+    enum kms_status status = kms_keyring_decrypt(ring, &call, kms_span_str(in->key_id),
+                                                 kms_span_of(in->bytes, in->len), &buf);
+    if (status == KMS_OK) {
+        memcpy(ret_text, plain, buf.len);
+        ret_text[buf.len] = '\0';
+    } else if (err != NULL) {
+        *err = call.error;
+    }
+    return status;
+}
+
+static void highest_id_is_active(void)
+{
+    fake_reset();
+    fake_add("kb1-old", "kek", 0x0002);
+    fake_add("kb1-new", "kek", 0x0100);
+    fake_add("kb1-mid", "kek", 0x0003);
+    fake_add("kb1-other", "other", 0x7fff);
+    struct kms_keyring *ring = ring_with("kek");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    CU_ASSERT(active_is(ring, "kb1-new"));
+    CU_ASSERT_EQUAL(kms_keyring_count(ring), 3);
+    kms_keyring_free(ring);
+}
+
+static void ids_compare_as_numbers_of_any_length(void)
+{
+    fake_reset();
+    fake_add("kb1-short", "kek", 0);
+    fake.keys[0].tag[0] = 0x09;
+    fake.keys[0].tag_len = 1;
+    fake_add("kb1-padded", "kek", 0x0008); /* 00 08: smaller than 09 though longer */
+    struct kms_keyring *ring = ring_with("kek");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    CU_ASSERT(active_is(ring, "kb1-short"));
+    kms_keyring_free(ring);
+}
+
+static void a_newer_key_takes_over_and_the_old_one_decrypts(void)
+{
+    struct sealed before;
+    struct sealed after;
+    char text[64];
+    fake_reset();
+    fake_add("kb1-a", "kek", 1);
+    struct kms_keyring *ring = ring_with("kek");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    CU_ASSERT_EQUAL(encrypt(ring, "seed one", &before), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(before.key_id, "kb1-a");
+    fake_add("kb1-b", "kek", 2);
+    CU_ASSERT(active_is(ring, "kb1-a")); /* until it was looked for and proven */
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    CU_ASSERT(active_is(ring, "kb1-b"));
+    CU_ASSERT_EQUAL(encrypt(ring, "seed two", &after), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(after.key_id, "kb1-b");
+    CU_ASSERT_EQUAL(decrypt(ring, &before, text, NULL), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(text, "seed one");
+    CU_ASSERT_EQUAL(decrypt(ring, &after, text, NULL), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(text, "seed two");
+    kms_keyring_free(ring);
+}
+
+static void a_newer_key_that_does_not_work_stays_out(void)
+{
+    fake_reset();
+    fake_add("kb1-a", "kek", 1);
+    struct kms_keyring *ring = ring_with("kek");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    fake_add("kb1-b", "kek", 2);
+    fake.keys[1].broken = true;
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    CU_ASSERT(active_is(ring, "kb1-a"));
+    fake.keys[1].broken = false;
+    fake.keys[1].cannot_seal = true;
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    CU_ASSERT(active_is(ring, "kb1-a"));
+    kms_keyring_free(ring);
+}
+
+static void the_active_key_is_never_replaced_by_an_older_one(void)
+{
+    struct sealed sealed;
+    char key_id[KMS_KEY_ID_MAX];
+    fake_reset();
+    fake_add("kb1-a", "kek", 1);
+    fake_add("kb1-b", "kek", 2);
+    struct kms_keyring *ring = ring_with("kek");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    fake_remove("kb1-b");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_E_KEY_STATE);
+    CU_ASSERT_EQUAL(kms_keyring_active(ring, key_id), KMS_E_KEY_STATE);
+    CU_ASSERT_EQUAL(encrypt(ring, "x", &sealed), KMS_E_KEY_STATE);
+    fake_add("kb1-b", "kek", 2); /* restored */
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    CU_ASSERT(active_is(ring, "kb1-b"));
+    fake_remove("kb1-b");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_E_KEY_STATE);
+    fake_add("kb1-c", "kek", 3); /* or superseded */
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    CU_ASSERT(active_is(ring, "kb1-c"));
+    kms_keyring_free(ring);
+}
+
+static void an_outage_leaves_the_ring_as_it_was(void)
+{
+    struct sealed sealed;
+    char text[64];
+    fake_reset();
+    fake_add("kb1-a", "kek", 1);
+    struct kms_keyring *ring = ring_with("kek");
+    CU_ASSERT_EQUAL(encrypt(ring, "x", &sealed), KMS_E_UNAVAILABLE); /* before the first refresh */
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    CU_ASSERT_EQUAL(encrypt(ring, "seed", &sealed), KMS_OK);
+    fake.fail = KMS_E_UNAVAILABLE;
+    CU_ASSERT_EQUAL(refresh(ring), KMS_E_UNAVAILABLE);
+    CU_ASSERT_EQUAL(decrypt(ring, &sealed, text, NULL), KMS_E_UNAVAILABLE);
+    fake.fail = KMS_OK;
+    CU_ASSERT(active_is(ring, "kb1-a"));
+    CU_ASSERT_EQUAL(decrypt(ring, &sealed, text, NULL), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(text, "seed");
+    kms_keyring_free(ring);
+}
+
+static void no_key_is_said(void)
+{
+    char key_id[KMS_KEY_ID_MAX];
+    struct kms_call call = call_now();
+    fake_reset();
+    struct kms_keyring *ring = ring_with("kek");
+    CU_ASSERT_EQUAL(kms_keyring_refresh(ring, &call), KMS_E_NOT_FOUND);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "kek"));
+    CU_ASSERT_EQUAL(kms_keyring_active(ring, key_id), KMS_E_NOT_FOUND);
+    fake_add("kb1-a", "kek", 1);
+    fake.keys[0].cannot_seal = true;
+    CU_ASSERT_EQUAL(refresh(ring), KMS_E_UNSUPPORTED);
+    kms_keyring_free(ring);
+}
+
+/* Every single bit of an envelope counts: none may be flipped, no byte cut or added. */
+static void every_alteration_is_refused(void)
+{
+    struct sealed sealed;
+    struct sealed bad;
+    char text[KMS_ENVELOPE_MAX + 1];
+    fake_reset();
+    fake_add("kb1-a", "kek", 1);
+    struct kms_keyring *ring = ring_with("kek");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    CU_ASSERT_EQUAL(encrypt(ring, "0123456789abcdef0123456789abcdef", &sealed), KMS_OK);
+    for (size_t bit = 0; bit < sealed.len * 8; bit++) {
+        bad = sealed;
+        bad.bytes[bit / 8] ^= (uint8_t)(1u << (bit % 8));
+        CU_ASSERT_EQUAL(decrypt(ring, &bad, text, NULL), KMS_E_BAD_DATA);
+    }
+    for (size_t len = 0; len < sealed.len; len++) {
+        bad = sealed;
+        bad.len = len;
+        CU_ASSERT_EQUAL(decrypt(ring, &bad, text, NULL), KMS_E_BAD_DATA);
+    }
+    bad = sealed;
+    bad.len++;
+    CU_ASSERT_EQUAL(decrypt(ring, &bad, text, NULL), KMS_E_BAD_DATA);
+    CU_ASSERT_EQUAL(decrypt(ring, &sealed, text, NULL), KMS_OK);
+    kms_keyring_free(ring);
+}
+
+static void an_envelope_belongs_to_its_key_id(void)
+{
+    struct sealed sealed;
+    char text[64];
+    fake_reset();
+    fake_add("kb1-a", "kek", 1);
+    fake_add("kb1-b", "kek", 2);
+    struct kms_keyring *ring = ring_with("kek");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    CU_ASSERT_EQUAL(encrypt(ring, "seed", &sealed), KMS_OK);
+    strcpy(sealed.key_id, "kb1-a");
+    unsigned before = atomic_load(&fake.decrypts);
+    CU_ASSERT_EQUAL(decrypt(ring, &sealed, text, NULL), KMS_E_BAD_DATA);
+    CU_ASSERT_EQUAL(atomic_load(&fake.decrypts), before);
+    kms_keyring_free(ring);
+}
+
+static void an_unknown_key_id_is_looked_for_then_named(void)
+{
+    struct sealed sealed;
+    struct kms_error err;
+    char text[64];
+    fake_reset();
+    fake_add("kb1-a", "kek", 1);
+    struct kms_keyring *ring = ring_with("kek");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    CU_ASSERT_EQUAL(encrypt(ring, "seed", &sealed), KMS_OK);
+    strcpy(sealed.key_id, "kb1-z\n!");
+    unsigned lists = atomic_load(&fake.lists);
+    CU_ASSERT_EQUAL(decrypt(ring, &sealed, text, &err), KMS_E_NOT_FOUND);
+    CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "kb1-z?!"));
+    CU_ASSERT_EQUAL(atomic_load(&fake.lists), lists + 1);
+    CU_ASSERT_EQUAL(decrypt(ring, &sealed, text, &err), KMS_E_NOT_FOUND);
+    CU_ASSERT_EQUAL(atomic_load(&fake.lists), lists + 1); /* not again within seconds */
+    kms_keyring_free(ring);
+
+    /* made on another node a moment ago: found without waiting for the next refresh */
+    ring = ring_with("kek");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    struct kms_keyring *other = ring_with("kek");
+    fake_add("kb1-b", "kek", 2);
+    CU_ASSERT_EQUAL(refresh(other), KMS_OK);
+    CU_ASSERT_EQUAL(encrypt(other, "seed", &sealed), KMS_OK);
+    CU_ASSERT_EQUAL(decrypt(ring, &sealed, text, NULL), KMS_OK);
+    kms_keyring_free(ring);
+    kms_keyring_free(other);
+}
+
+static void sizes_are_bounded(void)
+{
+    static uint8_t big[KMS_ENVELOPE_PLAINTEXT_MAX + 1];
+    uint8_t out[KMS_ENVELOPE_MAX];
+    char key_id[KMS_KEY_ID_MAX];
+    const struct {
+        size_t len;
+        enum kms_status status;
+    } rows[] = {{0, KMS_E_INVALID},
+                {1, KMS_OK},
+                {32, KMS_OK},
+                {KMS_ENVELOPE_PLAINTEXT_MAX, KMS_OK},
+                {KMS_ENVELOPE_PLAINTEXT_MAX + 1, KMS_E_TOO_LARGE}};
+    fake_reset();
+    fake_add("kb1-a", "kek", 1);
+    struct kms_keyring *ring = ring_with("kek");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        struct kms_call call = call_now();
+        struct kms_buf buf = KMS_BUF_OVER(out);
+        CU_ASSERT_EQUAL(
+            kms_keyring_encrypt(ring, &call, kms_span_of(big, rows[i].len), &buf, key_id),
+            rows[i].status);
+    }
+    kms_keyring_free(ring);
+}
+
+int main(void)
+{
+    static const struct unit_test tests[] = {
+        {"highest id is active", highest_id_is_active},
+        {"ids compare as numbers", ids_compare_as_numbers_of_any_length},
+        {"newer key takes over", a_newer_key_takes_over_and_the_old_one_decrypts},
+        {"newer key that does not work", a_newer_key_that_does_not_work_stays_out},
+        {"active key never falls back", the_active_key_is_never_replaced_by_an_older_one},
+        {"outage leaves the ring", an_outage_leaves_the_ring_as_it_was},
+        {"no key is said", no_key_is_said},
+        {"every alteration is refused", every_alteration_is_refused},
+        {"envelope belongs to its key_id", an_envelope_belongs_to_its_key_id},
+        {"unknown key_id", an_unknown_key_id_is_looked_for_then_named},
+        {"sizes are bounded", sizes_are_bounded},
+    };
+    return unit_main("test_keyring", tests, UNIT_COUNT(tests));
+}
