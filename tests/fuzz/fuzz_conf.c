@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The daemon's configuration from any bytes: an error with one clear line, or values in range. */
-#define _GNU_SOURCE 1
 #include "kmsbridge/conf.h"
 
 #include <stdlib.h>

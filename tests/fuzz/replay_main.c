@@ -3,7 +3,6 @@
  * Runs a fuzz harness over the files of the directories named on the command line, for builds
  * without libFuzzer. Options (-runs=0) are libFuzzer's, and skipped. Fails when there was no file.
  */
-#define _GNU_SOURCE 1
 #include <dirent.h>
 #include <limits.h>
 #include <stdbool.h>
