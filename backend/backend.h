@@ -106,8 +106,8 @@ struct kms_key_info {
 
 /* Which keys; a NULL or empty member does not restrict. */
 struct kms_key_filter {
-    const char *spec; /* as the configuration names keys: a label, "id:HEX" (CKA_ID), or a pkcs11: URI
-                         with object or id; KMS_E_INVALID when it cannot be read */
+    const char *spec; /* as the configuration names keys: a label, "id:HEX" (CKA_ID), or a pkcs11:
+                         URI with object or id; KMS_E_INVALID when it cannot be read */
     const char *label;
     struct kms_span tag;
     const char *ref;
@@ -153,7 +153,7 @@ struct kms_health {
     unsigned sessions_busy; /* of these, in use now */
     unsigned sessions_max;  /* the bound */
     uint64_t reconnects; /* since open: sessions reopened, logins repeated, modules reinitialised */
-    uint64_t stuck_ns;      /* how long the oldest call now inside the service or module has taken */
+    uint64_t stuck_ns;   /* how long the oldest call now inside the service or module has taken */
     struct kms_error error; /* why not ready */
 };
 

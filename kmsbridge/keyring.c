@@ -318,7 +318,7 @@ static void log_change(const struct snapshot *old, const struct snapshot *now)
     }
     for (size_t i = 0; old != NULL && i < now->count; i++) {
         const struct kms_key_info *info = &now->keys[i].info;
-        if (i != now->active &&
+        if (tag_compare(info, &now->keys[now->active].info) < 0 &&
             snapshot_find((struct snapshot *)(uintptr_t)old, kms_span_str(info->id)) == NULL) {
             kms_log(KMS_LOG_WARN,
                     "keyring: key %s is new but its CKA_ID sorts below the active key's: it will "

@@ -71,6 +71,7 @@ static enum kms_status address_of(const char *name, size_t len, bool abstract,
         return KMS_E_INVALID;
     }
     memcpy(ret_addr->sun_path + (abstract ? 1 : 0), name, len);
+    /* one more: the NUL behind a path, or the one that marks an abstract name */
     *ret_len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + 1);
     return KMS_OK;
 }
@@ -88,7 +89,6 @@ static enum kms_status open_abstract(struct kms_socket *sock, const char *path,
     if (address_of(path + 1, strlen(path + 1), true, &addr, &len) != KMS_OK) {
         return kms_error_set(err, KMS_E_INVALID, "%s: abstract socket name is too long", path);
     }
-    len--; /* no NUL behind an abstract name */
     sock->listen_fd = stream_socket();
     if (sock->listen_fd < 0 || bind(sock->listen_fd, (const struct sockaddr *)&addr, len) != 0 ||
         listen(sock->listen_fd, BACKLOG) != 0) {
@@ -381,10 +381,10 @@ static void take_connection(struct kms_socket *sock, int fd)
         sock->serve(sock->ctx, fd);
         return;
     }
-    close(fd);
     atomic_fetch_add(allowed ? &sock->metrics->connections_refused_limit
                              : &sock->metrics->connections_refused_peer,
                      1);
+    close(fd);
     if (may_complain(sock)) {
         kms_log(KMS_LOG_WARN, "socket: connection of uid %ld gid %ld pid %ld refused: %s",
                 (long)peer.uid, (long)peer.gid, (long)peer.pid,

@@ -165,3 +165,8 @@ const char *kms_waist_name(const struct kms_waist *waist)
     (void)waist;
     return "fake";
 }
+
+const char *kms_op_name(enum kms_op op)
+{
+    return op == KMS_OP_ENCRYPT ? "encrypt" : op == KMS_OP_DECRYPT ? "decrypt" : "other";
+}

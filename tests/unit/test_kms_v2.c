@@ -2,6 +2,7 @@
 #include "kmsbridge/kms_v2.h"
 
 #include <string.h>
+#include <time.h>
 
 #include "common/clock.h"
 #include "kmsbridge/kms_v2.pb-c.h"
@@ -145,7 +146,7 @@ static void status_encrypt_decrypt(void)
     put_field(&w, 1, enc->ciphertext.data, enc->ciphertext.len);
     put_text(&w, 2, UID);
     put_text(&w, 3, enc->key_id);
-    put_text(&w, 99, "an unknown field is ignored");
+    put_text(&w, 15, "an unknown field is ignored");
     v2__encrypt_response__free_unpacked(enc, NULL);
     out = call(&f.kms, KMS_METHOD_DECRYPT, &w);
     CU_ASSERT_EQUAL(out.status, KMS_OK);

@@ -1,0 +1,340 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE 1 /* pthread_rwlock_t */
+/*
+ * The table of keys. Keys are immutable and counted; the table is replaced bit by bit under
+ * a lock, which is never held across a call into the module. An entry is good for its token
+ * generation only: after a reconnect each key is looked for again when it is next used.
+ */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/hsm_parts.h"
+#include "backend/p11/ckr.h"
+#include "backend/p11/uri.h"
+
+struct kms_hsm_table {
+    pthread_rwlock_t lock; /* guards the rest */
+    struct kms_hsm_key **keys;
+    size_t count;
+};
+
+static struct kms_hsm_key *key_ref(struct kms_hsm_key *key)
+{
+    atomic_fetch_add_explicit(&key->refs, 1, memory_order_relaxed);
+    return key;
+}
+
+void kms_hsm_key_put(struct kms_hsm_key *key)
+{
+    if (key != NULL && atomic_fetch_sub_explicit(&key->refs, 1, memory_order_acq_rel) == 1) {
+        EVP_PKEY_free(key->public_key);
+        free(key);
+    }
+}
+
+bool kms_hsm_key_is(const struct kms_hsm_key *key, const char *ref)
+{
+    return strcmp(key->info.ref, ref) == 0 ||
+           (key->alias[0] != '\0' && strcmp(key->alias, ref) == 0);
+}
+
+void kms_hsm_keys_done(struct kms_hsm_keys *keys)
+{
+    for (size_t i = 0; i < keys->count; i++) {
+        kms_hsm_key_put(keys->keys[i]);
+    }
+    free(keys->keys);
+    *keys = (struct kms_hsm_keys){.keys = NULL, .count = 0};
+}
+
+struct kms_hsm_table *kms_hsm_table_new(void)
+{
+    struct kms_hsm_table *table = calloc(1, sizeof(*table));
+
+    if (table != NULL) {
+        pthread_rwlock_init(&table->lock, NULL);
+    }
+    return table;
+}
+
+void kms_hsm_table_free(struct kms_hsm_table *table)
+{
+    struct kms_hsm_keys all = {.keys = NULL, .count = 0};
+
+    if (table != NULL) {
+        all.keys = table->keys;
+        all.count = table->count;
+        kms_hsm_keys_done(&all);
+        pthread_rwlock_destroy(&table->lock);
+        free(table);
+    }
+}
+
+/* ---- the table ---------------------------------------------------------------------------- */
+
+/* The entry of @ref whatever its generation, or NULL. */
+static struct kms_hsm_key *table_find(struct kms_hsm_table *table, const char *ref)
+{
+    struct kms_hsm_key *found = NULL;
+
+    pthread_rwlock_rdlock(&table->lock);
+    for (size_t i = 0; i < table->count && found == NULL; i++) {
+        if (kms_hsm_key_is(table->keys[i], ref)) {
+            found = key_ref(table->keys[i]);
+        }
+    }
+    pthread_rwlock_unlock(&table->lock);
+    return found;
+}
+
+static struct kms_hsm_key *table_by_handle(struct kms_hsm_table *table, uint64_t generation,
+                                           CK_OBJECT_HANDLE handle)
+{
+    struct kms_hsm_key *found = NULL;
+
+    pthread_rwlock_rdlock(&table->lock);
+    for (size_t i = 0; i < table->count && found == NULL; i++) {
+        if (table->keys[i]->generation == generation && table->keys[i]->handle == handle) {
+            found = key_ref(table->keys[i]);
+        }
+    }
+    pthread_rwlock_unlock(&table->lock);
+    return found;
+}
+
+static bool tag_is(const struct kms_key_info *info, struct kms_span tag)
+{
+    return kms_span_equal(kms_span_of(info->tag, info->tag_len), tag);
+}
+
+static bool matches(const struct kms_hsm_key *key, const struct kms_key_filter *filter)
+{
+    if (filter->label != NULL && filter->label[0] != '\0' &&
+        strcmp(filter->label, key->info.label) != 0) {
+        return false;
+    }
+    if (filter->tag.len != 0 && !tag_is(&key->info, filter->tag)) {
+        return false;
+    }
+    return filter->ref == NULL || filter->ref[0] == '\0' || kms_hsm_key_is(key, filter->ref);
+}
+
+static bool holds(const struct kms_hsm_keys *keys, const struct kms_hsm_key *key)
+{
+    for (size_t i = 0; i < keys->count; i++) {
+        if (keys->keys[i] == key) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * Brings the table up to what a scan for @filter found: keys that should have been found and were
+ * not are gone, new ones are added. Stale entries that the filter says nothing about stay: they
+ * tell by which label to look for their key.
+ */
+static CK_RV table_update(struct kms_hsm_table *table, const struct kms_key_filter *filter,
+                          const struct kms_hsm_keys *found)
+{
+    struct kms_hsm_keys gone = {.keys = NULL, .count = 0};
+    struct kms_hsm_keys next = {.keys = NULL, .count = 0};
+    CK_RV rv = CKR_HOST_MEMORY;
+
+    pthread_rwlock_wrlock(&table->lock);
+    next.keys = calloc(table->count + found->count + 1, sizeof(struct kms_hsm_key *));
+    gone.keys = calloc(table->count + 1, sizeof(struct kms_hsm_key *));
+    if (next.keys == NULL || gone.keys == NULL) {
+        goto out;
+    }
+    for (size_t i = 0; i < table->count; i++) {
+        struct kms_hsm_key *key = table->keys[i];
+        bool drop = matches(key, filter) && !holds(found, key);
+        struct kms_hsm_keys *to = drop ? &gone : &next;
+
+        to->keys[to->count++] = key;
+    }
+    for (size_t i = 0; i < found->count; i++) {
+        if (!holds(&next, found->keys[i])) {
+            next.keys[next.count++] = key_ref(found->keys[i]);
+        }
+    }
+    free(table->keys);
+    table->keys = next.keys;
+    table->count = next.count;
+    next.keys = NULL;
+    rv = CKR_OK;
+out:
+    pthread_rwlock_unlock(&table->lock);
+    free(next.keys);
+    if (rv == CKR_OK) {
+        kms_hsm_keys_done(&gone);
+    } else {
+        free(gone.keys);
+    }
+    return rv;
+}
+
+/* ---- the token ---------------------------------------------------------------------------- */
+
+/* The key of @handle: the known one if it is still the same, or described anew. */
+static CK_RV key_of(struct kms_backend *b, struct kms_p11 *p, CK_OBJECT_HANDLE handle,
+                    CK_OBJECT_CLASS class, struct kms_hsm_key **ret_key)
+{
+    struct kms_hsm_key *known =
+        p->refresh ? NULL : table_by_handle(b->table, p->generation, handle);
+    bool same = false;
+    CK_RV rv = CKR_OK;
+
+    if (known != NULL) {
+        rv = kms_hsm_still(p, known, &same);
+        if (rv == CKR_OK && same) {
+            *ret_key = known;
+            return CKR_OK;
+        }
+        kms_hsm_key_put(known);
+    }
+    return rv == CKR_OK ? kms_hsm_describe(b, p, handle, class, ret_key) : rv;
+}
+
+static CK_RV find_class(struct kms_p11 *p, CK_OBJECT_CLASS class,
+                        const struct kms_key_filter *filter, struct kms_p11_objects *ret_objects)
+{
+    struct kms_p11_template t = {.count = 0};
+
+    kms_p11_put_number(&t, CKA_CLASS, class);
+    kms_p11_put_bool(&t, CKA_TOKEN, true);
+    if (filter->label != NULL && filter->label[0] != '\0') {
+        kms_p11_put_bytes(&t, CKA_LABEL, filter->label, strlen(filter->label));
+    }
+    if (filter->tag.len != 0) {
+        kms_p11_put_bytes(&t, CKA_ID, filter->tag.data, filter->tag.len);
+    }
+    return kms_p11_find(p, &t, ret_objects);
+}
+
+struct scan {
+    struct kms_backend *backend;
+    const struct kms_key_filter *filter;
+    struct kms_hsm_keys all; /* that the label and tag of the filter match */
+    unsigned unidentified;
+};
+
+static CK_RV scan_add(struct scan *scan, struct kms_hsm_key *key)
+{
+    struct kms_hsm_key **grown =
+        realloc(scan->all.keys, (scan->all.count + 1) * sizeof(struct kms_hsm_key *));
+
+    if (grown == NULL) {
+        kms_hsm_key_put(key);
+        return CKR_HOST_MEMORY;
+    }
+    scan->all.keys = grown;
+    grown[scan->all.count++] = key;
+    return CKR_OK;
+}
+
+static CK_RV scan_class(struct scan *scan, struct kms_p11 *p, CK_OBJECT_CLASS class)
+{
+    struct kms_p11_objects objects;
+    CK_RV rv = find_class(p, class, scan->filter, &objects);
+
+    if (rv != CKR_OK) {
+        return rv;
+    }
+    for (size_t i = 0; i < objects.count && rv == CKR_OK; i++) {
+        struct kms_hsm_key *key = NULL;
+
+        rv = key_of(scan->backend, p, objects.handles[i], class, &key);
+        if (rv == CKR_OK) {
+            rv = scan_add(scan, key);
+        } else if (rv == CKR_MECHANISM_INVALID) {
+            scan->unidentified++;
+            rv = CKR_OK;
+        } else if (rv == CKR_OBJECT_HANDLE_INVALID || rv == CKR_KEY_HANDLE_INVALID) {
+            rv = CKR_OK; /* destroyed since the search found it */
+        }
+    }
+    kms_p11_objects_done(&objects);
+    return rv;
+}
+
+CK_RV kms_hsm_scan(struct kms_backend *b, struct kms_p11 *p, const struct kms_key_filter *filter,
+                   struct kms_hsm_keys *ret_found)
+{
+    struct kms_key_filter wide = {.label = filter->label, .tag = filter->tag};
+    struct scan scan = {.backend = b, .filter = &wide};
+    CK_RV rv = scan_class(&scan, p, CKO_SECRET_KEY);
+
+    if (rv == CKR_OK) {
+        rv = scan_class(&scan, p, CKO_PRIVATE_KEY);
+    }
+    if (rv == CKR_OK) {
+        rv = table_update(b->table, &wide, &scan.all);
+    }
+    if (rv == CKR_OK && scan.all.count == 0 && scan.unidentified > 0 &&
+        (filter->label != NULL || filter->tag.len > 0)) {
+        (void)kms_error_set(p->ask->err, KMS_E_UNSUPPORTED,
+                            "%u matching keys, and none that this token can use and identify: an "
+                            "AES key must allow encryption by CKM_AES_ECB, CBC, CTR or GCM, an "
+                            "HMAC key CKM_SHA256_HMAC, a private key needs its public half",
+                            scan.unidentified);
+        rv = CKR_MECHANISM_INVALID;
+    }
+    if (rv != CKR_OK) {
+        kms_hsm_keys_done(&scan.all);
+        return rv;
+    }
+    *ret_found = scan.all;
+    return CKR_OK;
+}
+
+/* Looks for @ref on the token, by the label and tag that it had if those are known. */
+static CK_RV look_for(struct kms_backend *b, struct kms_p11 *p, const struct kms_hsm_key *stale,
+                      const char *ref, struct kms_hsm_key **ret_key)
+{
+    struct kms_key_filter filter = {.label = NULL};
+    struct kms_hsm_keys found = {.keys = NULL, .count = 0};
+    CK_RV rv = CKR_OK;
+
+    if (stale != NULL) {
+        filter.label = stale->info.label;
+        filter.tag = kms_span_of(stale->info.tag, stale->info.tag_len);
+    }
+    rv = kms_hsm_scan(b, p, &filter, &found);
+    for (size_t i = 0; i < found.count && *ret_key == NULL; i++) {
+        if (kms_hsm_key_is(found.keys[i], ref)) {
+            *ret_key = key_ref(found.keys[i]);
+        }
+    }
+    kms_hsm_keys_done(&found);
+    return rv;
+}
+
+CK_RV kms_hsm_key_get(struct kms_backend *b, struct kms_p11 *p, const char *ref,
+                      struct kms_hsm_key **ret_key)
+{
+    struct kms_hsm_key *known = table_find(b->table, ref);
+    struct kms_hsm_key *found = NULL;
+    CK_RV rv = CKR_OK;
+
+    if (known != NULL && known->generation == p->generation && !p->refresh) {
+        *ret_key = known;
+        return CKR_OK;
+    }
+    if (known != NULL) {
+        rv = look_for(b, p, known, ref, &found);
+        kms_hsm_key_put(known);
+    }
+    if (rv == CKR_OK && found == NULL) {
+        rv = look_for(b, p, NULL, ref, &found); /* it may have been renamed */
+    }
+    if (rv == CKR_OK && found == NULL) {
+        (void)kms_error_set(p->ask->err, KMS_E_NOT_FOUND, "%s: no key %s on the token",
+                            kms_p11_token_name(b->token), ref);
+        rv = CKR_KEY_HANDLE_INVALID;
+    }
+    *ret_key = found;
+    return rv;
+}

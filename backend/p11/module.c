@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE 1
+#include "backend/p11/module.h"
+
+#include <dlfcn.h>
+#include <p11-kit/p11-kit.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "backend/p11/ckr.h"
+#include "common/clock.h"
+
+struct kms_p11_module {
+    struct kms_p11_module *next;
+    unsigned users; /* guarded by modules_lock */
+    char *name;
+    char *init_args; /* may be NULL */
+    const CK_FUNCTION_LIST *functions;
+    bool starting; /* guarded by modules_lock: one thread is in kms_p11_module_start() */
+    bool initialised;
+    atomic_uint_fast64_t epoch; /* 0 while closed; even a closed module remembers last_epoch */
+    uint64_t last_epoch;
+    atomic_uint inside;
+};
+
+/* The modules that this process has loaded; they stay. */
+static pthread_mutex_t modules_lock = PTHREAD_MUTEX_INITIALIZER;
+static struct kms_p11_module *modules;
+
+/* The file, and the pReserved string if none is given, of p11-kit's module @name. */
+static char *path_by_name(const char *name, char **init_args)
+{
+    CK_FUNCTION_LIST **list = p11_kit_modules_load(NULL, P11_KIT_MODULE_UNMANAGED);
+    CK_FUNCTION_LIST *found = NULL;
+    char *path = NULL;
+
+    if (list == NULL) {
+        return NULL;
+    }
+    found = p11_kit_module_for_name(list, name);
+    if (found != NULL) {
+        path = p11_kit_module_get_filename(found);
+        if (*init_args == NULL) {
+            *init_args = p11_kit_config_option(found, "x-init-reserved");
+        }
+    }
+    p11_kit_modules_release(list);
+    return path;
+}
+
+static enum kms_status load_functions(const char *name, const char *path,
+                                      const CK_FUNCTION_LIST **ret_functions, struct kms_error *err)
+{
+    CK_C_GetFunctionList get = NULL;
+    CK_FUNCTION_LIST *functions = NULL;
+    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    CK_RV rv = CKR_OK;
+
+    if (library == NULL) {
+        return kms_error_set(err, KMS_E_UNAVAILABLE, "PKCS#11 module \"%s\" cannot be loaded: %s",
+                             name, dlerror());
+    }
+    /* POSIX's way to turn an object pointer into a function pointer. */
+    *(void **)&get = dlsym(library, "C_GetFunctionList");
+    if (get == NULL) {
+        return kms_error_set(err, KMS_E_UNAVAILABLE,
+                             "\"%s\" is no PKCS#11 module: it has no C_GetFunctionList", name);
+    }
+    rv = get(&functions);
+    if (rv != CKR_OK) {
+        return kms_ckr_error(err, name, "C_GetFunctionList", rv);
+    }
+    if (functions == NULL || functions->version.major < 2) {
+        return kms_error_set(err, KMS_E_UNAVAILABLE,
+                             "PKCS#11 module \"%s\" gives no function list of version 2", name);
+    }
+    *ret_functions = functions;
+    return KMS_OK;
+}
+
+static void module_free(struct kms_p11_module *module)
+{
+    if (module != NULL) {
+        free(module->name);
+        free(module->init_args);
+        free(module);
+    }
+}
+
+static struct kms_p11_module *module_new(const char *name, const char *init_args)
+{
+    struct kms_p11_module *module = calloc(1, sizeof(*module));
+
+    if (module == NULL) {
+        return NULL;
+    }
+    module->name = strdup(name);
+    module->init_args = init_args == NULL ? NULL : strdup(init_args);
+    if (module->name == NULL || (init_args != NULL && module->init_args == NULL)) {
+        module_free(module);
+        return NULL;
+    }
+    return module;
+}
+
+static enum kms_status module_load(const char *name, const char *init_args,
+                                   struct kms_p11_module **ret_module, struct kms_error *err)
+{
+    enum kms_status status = KMS_OK;
+    struct kms_p11_module *module = module_new(name, init_args);
+    char *path = NULL;
+
+    if (module == NULL) {
+        return kms_error_set(err, KMS_E_NOMEM, "no memory for a PKCS#11 module");
+    }
+    if (strchr(name, '/') != NULL) {
+        path = strdup(name);
+    } else {
+        path = path_by_name(name, &module->init_args);
+    }
+    if (path == NULL) {
+        status =
+            kms_error_set(err, KMS_E_UNAVAILABLE,
+                          "PKCS#11 module \"%s\" is neither a path nor known to p11-kit", name);
+        goto out;
+    }
+    status = load_functions(name, path, &module->functions, err);
+    if (status == KMS_OK) {
+        *ret_module = module;
+        module = NULL;
+    }
+out:
+    free(path);
+    module_free(module);
+    return status;
+}
+
+static bool same_text(const char *a, const char *b)
+{
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
+static struct kms_p11_module *module_find_locked(const char *name, const char *init_args)
+{
+    for (struct kms_p11_module *m = modules; m != NULL; m = m->next) {
+        /* given no init_args, p11-kit's own may have been taken */
+        if (strcmp(m->name, name) == 0 &&
+            (init_args == NULL || same_text(m->init_args, init_args))) {
+            return m;
+        }
+    }
+    return NULL;
+}
+
+enum kms_status kms_p11_module_get(const char *name, const char *init_args,
+                                   struct kms_p11_module **ret_module, struct kms_error *err)
+{
+    struct kms_p11_module *module = NULL;
+    struct kms_p11_module *loaded = NULL;
+    enum kms_status status = KMS_OK;
+
+    pthread_mutex_lock(&modules_lock);
+    module = module_find_locked(name, init_args);
+    if (module != NULL) {
+        module->users++;
+    }
+    pthread_mutex_unlock(&modules_lock);
+    if (module == NULL) {
+        status = module_load(name, init_args, &loaded, err);
+        if (status != KMS_OK) {
+            return status;
+        }
+        pthread_mutex_lock(&modules_lock);
+        module = module_find_locked(name, init_args);
+        if (module == NULL) {
+            module = loaded;
+            loaded = NULL;
+            module->next = modules;
+            modules = module;
+        }
+        module->users++;
+        pthread_mutex_unlock(&modules_lock);
+        module_free(loaded);
+    }
+    *ret_module = module;
+    return KMS_OK;
+}
+
+void kms_p11_module_put(struct kms_p11_module *module)
+{
+    bool last = false;
+
+    if (module == NULL) {
+        return;
+    }
+    pthread_mutex_lock(&modules_lock);
+    last = --module->users == 0 && module->initialised;
+    if (last) {
+        module->initialised = false;
+        atomic_store(&module->epoch, 0);
+    }
+    pthread_mutex_unlock(&modules_lock);
+    /* under a call that hangs inside, leaving it initialised is the lesser evil */
+    if (last && atomic_load(&module->inside) == 0) {
+        (void)module->functions->C_Finalize(NULL);
+    }
+}
+
+bool kms_p11_module_is_shared(struct kms_p11_module *module)
+{
+    bool shared = false;
+
+    pthread_mutex_lock(&modules_lock);
+    shared = module->users > 1;
+    pthread_mutex_unlock(&modules_lock);
+    return shared;
+}
+
+const CK_FUNCTION_LIST *kms_p11_module_functions(const struct kms_p11_module *module)
+{
+    return module->functions;
+}
+
+bool kms_p11_module_enter(struct kms_p11_module *module, uint64_t epoch)
+{
+    /* Counted first, then looked: drain() closes first, then counts. One of the two sees the other.
+     */
+    atomic_fetch_add(&module->inside, 1);
+    if (epoch != 0 && atomic_load(&module->epoch) == epoch) {
+        return true;
+    }
+    atomic_fetch_sub(&module->inside, 1);
+    return false;
+}
+
+void kms_p11_module_leave(struct kms_p11_module *module)
+{
+    atomic_fetch_sub(&module->inside, 1);
+}
+
+unsigned kms_p11_module_inside(struct kms_p11_module *module)
+{
+    return atomic_load(&module->inside);
+}
+
+/* With the gate closed, true once nobody is inside. Polls: this happens once in a module's death.
+ */
+static bool drain(struct kms_p11_module *module, uint64_t deadline_ns)
+{
+    const struct timespec pause = {.tv_sec = 0, .tv_nsec = 1000000};
+
+    while (atomic_load(&module->inside) != 0) {
+        if (kms_deadline_passed(deadline_ns)) {
+            return false;
+        }
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+    }
+    return true;
+}
+
+static enum kms_status initialise(struct kms_p11_module *module, struct kms_error *err)
+{
+    CK_C_INITIALIZE_ARGS args = {.flags = CKF_OS_LOCKING_OK, .pReserved = module->init_args};
+    CK_RV rv = CKR_OK;
+
+    if (module->initialised) {
+        /* what it answers does not matter: it may be too sick to say yes */
+        (void)module->functions->C_Finalize(NULL);
+        module->initialised = false;
+    }
+    rv = module->functions->C_Initialize(&args);
+    if (rv != CKR_OK && rv != CKR_CRYPTOKI_ALREADY_INITIALIZED) {
+        (void)kms_ckr_error(err, module->name, "C_Initialize", rv);
+        return KMS_E_UNAVAILABLE;
+    }
+    module->initialised = true;
+    return KMS_OK;
+}
+
+/* Claims the start; false when another has done it since @seen. Waits while another is at it. */
+static enum kms_status start_claim(struct kms_p11_module *module, uint64_t seen,
+                                   uint64_t deadline_ns, bool *ret_mine)
+{
+    const struct timespec pause = {.tv_sec = 0, .tv_nsec = 1000000};
+
+    for (;;) {
+        bool busy = false;
+
+        pthread_mutex_lock(&modules_lock);
+        busy = module->starting;
+        if (!busy) {
+            uint64_t epoch = atomic_load(&module->epoch);
+
+            *ret_mine = epoch == 0 || epoch == seen;
+            module->starting = *ret_mine;
+            if (*ret_mine) {
+                atomic_store(&module->epoch, 0);
+            }
+        }
+        pthread_mutex_unlock(&modules_lock);
+        if (!busy) {
+            return KMS_OK;
+        }
+        if (kms_deadline_passed(deadline_ns)) {
+            return KMS_E_BUSY;
+        }
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &pause, NULL);
+    }
+}
+
+enum kms_status kms_p11_module_start(struct kms_p11_module *module, uint64_t seen,
+                                     uint64_t deadline_ns, uint64_t *ret_epoch,
+                                     struct kms_error *err)
+{
+    bool mine = false;
+    enum kms_status status = start_claim(module, seen, deadline_ns, &mine);
+
+    if (status != KMS_OK) {
+        return status;
+    }
+    if (mine) {
+        status = drain(module, deadline_ns) ? initialise(module, err) : KMS_E_BUSY;
+        pthread_mutex_lock(&modules_lock);
+        if (status == KMS_OK) {
+            atomic_store(&module->epoch, ++module->last_epoch);
+        }
+        module->starting = false;
+        pthread_mutex_unlock(&modules_lock);
+    }
+    if (status == KMS_OK) {
+        *ret_epoch = atomic_load(&module->epoch);
+    }
+    return status;
+}

@@ -1,0 +1,347 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#define _GNU_SOURCE 1
+#include "backend/waist.h"
+
+#include <stdlib.h>
+#include <sys/random.h>
+#include <time.h>
+
+#include "backend/backend_conf.h"
+#include "backend/registry.h"
+#include "common/clock.h"
+
+#define PAUSE_MIN_NS (5 * KMS_NS_PER_MS)
+#define PAUSE_MAX_NS (200 * KMS_NS_PER_MS)
+#define NAP_NS       (20 * KMS_NS_PER_MS) /* how often a pause looks whether the caller gave up */
+
+struct kms_waist {
+    const struct kms_backend_conf *conf;
+    const struct kms_backend_ops *ops;
+    struct kms_backend *backend;
+    kms_observe observe;
+    void *observe_ctx;
+};
+
+/* An op's arguments; each op uses its own. */
+struct args {
+    const char *ref;
+    const struct kms_key_filter *filter;
+    kms_key_visit visit;
+    void *visit_ctx;
+    const struct kms_key_template *tmpl;
+    struct kms_key_info *info;
+    const struct kms_params *params;
+    struct kms_span in;
+    struct kms_sealed *sealed;
+    struct kms_buf *out;
+};
+
+#define CALLER(name, ...)                                                                          \
+    static enum kms_status call_##name(const struct kms_waist *w, struct kms_call *call,           \
+                                       const struct args *a)                                       \
+    {                                                                                              \
+        return w->ops->name(w->backend, call, __VA_ARGS__);                                        \
+    }
+
+CALLER(list_keys, a->filter, a->visit, a->visit_ctx)
+CALLER(generate, a->tmpl, a->info)
+CALLER(destroy, a->ref)
+CALLER(rotate, a->ref, a->info)
+CALLER(public_key, a->ref, a->out)
+CALLER(encrypt, a->ref, a->params, a->in, a->sealed)
+CALLER(decrypt, a->ref, a->params, a->in, a->out)
+CALLER(sign, a->ref, a->params, a->in, a->out)
+CALLER(mac, a->ref, a->params, a->in, a->out)
+CALLER(random, a->out)
+
+/* wrap, unwrap and verify are not called through the waist yet. */
+static const struct row {
+    const char *name;
+    enum kms_status (*call)(const struct kms_waist *w, struct kms_call *call,
+                            const struct args *args);
+    bool retry;
+} rows[KMS_OP_COUNT] = {
+    [KMS_OP_LIST_KEYS] = {"list_keys", call_list_keys, true},
+    [KMS_OP_GENERATE] = {"generate", call_generate, false},
+    [KMS_OP_DESTROY] = {"destroy", call_destroy, true},
+    [KMS_OP_ROTATE] = {"rotate", call_rotate, false}, /* it generates */
+    [KMS_OP_PUBLIC_KEY] = {"public_key", call_public_key, true},
+    [KMS_OP_ENCRYPT] = {"encrypt", call_encrypt, true},
+    [KMS_OP_DECRYPT] = {"decrypt", call_decrypt, true},
+    [KMS_OP_WRAP] = {"wrap", NULL, true},
+    [KMS_OP_UNWRAP] = {"unwrap", NULL, true},
+    [KMS_OP_SIGN] = {"sign", call_sign, true},
+    [KMS_OP_VERIFY] = {"verify", NULL, true},
+    [KMS_OP_MAC] = {"mac", call_mac, true},
+    [KMS_OP_RANDOM] = {"random", call_random, true},
+};
+
+const char *kms_op_name(enum kms_op op)
+{
+    return (unsigned)op < KMS_OP_COUNT ? rows[op].name : "unknown";
+}
+
+/* ---- the handle --------------------------------------------------------------------------- */
+
+enum kms_status kms_waist_open(const struct kms_backend_conf *conf, kms_observe observe,
+                               void *observe_ctx, struct kms_waist **ret_waist,
+                               struct kms_error *err)
+{
+    const struct kms_backend_ops *ops = kms_backend_find(conf->type);
+    struct kms_waist *waist = NULL;
+    enum kms_status status = KMS_OK;
+
+    if (ops == NULL) {
+        return kms_error_set(err, KMS_E_INVALID, "backend %s: unknown type \"%s\"", conf->name,
+                             conf->type == NULL ? "" : conf->type);
+    }
+    waist = calloc(1, sizeof(*waist));
+    if (waist == NULL) {
+        return kms_error_set(err, KMS_E_NOMEM, "no memory for backend %s", conf->name);
+    }
+    *waist = (struct kms_waist){
+        .conf = conf, .ops = ops, .observe = observe, .observe_ctx = observe_ctx};
+    status = ops->open(conf, &waist->backend, err);
+    if (status != KMS_OK) {
+        free(waist);
+        return status;
+    }
+    *ret_waist = waist;
+    return KMS_OK;
+}
+
+void kms_waist_close(struct kms_waist *waist)
+{
+    if (waist != NULL) {
+        waist->ops->close(waist->backend);
+        free(waist);
+    }
+}
+
+const char *kms_waist_name(const struct kms_waist *waist)
+{
+    return waist->conf->name;
+}
+
+bool kms_waist_can(const struct kms_waist *waist, enum kms_op op)
+{
+    const struct kms_backend_ops *ops = waist->ops;
+    const bool can[KMS_OP_COUNT] = {
+        [KMS_OP_LIST_KEYS] = ops->list_keys != NULL,   [KMS_OP_GENERATE] = ops->generate != NULL,
+        [KMS_OP_DESTROY] = ops->destroy != NULL,       [KMS_OP_ROTATE] = ops->rotate != NULL,
+        [KMS_OP_PUBLIC_KEY] = ops->public_key != NULL, [KMS_OP_ENCRYPT] = ops->encrypt != NULL,
+        [KMS_OP_DECRYPT] = ops->decrypt != NULL,       [KMS_OP_WRAP] = ops->wrap != NULL,
+        [KMS_OP_UNWRAP] = ops->unwrap != NULL,         [KMS_OP_SIGN] = ops->sign != NULL,
+        [KMS_OP_VERIFY] = ops->verify != NULL,         [KMS_OP_MAC] = ops->mac != NULL,
+        [KMS_OP_RANDOM] = ops->random != NULL,
+    };
+
+    return (unsigned)op < KMS_OP_COUNT && can[op];
+}
+
+void kms_waist_health(struct kms_waist *waist, struct kms_health *ret_health)
+{
+    *ret_health = (struct kms_health){.ready = false};
+    waist->ops->health(waist->backend, ret_health);
+}
+
+/* ---- one call ----------------------------------------------------------------------------- */
+
+static bool cancelled(const struct kms_call *call)
+{
+    return call->cancelled != NULL && atomic_load(call->cancelled);
+}
+
+/* Full jitter: anywhere up to a ceiling that doubles. */
+static uint64_t pause_ns(unsigned attempt)
+{
+    uint64_t ceiling = PAUSE_MIN_NS << (attempt < 6 ? attempt : 6);
+    uint32_t random = 0;
+
+    if (ceiling > PAUSE_MAX_NS) {
+        ceiling = PAUSE_MAX_NS;
+    }
+    if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random)) {
+        random = UINT32_MAX / 2;
+    }
+    return PAUSE_MIN_NS + (ceiling - PAUSE_MIN_NS) * random / UINT32_MAX;
+}
+
+/* False when the caller gave up, or the pause would outlast the deadline. */
+static bool pause_for(const struct kms_call *call, uint64_t ns)
+{
+    if (kms_deadline_left(call->deadline_ns) <= ns) {
+        return false;
+    }
+    while (ns > 0 && !cancelled(call)) {
+        uint64_t nap = ns < NAP_NS ? ns : NAP_NS;
+        const struct timespec until = {.tv_sec = 0, .tv_nsec = (long)nap};
+
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &until, NULL);
+        ns -= nap;
+    }
+    return !cancelled(call);
+}
+
+static enum kms_status attempt(const struct kms_waist *waist, struct kms_call *call, enum kms_op op,
+                               const struct args *args)
+{
+    uint64_t start = kms_now_ns();
+    enum kms_status status = rows[op].call(waist, call, args);
+
+    if (waist->observe != NULL) {
+        waist->observe(waist->observe_ctx, waist->conf->name, op, status, kms_now_ns() - start);
+    }
+    return status;
+}
+
+static enum kms_status check_start(const struct kms_waist *waist, struct kms_call *call,
+                                   enum kms_op op)
+{
+    kms_error_clear(&call->error);
+    if (!kms_waist_can(waist, op)) {
+        return kms_error_set(&call->error, KMS_E_UNSUPPORTED, "backend %s cannot %s",
+                             waist->conf->name, kms_op_name(op));
+    }
+    if (cancelled(call)) {
+        return kms_error_set(&call->error, KMS_E_CANCELLED, "the caller gave up");
+    }
+    if (kms_deadline_passed(call->deadline_ns)) {
+        return kms_error_set(&call->error, KMS_E_TIMEOUT, "the deadline passed before %s",
+                             kms_op_name(op));
+    }
+    return KMS_OK;
+}
+
+static enum kms_status run(const struct kms_waist *waist, struct kms_call *call, enum kms_op op,
+                           const struct args *args)
+{
+    enum kms_status status = check_start(waist, call, op);
+
+    if (status != KMS_OK) {
+        return status;
+    }
+    for (unsigned tries = 0;; tries++) {
+        status = attempt(waist, call, op, args);
+        if (status == KMS_OK) {
+            return status;
+        }
+        /* a backend that said nothing: the status is all there is */
+        (void)kms_error_set(&call->error, status, "backend %s: %s: %s", waist->conf->name,
+                            kms_op_name(op), kms_status_name(status));
+        if (!rows[op].retry || !kms_status_is_transient(status) ||
+            !pause_for(call, pause_ns(tries))) {
+            return status;
+        }
+        kms_error_clear(&call->error);
+    }
+}
+
+static enum kms_status check_text(struct kms_call *call, const char *ref)
+{
+    kms_error_clear(&call->error);
+    if (ref == NULL || ref[0] == '\0') {
+        return kms_error_set(&call->error, KMS_E_INVALID, "no key is named");
+    }
+    return KMS_OK;
+}
+
+static enum kms_status check_in(struct kms_call *call, struct kms_span in, size_t max)
+{
+    if (in.len > max) {
+        return kms_error_set(&call->error, KMS_E_TOO_LARGE, "at most %zu bytes, not %zu", max,
+                             in.len);
+    }
+    return KMS_OK;
+}
+
+/* For the ops on one key with bytes in. */
+static enum kms_status run_on_key(const struct kms_waist *waist, struct kms_call *call,
+                                  enum kms_op op, size_t max, const struct args *args)
+{
+    enum kms_status status = check_text(call, args->ref);
+
+    if (status == KMS_OK) {
+        status = check_in(call, args->in, max);
+    }
+    return status == KMS_OK ? run(waist, call, op, args) : status;
+}
+
+/* ---- the ops ------------------------------------------------------------------------------ */
+
+enum kms_status kms_waist_list_keys(struct kms_waist *waist, struct kms_call *call,
+                                    const struct kms_key_filter *filter, kms_key_visit visit,
+                                    void *ctx)
+{
+    const struct args args = {.filter = filter, .visit = visit, .visit_ctx = ctx};
+
+    return run(waist, call, KMS_OP_LIST_KEYS, &args);
+}
+
+enum kms_status kms_waist_generate(struct kms_waist *waist, struct kms_call *call,
+                                   const struct kms_key_template *tmpl,
+                                   struct kms_key_info *ret_info)
+{
+    const struct args args = {.tmpl = tmpl, .info = ret_info};
+
+    return run(waist, call, KMS_OP_GENERATE, &args);
+}
+
+enum kms_status kms_waist_destroy(struct kms_waist *waist, struct kms_call *call, const char *ref)
+{
+    const struct args args = {.ref = ref};
+
+    return run_on_key(waist, call, KMS_OP_DESTROY, 0, &args);
+}
+
+enum kms_status kms_waist_public_key(struct kms_waist *waist, struct kms_call *call,
+                                     const char *ref, struct kms_buf *ret_spki)
+{
+    const struct args args = {.ref = ref, .out = ret_spki};
+
+    return run_on_key(waist, call, KMS_OP_PUBLIC_KEY, 0, &args);
+}
+
+enum kms_status kms_waist_encrypt(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                                  const struct kms_params *params, struct kms_span plaintext,
+                                  struct kms_sealed *ret_sealed)
+{
+    const struct args args = {.ref = ref, .params = params, .in = plaintext, .sealed = ret_sealed};
+
+    return run_on_key(waist, call, KMS_OP_ENCRYPT, KMS_PLAINTEXT_MAX, &args);
+}
+
+enum kms_status kms_waist_decrypt(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                                  const struct kms_params *params, struct kms_span ciphertext,
+                                  struct kms_buf *ret_plaintext)
+{
+    const struct args args = {.ref = ref, .params = params, .in = ciphertext, .out = ret_plaintext};
+
+    return run_on_key(waist, call, KMS_OP_DECRYPT, KMS_CIPHERTEXT_MAX, &args);
+}
+
+enum kms_status kms_waist_sign(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                               const struct kms_params *params, struct kms_span input,
+                               struct kms_buf *ret_signature)
+{
+    const struct args args = {.ref = ref, .params = params, .in = input, .out = ret_signature};
+
+    return run_on_key(waist, call, KMS_OP_SIGN, KMS_PLAINTEXT_MAX, &args);
+}
+
+enum kms_status kms_waist_mac(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                              const struct kms_params *params, struct kms_span input,
+                              struct kms_buf *ret_mac)
+{
+    const struct args args = {.ref = ref, .params = params, .in = input, .out = ret_mac};
+
+    return run_on_key(waist, call, KMS_OP_MAC, KMS_PLAINTEXT_MAX, &args);
+}
+
+enum kms_status kms_waist_random(struct kms_waist *waist, struct kms_call *call,
+                                 struct kms_buf *ret_bytes)
+{
+    const struct args args = {.out = ret_bytes};
+
+    return run(waist, call, KMS_OP_RANDOM, &args);
+}
