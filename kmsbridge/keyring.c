@@ -95,7 +95,7 @@ static struct ring_key *snapshot_find(struct snapshot *snap, struct kms_span key
     return NULL;
 }
 
-/* --- sealing with one key -------------------------------------------------------------------- */
+/* --- sealing with one key --- */
 
 static enum kms_status seal(struct kms_waist *waist, struct kms_call *call,
                             const struct ring_key *key, struct kms_span plaintext,
@@ -199,7 +199,7 @@ static enum kms_status probe_key(struct kms_waist *waist, struct kms_call *call,
     return status;
 }
 
-/* --- which keys there are -------------------------------------------------------------------- */
+/* --- which keys there are --- */
 
 /* Both as unsigned big-endian numbers of any length. */
 static int tag_compare(const struct kms_key_info *a, const struct kms_key_info *b)
@@ -407,7 +407,7 @@ enum kms_status kms_keyring_refresh(struct kms_keyring *ring, struct kms_call *c
     return status;
 }
 
-/* --- what the front asks --------------------------------------------------------------------- */
+/* --- what the front asks --- */
 
 enum kms_status kms_keyring_active(struct kms_keyring *ring, char ret_key_id[KMS_KEY_ID_MAX])
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kmsbridge/rpc.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
 #include <stdio.h>
@@ -29,7 +30,6 @@
 #define POLL_ROUND_NS     KMS_NS_PER_S
 #define GUARD_TICK_NS     KMS_NS_PER_MS
 #define GUARD_REST_NS     (50 * KMS_NS_PER_MS) /* without inline work the guard sleeps */
-#define SLOW_PENALTY_NS   (10 * KMS_NS_PER_S)
 #define SPEED_WINDOW      32
 #define KEEPALIVE_MS      60000
 #define KEEPALIVE_WAIT_MS 20000
@@ -82,10 +82,11 @@ struct call {
     int was_cancelled;
 
     atomic_bool cancelled;
-    atomic_int events; /* closed and sent batches to come; at 0 gRPC's parts are let go */
+    atomic_int events; /* batches to come back; at 0 gRPC's parts are let go */
     atomic_int refs; /* gRPC's parts, and the slice that is sent from `storage`; at 0 it is freed */
     uint64_t arrived_ns;
-    bool counted; /* in calls_in_flight */
+    bool counted;       /* in calls_in_flight */
+    bool close_watched; /* the closed batch was sent */
     enum kms_rpc_place place;
 
     struct kms_rpc_request request;
@@ -129,7 +130,6 @@ struct kms_rpc {
     atomic_uint_fast64_t polled_ns;
     atomic_uint_fast64_t inline_since_ns; /* 0: nothing runs inline */
     atomic_uint_fast64_t inline_ended_ns;
-    atomic_uint_fast64_t slow_until_ns;
 
     pthread_t guard;
     pthread_mutex_t guard_mutex; /* guards guard_armed's transitions and wakes */
@@ -149,8 +149,7 @@ struct kms_rpc {
     struct call *buckets[SAME_BUCKETS];
 };
 
-/* --- one row a status: what a client is told
- * ------------------------------------------------------- */
+/* --- one row a status: what a client is told --- */
 
 static const grpc_status_code codes[KMS_STATUS_COUNT] = {
     [KMS_OK] = GRPC_STATUS_OK,
@@ -185,8 +184,7 @@ static void reply_error(struct kms_rpc_reply *reply, enum kms_status status, con
     snprintf(reply->detail, sizeof reply->detail, "%s", text);
 }
 
-/* --- memory of a call
- * ------------------------------------------------------------------------------ */
+/* --- memory of a call --- */
 
 void *kms_rpc_arena_alloc(struct kms_rpc_arena *arena, size_t size)
 {
@@ -343,8 +341,7 @@ static bool reply_storage(struct call *call)
     return true;
 }
 
-/* --- answering
- * -------------------------------------------------------------------------------------- */
+/* --- answering --- */
 
 static grpc_byte_buffer *answer_buffer(struct call *call)
 {
@@ -360,7 +357,7 @@ static grpc_byte_buffer *answer_buffer(struct call *call)
 static void call_send(struct call *call)
 {
     struct kms_rpc *rpc = call->rpc;
-    grpc_op ops[3];
+    grpc_op ops[4];
     size_t count = 0;
     int code =
         call->method != NULL ? kms_rpc_code(call->reply.status) : (int)GRPC_STATUS_UNIMPLEMENTED;
@@ -379,6 +376,10 @@ static void call_send(struct call *call)
     ops[count].op = GRPC_OP_SEND_STATUS_FROM_SERVER;
     ops[count].data.send_status_from_server.status = (grpc_status_code)code;
     ops[count++].data.send_status_from_server.status_details = &details;
+    if (!call->close_watched) {
+        ops[count].op = GRPC_OP_RECV_CLOSE_ON_SERVER;
+        ops[count++].data.recv_close_on_server.cancelled = &call->was_cancelled;
+    }
     if (call->counted) {
         call->counted = false;
         atomic_fetch_sub(&rpc->calls_in_flight, 1);
@@ -395,8 +396,7 @@ static void call_send(struct call *call)
     }
 }
 
-/* --- speed: inline or not
- * ---------------------------------------------------------------------------- */
+/* --- speed: inline or not --- */
 
 static void speed_note(struct speed *speed, uint64_t ns)
 {
@@ -412,11 +412,19 @@ static void speed_note(struct speed *speed, uint64_t ns)
     }
 }
 
-static bool run_inline_now(struct kms_rpc *rpc, size_t method_index, uint64_t now)
+/* An operation has been inside for @ns and is not back: slow, until a whole window says otherwise.
+ */
+static void speed_overrun(struct speed *speed, uint64_t ns)
+{
+    atomic_store_explicit(&speed->estimate_ns, ns, memory_order_relaxed);
+    atomic_store_explicit(&speed->window_min_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&speed->count, 0, memory_order_relaxed);
+}
+
+static bool run_inline_now(struct kms_rpc *rpc, size_t method_index)
 {
     return atomic_load_explicit(&rpc->speed[method_index].estimate_ns, memory_order_relaxed) <
-               KMS_RPC_INLINE_NS &&
-           atomic_load_explicit(&rpc->slow_until_ns, memory_order_relaxed) <= now;
+           KMS_RPC_INLINE_NS;
 }
 
 /* Runs the method; the reply is ready afterwards. */
@@ -468,8 +476,7 @@ static void call_run_inline(struct call *call, uint64_t now)
     call_send(call);
 }
 
-/* --- identical calls
- * ---------------------------------------------------------------------------------- */
+/* --- identical calls --- */
 
 static bool work_push(struct kms_rpc *rpc, struct call *call);
 
@@ -557,8 +564,7 @@ static void followers_answer(struct call *followers, const struct call *leader)
     }
 }
 
-/* --- workers
- * ------------------------------------------------------------------------------------------- */
+/* --- workers --- */
 
 static void cond_wait_ns(pthread_cond_t *cond, pthread_mutex_t *mutex, uint64_t ns)
 {
@@ -670,8 +676,7 @@ static bool work_push(struct kms_rpc *rpc, struct call *call)
     return taken;
 }
 
-/* --- arriving
- * ------------------------------------------------------------------------------------------- */
+/* --- arriving --- */
 
 static void slot_post(struct kms_rpc *rpc, const struct kms_rpc_method *method, size_t index)
 {
@@ -738,6 +743,22 @@ static bool payload_read(struct call *call)
     return true;
 }
 
+/*
+ * A call that waits is told of its client's end at once, by a batch of its own. One that is
+ * answered before the polling thread looks again gets the same in the batch of its answer, which
+ * costs less.
+ */
+static void watch_close(struct call *call)
+{
+    grpc_op close = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER};
+    close.data.recv_close_on_server.cancelled = &call->was_cancelled;
+    call->close_watched = true;
+    atomic_fetch_add(&call->events, 1);
+    if (grpc_call_start_batch(call->grpc, &close, 1, &call->closed, NULL) != GRPC_CALL_OK) {
+        atomic_fetch_sub(&call->events, 1);
+    }
+}
+
 /* An operation with the key: bounded, and inline or by a worker. */
 static void call_dispatch(struct call *call)
 {
@@ -747,11 +768,17 @@ static void call_dispatch(struct call *call)
         call->place = KMS_RPC_REFUSED;
         reply_error(&call->reply, KMS_E_BUSY, "too many calls in flight");
         call_send(call);
-    } else if (run_inline_now(rpc, call->method_index, call->arrived_ns)) {
+        return;
+    }
+    if (run_inline_now(rpc, call->method_index)) {
         call_run_inline(call, call->arrived_ns);
-    } else if (same_join(call)) {
+        return;
+    }
+    watch_close(call);
+    if (same_join(call)) {
         return; /* its leader answers */
-    } else if (!work_push(rpc, call)) {
+    }
+    if (!work_push(rpc, call)) {
         call->place = KMS_RPC_REFUSED;
         reply_error(&call->reply, KMS_E_BUSY, "the queue is full");
         followers_answer(same_leave(call), call);
@@ -797,17 +824,11 @@ static void call_arrived(struct call *call, bool ok)
         slot_post(rpc, call->method, call->method_index);
     }
     call->arrived_ns = kms_now_ns();
-    atomic_store(&call->events, 2);
-    grpc_op close = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER};
-    close.data.recv_close_on_server.cancelled = &call->was_cancelled;
-    if (grpc_call_start_batch(call->grpc, &close, 1, &call->closed, NULL) != GRPC_CALL_OK) {
-        atomic_store(&call->events, 1);
-    }
+    atomic_store(&call->events, 1);
     call_serve(call);
 }
 
-/* --- polling
- * ---------------------------------------------------------------------------------------------- */
+/* --- polling --- */
 
 static gpr_timespec poll_until(void)
 {
@@ -860,9 +881,13 @@ static void *poller_main(void *arg)
 }
 
 /* An inline operation overruns: polling goes on in another thread, operations to workers. */
-static void guard_take_over(struct kms_rpc *rpc, uint64_t now)
+static void guard_take_over(struct kms_rpc *rpc, uint64_t overrun_ns)
 {
-    atomic_store(&rpc->slow_until_ns, now + SLOW_PENALTY_NS);
+    for (size_t i = 0; i < rpc->method_count; i++) {
+        if (!rpc->methods[i].instant) {
+            speed_overrun(&rpc->speed[i], overrun_ns);
+        }
+    }
     atomic_store(&rpc->inline_since_ns, 0);
     atomic_fetch_add(&rpc->epoch, 1);
     atomic_fetch_add(&rpc->pollers_alive, 1);
@@ -885,7 +910,7 @@ static void *guard_main(void *arg)
         uint64_t since = atomic_load(&rpc->inline_since_ns);
         if (since != 0 && since < now && now - since > KMS_RPC_OVERRUN_NS) {
             pthread_mutex_unlock(&rpc->guard_mutex);
-            guard_take_over(rpc, now);
+            guard_take_over(rpc, now - since);
             pthread_mutex_lock(&rpc->guard_mutex);
         } else if (since == 0 && now - atomic_load(&rpc->inline_ended_ns) > GUARD_REST_NS) {
             atomic_store(&rpc->guard_armed, false);
@@ -895,8 +920,32 @@ static void *guard_main(void *arg)
     return NULL;
 }
 
-/* --- start and stop
- * ---------------------------------------------------------------------------------------- */
+/*
+ * Abseil built without NDEBUG, as Debian's is, searches every mutex operation for possible
+ * deadlocks. absl::SetMutexDeadlockDetectionMode(OnDeadlockCycle::kIgnore) is its public switch; it
+ * is C++, so it is looked up by its mangled name, with and without Debian's inline namespace, and
+ * left alone if not found.
+ */
+static void quiet_abseil(void)
+{
+    static const char *const names[] = {
+        "_ZN4absl7debian329SetMutexDeadlockDetectionModeENS0_15OnDeadlockCycleE",
+        "_ZN4absl29SetMutexDeadlockDetectionModeENS_15OnDeadlockCycleE",
+    };
+    enum { ABSL_IGNORE = 0 };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        void *symbol = dlsym(RTLD_DEFAULT, names[i]);
+        if (symbol != NULL) {
+            void (*set_mode)(int) = NULL;
+            memcpy(&set_mode, &symbol, sizeof set_mode);
+            set_mode(ABSL_IGNORE);
+            return;
+        }
+    }
+    kms_log(KMS_LOG_DEBUG, "rpc: Abseil's deadlock detection is left as it is");
+}
+
+/* --- start and stop --- */
 
 static void grpc_log(gpr_log_func_args *args)
 {
@@ -1001,6 +1050,7 @@ enum kms_status kms_rpc_start(const struct kms_rpc_method *methods, void *ctx,
     if (rpc == NULL) {
         return kms_error_set(err, KMS_E_NOMEM, "rpc: out of memory");
     }
+    quiet_abseil();
     gpr_set_log_function(grpc_log);
     grpc_init();
     rpc->methods = methods;
@@ -1065,7 +1115,7 @@ void kms_rpc_stats(struct kms_rpc *rpc, struct kms_rpc_stats *ret_stats)
     ret_stats->poller_quiet_ns = now > polled ? now - polled : 0;
     ret_stats->inline_now = true;
     for (size_t i = 0; i < rpc->method_count; i++) {
-        ret_stats->inline_now = ret_stats->inline_now && run_inline_now(rpc, i, now);
+        ret_stats->inline_now = ret_stats->inline_now && run_inline_now(rpc, i);
     }
     pthread_mutex_lock(&rpc->work_mutex);
     ret_stats->queued = rpc->queued;

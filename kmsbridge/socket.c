@@ -59,8 +59,7 @@ struct kms_socket {
     unsigned connection_count;
 };
 
-/* --- binding
- * ---------------------------------------------------------------------------------------- */
+/* --- binding --- */
 
 static enum kms_status address_of(const char *name, size_t len, bool abstract,
                                   struct sockaddr_un *ret_addr, socklen_t *ret_len)
@@ -284,8 +283,7 @@ void kms_socket_close(struct kms_socket *sock)
     free(sock);
 }
 
-/* --- accepting
- * --------------------------------------------------------------------------------------- */
+/* --- accepting --- */
 
 static bool gid_allowed_locked(const struct kms_socket *sock, gid_t gid)
 {

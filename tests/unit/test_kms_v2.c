@@ -11,8 +11,7 @@
 
 #define UID "6f1c7a1e-0000-4000-8000-000000000001"
 
-/* --- wire bytes by hand, so that what protobuf-c would never write can be sent
- * ---------------------- */
+/* --- wire bytes by hand, so that what protobuf-c would never write can be sent --- */
 
 struct wire {
     uint8_t bytes[70000];
@@ -46,8 +45,7 @@ static void put_annotation(struct wire *w, const char *key, size_t value_len)
     put_field(w, 4, entry.bytes, entry.len);
 }
 
-/* --- one call through a method's row
- * ----------------------------------------------------------------- */
+/* --- one call through a method's row --- */
 
 struct outcome {
     enum kms_status status;
@@ -115,8 +113,7 @@ static void good_key(void)
     fake_add("kb1-a", "kek", 1);
 }
 
-/* --- tests
- * --------------------------------------------------------------------------------------------- */
+/* --- tests --- */
 
 static void status_encrypt_decrypt(void)
 {
