@@ -155,52 +155,61 @@ static CK_RV list_step(struct kms_p11 *p, void *ctx)
     return kms_hsm_scan(list->backend, p, &list->filter, &list->found);
 }
 
-/* @text is a pkcs11: URI: its object= and id= become the filter. @uri keeps the bytes. */
-static enum kms_status filter_by_uri(struct list *list, const char *text, struct kms_p11_uri **uri,
-                                     struct kms_error *err)
+/* The URI's object= and id= become the filter. */
+static enum kms_status filter_by_uri(struct list *list, const char *text, struct kms_error *err)
 {
-    enum kms_status status = kms_p11_uri_parse(text, uri, err);
-    const void *value = NULL;
-    size_t len = 0;
+    struct kms_p11_uri *uri = NULL;
+    enum kms_status status = kms_p11_uri_parse(text, &uri, err);
+    const void *label = NULL;
+    const void *tag = NULL;
+    size_t label_len = 0;
+    size_t tag_len = 0;
 
     if (status != KMS_OK) {
         return status;
     }
-    if (kms_p11_uri_object(*uri, CKA_LABEL, &value, &len)) {
-        if (len >= sizeof(list->label)) {
-            return kms_error_set(err, KMS_E_INVALID, "object= of a pkcs11: URI is too long");
-        }
-        memcpy(list->label, value, len);
+    (void)kms_p11_uri_object(uri, CKA_LABEL, &label, &label_len);
+    (void)kms_p11_uri_object(uri, CKA_ID, &tag, &tag_len);
+    if (label_len >= sizeof(list->label) || tag_len > sizeof(list->tag)) {
+        status = kms_error_set(err, KMS_E_INVALID, "object= or id= of the pkcs11: URI is too long");
+    } else if (label_len == 0 && tag_len == 0) {
+        status = kms_error_set(err, KMS_E_INVALID,
+                               "the pkcs11: URI names no key: it needs object= "
+                               "or id=");
+    } else {
+        memcpy(list->label, label == NULL ? "" : label, label_len);
+        memcpy(list->tag, tag == NULL ? list->tag : tag, tag_len);
         list->filter.label = list->label;
+        list->filter.tag = kms_span_of(list->tag, tag_len);
     }
-    if (kms_p11_uri_object(*uri, CKA_ID, &value, &len)) {
-        list->filter.tag = kms_span_of(value, len);
+    kms_p11_uri_free(uri);
+    return status;
+}
+
+static enum kms_status filter_by_hex(struct list *list, const char *hex, struct kms_error *err)
+{
+    struct kms_buf tag = KMS_BUF_OVER(list->tag);
+
+    if (kms_hex_decode(kms_span_str(hex), &tag) != KMS_OK || tag.len == 0) {
+        return kms_error_set(err, KMS_E_INVALID,
+                             "\"id:%s\" is no CKA_ID: it needs 1 to %d bytes in "
+                             "hex",
+                             hex, KMS_KEY_TAG_MAX);
     }
+    list->filter.tag = kms_buf_span(&tag);
     return KMS_OK;
 }
 
-/* As the configuration names keys: a pkcs11: URI, "id:HEX", or a label. */
-static enum kms_status filter_by_spec(struct list *list, struct kms_p11_uri **uri,
-                                      struct kms_error *err)
+/* filter->spec, as the configuration names keys, becomes label and tag. */
+static enum kms_status filter_by_spec(struct list *list, const char *spec, struct kms_error *err)
 {
-    const char *spec = list->filter.spec;
-    struct kms_buf tag = KMS_BUF_OVER(list->tag);
-
-    if (spec == NULL || spec[0] == '\0') {
-        return KMS_OK;
-    }
     if (kms_p11_is_uri(spec)) {
-        return filter_by_uri(list, spec, uri, err);
+        return filter_by_uri(list, spec, err);
     }
-    if (strncmp(spec, "id:", 3) != 0) {
-        list->filter.label = spec;
-        return KMS_OK;
+    if (strncmp(spec, "id:", 3) == 0) {
+        return filter_by_hex(list, spec + 3, err);
     }
-    if (kms_hex_decode(kms_span_str(spec + 3), &tag) != KMS_OK || tag.len == 0) {
-        return kms_error_set(err, KMS_E_INVALID, "key %s: \"id:\" wants 1 to %d bytes in hex", spec,
-                             KMS_KEY_TAG_MAX);
-    }
-    list->filter.tag = kms_buf_span(&tag);
+    list->filter.label = spec;
     return KMS_OK;
 }
 
@@ -231,13 +240,14 @@ static enum kms_status hsm_list_keys(struct kms_backend *b, struct kms_call *cal
                                      void *ctx)
 {
     struct list list = {.backend = b};
-    struct kms_p11_uri *uri = NULL;
     enum kms_status status = KMS_OK;
 
     if (filter != NULL) {
         list.filter = *filter;
     }
-    status = filter_by_spec(&list, &uri, &call->error);
+    if (list.filter.spec != NULL && list.filter.spec[0] != '\0') {
+        status = filter_by_spec(&list, list.filter.spec, &call->error);
+    }
     if (status == KMS_OK) {
         status = kms_hsm_run(b, call, KMS_P11_READ, list_step, &list);
     }
@@ -245,7 +255,6 @@ static enum kms_status hsm_list_keys(struct kms_backend *b, struct kms_call *cal
         visit_all(&list, visit, ctx);
     }
     kms_hsm_keys_done(&list.found);
-    kms_p11_uri_free(uri);
     return status;
 }
 

@@ -14,8 +14,6 @@
  *   rsa-oaep      SHA-256, MGF1-SHA256, label SHA-256(aad). The public half is local; the private
  *                 half is CKM_RSA_PKCS_OAEP, or CKM_RSA_X_509 and a local constant-time unpadding
  *                 on tokens that refuse these parameters.
- *
- * list_keys takes as filter->ref also a pkcs11: URI with object= and id=.
  */
 #ifndef KMS_BACKEND_HSM_H
 #define KMS_BACKEND_HSM_H

@@ -260,6 +260,29 @@ static CK_RV scan_class(struct scan *scan, struct kms_p11 *p, CK_OBJECT_CLASS cl
     return rv;
 }
 
+static bool is_companion(const struct kms_hsm_keys *keys, const struct kms_hsm_key *key)
+{
+    for (size_t i = 0; i < keys->count; i++) {
+        if (key->info.type == KMS_KEY_GENERIC && keys->keys[i]->mac == key->handle) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/* Companions are a part of their AES key, not keys to choose from. */
+static void hide_companions(struct kms_hsm_keys *keys)
+{
+    for (size_t i = keys->count; i > 0; i--) {
+        struct kms_hsm_key *key = keys->keys[i - 1];
+
+        if (is_companion(keys, key)) {
+            keys->keys[i - 1] = keys->keys[--keys->count];
+            kms_hsm_key_put(key);
+        }
+    }
+}
+
 CK_RV kms_hsm_scan(struct kms_backend *b, struct kms_p11 *p, const struct kms_key_filter *filter,
                    struct kms_hsm_keys *ret_found)
 {
@@ -270,6 +293,10 @@ CK_RV kms_hsm_scan(struct kms_backend *b, struct kms_p11 *p, const struct kms_ke
     if (rv == CKR_OK) {
         rv = scan_class(&scan, p, CKO_PRIVATE_KEY);
     }
+    if (rv == CKR_OK) {
+        rv = kms_p11_check_login(p);
+    }
+    hide_companions(&scan.all);
     if (rv == CKR_OK) {
         rv = table_update(b->table, &wide, &scan.all);
     }

@@ -227,29 +227,55 @@ static bool tag_make(struct job *job, const struct kms_hsm_keys *found)
 
 /* ---- generate ----------------------------------------------------------------------------- */
 
-static CK_RV name_it(struct kms_p11 *p, struct job *job)
+/*
+ * Whether a key has the tag, whatever its label: a token may keep one key for each CKA_ID, and let
+ * a new one take the place of the old (NSS softokn does).
+ */
+static CK_RV check_free(struct kms_p11 *p, const struct job *job, CK_OBJECT_CLASS class)
 {
-    struct kms_key_filter filter = {.label = job->label,
-                                    .tag = kms_span_of(job->tag, job->tag_len)};
+    struct kms_p11_template t = {.count = 0};
+    struct kms_p11_objects found;
+    CK_RV rv = CKR_OK;
+
+    kms_p11_put_number(&t, CKA_CLASS, class);
+    kms_p11_put_bytes(&t, CKA_ID, job->tag, job->tag_len);
+    rv = kms_p11_find(p, &t, &found);
+    if (rv == CKR_OK && found.count > 0) {
+        (void)kms_error_set(p->ask->err, KMS_E_EXISTS,
+                            "a key with this CKA_ID is on the token already");
+        rv = CKR_TEMPLATE_INCONSISTENT;
+    }
+    kms_p11_objects_done(&found);
+    return rv;
+}
+
+static CK_RV choose_tag(struct kms_p11 *p, struct job *job)
+{
+    struct kms_key_filter filter = {.label = job->label};
     struct kms_hsm_keys found = {.keys = NULL, .count = 0};
-    struct kms_error none = KMS_ERROR_INIT;
     CK_RV rv = kms_hsm_scan(job->backend, p, &filter, &found);
 
     if (rv == CKR_MECHANISM_INVALID) { /* there are some, though we cannot use them */
-        *p->ask->err = none;
+        kms_error_clear(p->ask->err);
         rv = CKR_OK;
     }
-    if (rv == CKR_OK && job->tag_len == 0 && !tag_make(job, &found)) {
+    if (rv == CKR_OK && !tag_make(job, &found)) {
         (void)kms_error_set(p->ask->err, KMS_E_EXISTS,
                             "no CKA_ID sorts after those of \"%s\"; give one", job->label);
-        rv = CKR_TEMPLATE_INCONSISTENT;
-    } else if (rv == CKR_OK && filter.tag.len > 0 && found.count > 0) {
-        (void)kms_error_set(p->ask->err, KMS_E_EXISTS,
-                            "a key \"%s\" with this CKA_ID is there already", job->label);
         rv = CKR_TEMPLATE_INCONSISTENT;
     }
     kms_hsm_keys_done(&found);
     return rv;
+}
+
+static CK_RV name_it(struct kms_p11 *p, struct job *job)
+{
+    CK_RV rv = job->tag_len == 0 ? choose_tag(p, job) : CKR_OK;
+
+    if (rv == CKR_OK) {
+        rv = check_free(p, job, CKO_SECRET_KEY);
+    }
+    return rv == CKR_OK ? check_free(p, job, CKO_PRIVATE_KEY) : rv;
 }
 
 /* The key just made, as everybody will see it. */
@@ -271,16 +297,39 @@ static CK_RV look_at_it(struct kms_p11 *p, struct job *job, struct kms_hsm_keys 
     return rv;
 }
 
-/* An AES key that cannot seal by itself gets an HMAC key beside it. */
-static CK_RV add_companion(struct kms_p11 *p, struct job *job, CK_OBJECT_HANDLE aes)
+/* What was made goes: check_free() saw that nothing else has this CKA_ID. */
+static void undo(struct kms_p11 *p, const struct job *job)
+{
+    struct kms_p11_template t = {.count = 0};
+    struct kms_p11_objects found;
+
+    kms_p11_put_number(&t, CKA_CLASS, CKO_SECRET_KEY);
+    kms_p11_put_bytes(&t, CKA_ID, job->tag, job->tag_len);
+    if (kms_p11_find(p, &t, &found) == CKR_OK) {
+        for (size_t i = 0; i < found.count; i++) {
+            (void)p->functions->C_DestroyObject(p->session, found.handles[i]);
+        }
+        kms_p11_objects_done(&found);
+    }
+}
+
+/* An AES key that cannot seal by itself gets an HMAC key beside it; useless without, it goes. */
+static CK_RV add_companion(struct kms_p11 *p, struct job *job, const struct kms_hsm_key *aes)
 {
     char label[KMS_LABEL_MAX + sizeof(KMS_HSM_MAC_SUFFIX)];
+    bool same = false;
     CK_RV rv = CKR_OK;
 
     (void)snprintf(label, sizeof(label), "%s%s", job->label, KMS_HSM_MAC_SUFFIX);
     rv = make_secret(p, job, label, CKM_GENERIC_SECRET_KEY_GEN, 256, MAC_USES, ALL_USES);
+    if (rv == CKR_OK && (kms_hsm_still(p, aes, &same) != CKR_OK || !same)) {
+        (void)kms_error_set(p->ask->err, KMS_E_UNSUPPORTED,
+                            "the token keeps one key for each CKA_ID, so an AES key cannot have "
+                            "its HMAC key beside it");
+        rv = CKR_TEMPLATE_INCONSISTENT;
+    }
     if (rv != CKR_OK) {
-        (void)p->functions->C_DestroyObject(p->session, aes); /* useless without */
+        undo(p, job);
     }
     p->refresh = rv == CKR_OK; /* describe the AES key anew, with its companion */
     return rv;
@@ -290,7 +339,9 @@ static bool wants_companion(const struct job *job, const struct kms_hsm_key *key
 {
     const unsigned both = KMS_USE_ENCRYPT | KMS_USE_DECRYPT;
 
-    return key->info.type == KMS_KEY_AES && (job->uses & both) == both &&
+    bool may = job->backend->only == KMS_ALG_NONE || job->backend->only == KMS_ALG_AES_CBC_HMAC;
+
+    return may && key->info.type == KMS_KEY_AES && (job->uses & both) == both &&
            key->mac == CK_INVALID_HANDLE && key->info.seal == KMS_ALG_NONE;
 }
 
@@ -307,7 +358,7 @@ static CK_RV generate_step(struct kms_p11 *p, void *ctx)
         rv = look_at_it(p, job, &found);
     }
     if (rv == CKR_OK && wants_companion(job, found.keys[0])) {
-        rv = add_companion(p, job, found.keys[0]->handle);
+        rv = add_companion(p, job, found.keys[0]);
         kms_hsm_keys_done(&found);
         if (rv == CKR_OK) {
             rv = look_at_it(p, job, &found);

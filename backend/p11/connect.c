@@ -204,7 +204,8 @@ static enum kms_status get_pin(struct kms_p11_token *token, const CK_TOKEN_INFO 
     struct kms_secret *pin = NULL;
     enum kms_status status = KMS_OK;
 
-    if (token->conf.pin == NULL || (info->flags & CKF_LOGIN_REQUIRED) == 0) {
+    token->logs_in = token->conf.pin != NULL && (info->flags & CKF_LOGIN_REQUIRED) != 0;
+    if (!token->logs_in) {
         return KMS_OK;
     }
     if (kms_secret_load(token->conf.pin, &pin, &why) != KMS_OK) {

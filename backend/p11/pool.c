@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #define _GNU_SOURCE 1
 #include <stdlib.h>
+#include <string.h>
 
 #include "backend/p11/token_state.h"
 #include "common/clock.h"
@@ -20,6 +21,7 @@ enum kms_status kms_p11_pool_init(struct kms_p11_token *token, struct kms_error 
     }
     token->slot_count = count;
     token->free_count = count;
+    token->bound = count;
     token->limit = count;
     return KMS_OK;
 }
@@ -32,6 +34,9 @@ void kms_p11_pool_done(struct kms_p11_token *token)
 
 struct kms_p11_slot *kms_p11_pool_take_locked(struct kms_p11_token *token)
 {
+    if (token->limit < token->bound && kms_deadline_passed(token->limit_until_ns)) {
+        token->limit = token->bound;
+    }
     if (token->free_count == 0 || token->busy >= token->limit) {
         return NULL;
     }
@@ -41,8 +46,21 @@ struct kms_p11_slot *kms_p11_pool_take_locked(struct kms_p11_token *token)
 
 void kms_p11_pool_give_locked(struct kms_p11_token *token, struct kms_p11_slot *slot)
 {
-    token->free_slots[token->free_count++] = slot;
+    if (slot->session == CK_INVALID_HANDLE) { /* those that are open go first */
+        memmove(token->free_slots + 1, token->free_slots,
+                token->free_count * sizeof(struct kms_p11_slot *));
+        token->free_slots[0] = slot;
+    } else {
+        token->free_slots[token->free_count] = slot;
+    }
+    token->free_count++;
     token->busy--;
+}
+
+void kms_p11_pool_full_locked(struct kms_p11_token *token)
+{
+    token->limit = token->open > 0 ? token->open : 1;
+    token->limit_until_ns = kms_deadline_in(KMS_P11_COUNT_NS);
 }
 
 uint64_t kms_p11_pool_oldest_ns(const struct kms_p11_token *token, unsigned *ret_stuck)

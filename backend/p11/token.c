@@ -93,6 +93,22 @@ bool kms_p11_can(const struct kms_p11 *p, CK_MECHANISM_TYPE mechanism, CK_FLAGS 
     return false;
 }
 
+CK_RV kms_p11_check_login(struct kms_p11 *p)
+{
+    CK_SESSION_INFO info = {.state = CKS_RO_USER_FUNCTIONS};
+    CK_RV rv = CKR_OK;
+
+    if (!p->token->logs_in) {
+        return CKR_OK;
+    }
+    rv = KMS_P11(p, C_GetSessionInfo)(p->session, &info);
+    if (rv == CKR_OK &&
+        (info.state == CKS_RO_PUBLIC_SESSION || info.state == CKS_RW_PUBLIC_SESSION)) {
+        return CKR_USER_NOT_LOGGED_IN;
+    }
+    return rv;
+}
+
 void kms_p11_token_state(struct kms_p11_token *token, struct kms_p11_state *ret_state,
                          struct kms_error *ret_err)
 {
@@ -171,6 +187,7 @@ static void connect_locked(struct kms_p11_token *token, const struct kms_p11_ask
     token->need = need;
     if (status == KMS_OK) {
         token->phase = KMS_P11_UP;
+        token->bound = limit;
         token->limit = limit;
         token->generation++;
         token->repairs += token->generation > 1 ? 1u : 0u;
@@ -361,6 +378,9 @@ static void give(struct kms_p11 *p, CK_RV rv, bool opened, bool closed)
         token->open -= closed && token->open > 0 ? 1u : 0u;
         token->repairs += closed ? 1u : 0u;
         token->backoff_ns = rv == CKR_OK ? 0 : token->backoff_ns;
+        if (rv == CKR_SESSION_COUNT) {
+            kms_p11_pool_full_locked(token);
+        }
     }
     kms_p11_pool_give_locked(token, p->slot);
     pthread_cond_signal(&token->changed);
@@ -448,8 +468,8 @@ enum kms_status kms_p11_run(struct kms_p11_token *token, enum kms_p11_mode mode,
             note_broken(&p, action, rv);
         }
         p.refresh = action == KMS_P11_REFRESH_KEY;
-        if (action == KMS_P11_NONE || repairs == REPAIRS_MAX || p.committed ||
-            kms_deadline_passed(ask->deadline_ns)) {
+        if ((action == KMS_P11_NONE && rv != CKR_SESSION_COUNT) || repairs == REPAIRS_MAX ||
+            p.committed || kms_deadline_passed(ask->deadline_ns)) {
             return kms_ckr_error(ask->err, token->conf.name, p.function, rv);
         }
     }

@@ -63,6 +63,12 @@ enum kms_status kms_p11_run(struct kms_p11_token *token, enum kms_p11_mode mode,
 /* Whether the token lists @mechanism, for all of the CKF_ @uses. Only inside a step. */
 bool kms_p11_can(const struct kms_p11 *p, CK_MECHANISM_TYPE mechanism, CK_FLAGS uses);
 
+/*
+ * CKR_USER_NOT_LOGGED_IN when the login was lost. Whoever is about to say that an object does not
+ * exist asks this first: private objects do not exist for who is not logged in.
+ */
+CK_RV kms_p11_check_login(struct kms_p11 *p);
+
 const char *kms_p11_token_name(const struct kms_p11_token *token);
 
 #endif

@@ -17,6 +17,7 @@
 #define KMS_P11_PIN_REREAD_NS  (1 * KMS_NS_PER_S)  /* how often a refused PIN's source is read */
 #define KMS_P11_STUCK_NS       (1 * KMS_NS_PER_S)  /* a call inside for so long counts as stuck */
 #define KMS_P11_TRIAL_NS       (10 * KMS_NS_PER_S) /* how often a wedged module gets another call */
+#define KMS_P11_COUNT_NS       (10 * KMS_NS_PER_S) /* how long CKR_SESSION_COUNT is remembered */
 #define KMS_P11_DRAIN_NS       (2 * KMS_NS_PER_S)  /* how long a restart waits for calls inside */
 
 /* One session of the pool. The taker owns all but entered_ns. */
@@ -47,6 +48,7 @@ struct kms_p11_token {
     CK_SLOT_ID slot_id;
     struct kms_p11_mechanism mechanisms[KMS_P11_MECHANISMS_MAX];
     size_t mechanism_count;
+    bool logs_in;                   /* a PIN is configured and the token wants one */
     struct kms_secret *refused_pin; /* never tried again */
     CK_SESSION_HANDLE anchor; /* kept open and unused: with its last session a token logs out */
 
@@ -69,7 +71,9 @@ struct kms_p11_token {
     unsigned slot_count; /* the configuration's bound */
     unsigned free_count;
     unsigned busy;
-    unsigned limit; /* the bound in force: the token's own may be lower */
+    unsigned bound; /* of this connection: the token's own may be lower */
+    unsigned limit; /* the bound in force: lower for a while after CKR_SESSION_COUNT */
+    uint64_t limit_until_ns;
     unsigned open;
 };
 
@@ -83,9 +87,11 @@ enum kms_status kms_p11_connect(struct kms_p11_token *token, const struct kms_p1
 enum kms_status kms_p11_pool_init(struct kms_p11_token *token,
                                   struct kms_error *err) KMS_MUST_CHECK;
 void kms_p11_pool_done(struct kms_p11_token *token);
-/* Takes a free one, or NULL. */
+/* Takes a free one, open if there is one, or NULL. */
 struct kms_p11_slot *kms_p11_pool_take_locked(struct kms_p11_token *token);
 void kms_p11_pool_give_locked(struct kms_p11_token *token, struct kms_p11_slot *slot);
+/* The token has no more sessions than are open now. */
+void kms_p11_pool_full_locked(struct kms_p11_token *token);
 /* Age of the oldest call inside the module, and how many are older than KMS_P11_STUCK_NS. */
 uint64_t kms_p11_pool_oldest_ns(const struct kms_p11_token *token, unsigned *ret_stuck);
 /* Opens what @mode needs. */
