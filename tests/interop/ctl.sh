@@ -176,6 +176,49 @@ SOFTHSM2_CONF=$tmp/none.conf run init --dir "$tmp/second"
 check 'init with a module that does not start' eval 'spoken && no_output && [ "$code" -eq 1 ]'
 check 'init with a module that does not start makes no folder' eval '[ ! -e "$tmp/second" ]'
 
+# a fault in each call of the way: before there is a token all is taken back, later all stays
+shim=$build/tests/fakes/.libs/p11-shim.so
+if [ -e "$shim" ]; then
+    ln -s "$shim" "$tmp/softhsm-shim.so"
+    export KMSBRIDGE_SHIM_CONTROL=$tmp/shim.control
+    faulty() { # FAULT: init into $tmp/faulty
+        rm -rf "$tmp/faulty"
+        echo "fail=$1" >"$tmp/shim.control"
+        SOFTHSM2_CONF='' run init --dir "$tmp/faulty" --private-softhsm --module "$tmp/softhsm-shim.so" \
+            --token faulty --key faulty-kek --socket "$sock"
+    }
+    files_are() { # DIR NAMES
+        [ "$(cd "$1" && echo *)" = "$2" ]
+    }
+    token_there() {
+        SOFTHSM2_CONF=$tmp/faulty/softhsm2.conf softhsm2-util --show-slots | grep -q 'Label: *faulty '
+    }
+    for call in C_GetSlotList C_GetTokenInfo C_InitToken; do
+        faulty "CKR_DEVICE_ERROR:$call"
+        check "fault in $call" refused 1 "$call failed with CKR_DEVICE_ERROR"
+        check "fault in $call: nothing was changed" err_has 'nothing was changed'
+        check "fault in $call: nothing is there" eval '[ ! -e "$tmp/faulty" ]'
+    done
+    for call in C_OpenSession C_Login C_InitPIN; do
+        faulty "CKR_DEVICE_ERROR:$call"
+        check "fault in $call" refused 1 "$call"
+        check "fault in $call: what is done" err_has "done so far in $tmp/faulty: the PIN files, the token. To go on: set the user PIN"
+        check "fault in $call: the PINs stay" files_are "$tmp/faulty" 'pin so-pin softhsm2.conf tokens'
+        check "fault in $call: the token is there" token_there
+    done
+    faulty CKR_DEVICE_ERROR:C_GenerateKey
+    check 'fault in C_GenerateKey' refused 1 CKR_DEVICE_ERROR
+    check 'fault in C_GenerateKey: what is done' err_has 'the PIN files, the token, its user PIN, the configuration. To go on:'
+    check 'fault in C_GenerateKey: the files stay' files_are "$tmp/faulty" 'kmsbridge.yaml pin so-pin softhsm2.conf tokens'
+    : >"$tmp/shim.control"
+    SOFTHSM2_CONF=$tmp/faulty/softhsm2.conf run keys create --config "$tmp/faulty/kmsbridge.yaml"
+    check 'to go on goes on' grep -qE '  faulty-kek +[0-9a-f]+ +aes +256 .* active$' "$tmp/out"
+    unset KMSBRIDGE_SHIM_CONTROL
+else
+    skipped=$((skipped + 1))
+    echo 'SKIP: the fault-injecting module is not built (make check builds it)'
+fi
+
 # --- config check --------------------------------------------------------------------------------
 
 run config check --config "$conf"
