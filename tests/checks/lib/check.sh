@@ -61,7 +61,7 @@ our_files() {
 # Every key of the configuration's schema, by the preprocessor: whatever macros write them.
 schema_keys() {
     local file
-    for file in $(our_files '*conf.c'); do
+    for file in $(our_files 'common/*conf.c' 'backend/*conf.c' 'kmsbridge/*conf.c'); do
         # shellcheck disable=SC2046 # flags are words
         gcc -E -P -D_GNU_SOURCE -I. $(pkg-config --cflags libcyaml) "$file" 2>/dev/null |
             tr '\n' ' ' | grep -oE '\.key = \(?\(?"[a-z_0-9]+"' | grep -oE '[a-z_0-9]+"' | tr -d '"' || true
