@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* kmsbridgectl: the operator's tool. A table of verbs; the work is in verb_*.c. */
-#include <config.h>
+#include "config.h"
 
 #include <stdio.h>
 #include <string.h>

@@ -211,6 +211,7 @@ enum kms_status kms_output_sealed(bool json, const struct kms_v2_sealed *sealed,
 {
     json_t *annotations = json_object();
     json_t *root = NULL;
+    char *dumped = NULL;
     char *text = NULL;
     bool complete = true;
     size_t i;
@@ -223,8 +224,13 @@ enum kms_status kms_output_sealed(bool json, const struct kms_v2_sealed *sealed,
     }
     root = json_pack("{s:o,s:s,s:o}", "ciphertext", base64_of(sealed->ciphertext), "key_id",
                      sealed->key_id, "annotations", annotations);
-    text = complete && root != NULL ? json_dumps(root, json ? JSON_COMPACT : JSON_INDENT(2)) : NULL;
+    dumped =
+        complete && root != NULL ? json_dumps(root, json ? JSON_COMPACT : JSON_INDENT(2)) : NULL;
     json_decref(root);
+    if (dumped == NULL || asprintf(&text, "%s\n", dumped) < 0) {
+        text = NULL;
+    }
+    free(dumped);
     if (text == NULL) {
         return kms_error_set(err, KMS_E_PROTOCOL,
                              "the reply has texts that are no UTF-8, or there is no memory");
