@@ -121,6 +121,7 @@ mkdir -p "$root/.old"
 cd "$root"
 pivot_root . .old
 umount -l /.old
+mount --make-rshared / # or LoadCredential= stays unseen
 exec env -i container=kmsbridge PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     /lib/systemd/systemd --log-target=journal --show-status=no
 BOOT
@@ -144,7 +145,7 @@ BOOT
 }
 
 in_booted() { # command...
-    nsenter --target "$booted" --mount --pid --ipc --uts --cgroup --net --wd=/ -- \
+    nsenter --target "$booted" --mount --pid --ipc --uts --cgroup --net --wdns=/ -- \
         env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
         "$@" </dev/null
 }
