@@ -297,6 +297,11 @@ report() {
     echo
     machine
     echo
+    if awk -v load="$load_before" -v cores="$(nproc)" 'BEGIN { exit !(load > cores / 4) }'; then
+        echo "**The machine was busy with other work when this began (load average $load_before):"
+        echo "latencies and rates say little, CPU per call says more. Do not quote.**"
+        echo
+    fi
     awk -v servers="$servers" -v callers="$callers" -f "$here/report.awk" "$results"
 }
 
