@@ -4,21 +4,20 @@
 # What tier1.sh and tier2.sh share; they set `tier` and `here` and source this file.
 #
 # Environment:
-#   KMSBRIDGED, KMSBRIDGECTL  the binaries; default: those of the build tree (top_builddir, else two
-#                             folders up)
-#   KMSBRIDGE_SHIM            the fault-injecting PKCS#11 module; default: the build tree's
+#   KMSBRIDGE_BUILD           the build tree; default: top_builddir, else two folders up
+#   KMSBRIDGED, KMSBRIDGECTL  the binaries; default: the build tree's
+#   KMSBRIDGE_SHIM            the fault-injecting PKCS#11 module; default: the build tree's, which is
+#                             built if need be
 #   KMSBRIDGE_REQUIRE_ALL=1   a missing thing is a failure and not a skip
 #   KMSBRIDGE_CACHE           where built things are kept, default $HOME/.cache/kmsbridge
 #   KMSBRIDGE_TEST_RUN        a regular expression of tests to run, default all
 
 set -eu
 
-build=${top_builddir:-$here/../..}
+build=${KMSBRIDGE_BUILD:-${top_builddir:-$here/../..}}
 KMSBRIDGED=${KMSBRIDGED:-$build/kmsbridge/kmsbridged}
 KMSBRIDGECTL=${KMSBRIDGECTL:-$build/tools/kmsbridgectl}
-if [ -z "${KMSBRIDGE_SHIM:-}" ] && [ -f "$build/tests/fakes/.libs/p11-shim.so" ]; then
-    KMSBRIDGE_SHIM=$build/tests/fakes/.libs/p11-shim.so
-fi
+KMSBRIDGE_SHIM=${KMSBRIDGE_SHIM:-$build/tests/fakes/.libs/p11-shim.so}
 
 # absolute FILE: tests run in a folder of their own.
 absolute() {
@@ -29,7 +28,7 @@ absolute() {
 }
 KMSBRIDGED=$(absolute "$KMSBRIDGED")
 KMSBRIDGECTL=$(absolute "$KMSBRIDGECTL")
-[ -z "${KMSBRIDGE_SHIM:-}" ] || KMSBRIDGE_SHIM=$(absolute "$KMSBRIDGE_SHIM")
+KMSBRIDGE_SHIM=$(absolute "$KMSBRIDGE_SHIM")
 export KMSBRIDGED KMSBRIDGECTL KMSBRIDGE_SHIM
 
 export GOTOOLCHAIN=local GOWORK=off CGO_ENABLED=0 GOFLAGS='-trimpath -buildvcs=false -mod=readonly'
@@ -62,7 +61,12 @@ prepare() {
         command -v $tool >/dev/null 2>&1 || missing "$tool"
     done
     [ -x "$KMSBRIDGED" ] || missing "$KMSBRIDGED (build it, or set KMSBRIDGED)"
+    [ -x "$KMSBRIDGECTL" ] || missing "$KMSBRIDGECTL (build it, or set KMSBRIDGECTL)"
     KMSBRIDGED=$(unwrap "$KMSBRIDGED")
+    if [ ! -f "$KMSBRIDGE_SHIM" ] && [ -f "$build/Makefile" ]; then
+        make -s -C "$build" tests/fakes/p11-shim.la >&2 || :
+    fi
+    [ -f "$KMSBRIDGE_SHIM" ] || missing "$KMSBRIDGE_SHIM (build it, or set KMSBRIDGE_SHIM)"
 
     # A short name: unix socket paths hold 107 bytes. Readable, for clients that run as other users.
     TMPDIR=$(mktemp -d "${TMPDIR:-/tmp}/kms.XXXXXX")
@@ -95,10 +99,10 @@ compile() {
     for flag; do
         case $flag in -modfile=*) modfile=$flag ;; esac
     done
-    if ! (cd "$here/harness" && go mod download $modfile) >"$log" 2>&1; then
+    if ! (cd "$here/harness" && go mod download ${modfile:+"$modfile"}) >"$log" 2>&1; then
         missing "Go modules: $(tail -n 1 "$log")"
     fi
-    if ! (cd "$here/harness" && nice -n 10 go test -c -o "$out" "$@" "$package") >"$log" 2>&1; then
+    if ! (cd "$here/harness" && nice -n 10 go test -c -vet=off -o "$out" "$@" "$package") >"$log" 2>&1; then
         cat "$log"
         echo "$tier: FAIL: $package does not compile"
         exit 1
@@ -107,8 +111,12 @@ compile() {
 
 passed=0 failed=0 skipped=0 broken=0
 
+# count RESULT LOG: tests that have this result; one that only holds subtests is not counted.
 count() {
-    grep -cE "^ *--- $1: " "$2" || :
+    grep -E '^ *--- (PASS|FAIL|SKIP): ' "$2" | awk -v want="$1:" '
+        function flush() { if (result == want) n++ }
+        { match($0, /^ */); if (NR > 1 && RLENGTH <= depth) flush(); depth = RLENGTH; result = $2 }
+        END { if (NR) flush(); print n + 0 }'
 }
 
 # run NAME BINARY FLAGS: runs a test binary, shows one line per test and the whole output of those

@@ -93,17 +93,18 @@ func TestHotReload(t *testing.T) {
 	// A configuration that does not parse, and one whose plugin is not there, change nothing.
 	absent := newProvider(d1)
 	absent.timeout = "1s"
-	for what, text := range map[string]func(){
-		"broken": func() {
-			fixture.Must(t, os.WriteFile(file, []byte("kind: [broken"), 0o600), "write")
-		},
-		"dead plugin": func() { writeConfig(t, file, absent.entry(), p2.entry()) },
+	for _, c := range []struct {
+		what string
+		text func()
+	}{
+		{"broken", func() { fixture.Must(t, os.WriteFile(file, []byte("kind: [broken"), 0o600), "write") }},
+		{"dead plugin", func() { writeConfig(t, file, absent.entry(), p2.entry()) }},
 	} {
-		text()
+		c.text()
 		time.Sleep(3 * time.Second)
-		blob := a.mustWrite("s2", what)
+		blob := a.mustWrite("s2", c.what)
 		if !strings.HasPrefix(string(blob), two) {
-			t.Errorf("%s configuration: stored value begins with %q", what, blob[:40])
+			t.Errorf("%s configuration: stored value begins with %q", c.what, blob[:40])
 		}
 		a.mustRead("s1", second, "first", false)
 	}

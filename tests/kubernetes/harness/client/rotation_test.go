@@ -71,14 +71,14 @@ func TestRotation(t *testing.T) {
 func TestRotationBySIGHUP(t *testing.T) {
 	t.Parallel()
 	token := fixture.NewToken(t)
-	d := fixture.StartDaemon(t, token, fixture.Options{Refresh: "1h", Probe: "1h"})
+	d := fixture.StartDaemon(t, token, fixture.Options{Refresh: "10m", Probe: "10m"})
 	r := dial(t, d.Socket)
 	before := r.mustStatus().KeyId
 	sealed := r.mustEncrypt([]byte("under the old key"))
 	token.AddKey("02")
 	time.Sleep(1500 * time.Millisecond)
 	if got := r.mustStatus().KeyId; got != before {
-		t.Fatalf("key_id changed to %q though nobody asked and the refresh is an hour away", got)
+		t.Fatalf("key_id changed to %q though nobody asked and the refresh is minutes away", got)
 	}
 	d.Reload()
 	after := r.keyIDBecomes(before)
@@ -86,6 +86,14 @@ func TestRotationBySIGHUP(t *testing.T) {
 		t.Errorf("Encrypt uses %q, Status says %q", e.KeyId, after)
 	}
 	r.mustDecrypt(sealed, []byte("under the old key"))
+	// Reading the configuration again leaves nothing of the old behind in what Status says.
+	for range 20 {
+		d.Reload()
+		time.Sleep(20 * time.Millisecond)
+		if s := r.mustStatus(); s.Version != "v2" || s.Healthz != "ok" || s.KeyId != after {
+			t.Fatalf("Status after a reload: %v", s)
+		}
+	}
 }
 
 // Status and Encrypt change their key_id in one step: whoever saw the new one in Status gets it from

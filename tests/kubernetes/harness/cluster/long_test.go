@@ -20,8 +20,9 @@ func TestHSMGoneSixRealMinutes(t *testing.T) {
 		t.Skip("KMSBRIDGE_LONG=1 is not set: six minutes by the wall clock")
 	}
 	t.Parallel()
-	hsm := fixture.NewToken(t)
-	d := fixture.StartDaemon(t, hsm, fixture.Options{})
+	token := fixture.NewToken(t)
+	shim, options := fixture.NewShim(t, token, fixture.Options{})
+	d := fixture.StartDaemon(t, token, options)
 	e := startEtcd(t)
 	a := newAPIServer(t, e, false, "secrets", kms("kmsbridge", d), identity)
 	a.start()
@@ -29,7 +30,7 @@ func TestHSMGoneSixRealMinutes(t *testing.T) {
 	a.mustRead("s1", "before")
 	id := e.secret("s1").KeyID
 
-	hsm.Unplug()
+	shim.Unplug()
 	d.Ready(false, 20*time.Second)
 	gone := time.Now()
 	at := func(since time.Duration) { time.Sleep(time.Until(gone.Add(since))) }
@@ -50,7 +51,7 @@ func TestHSMGoneSixRealMinutes(t *testing.T) {
 		t.Errorf("readyz without an HSM: %d %s %v", code, body, err)
 	}
 	at(6 * time.Minute)
-	hsm.Plug()
+	shim.Plug()
 	d.Ready(true, time.Minute)
 	back := fixture.Eventually(t, 30*time.Second, "writes work again", func() error { return a.create("s3", "after") })
 	t.Logf("writes work %v after the daemon is well", back.Round(time.Millisecond))

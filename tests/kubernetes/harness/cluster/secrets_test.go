@@ -111,6 +111,10 @@ func TestOneAPIServer(t *testing.T) {
 			n := fmt.Sprintf("many-%d-%d", worker, 99-worker)
 			a.mustRead(n, "data of "+n)
 		}
+		code, body, err := a.call("GET", path, nil)
+		if n := bytes.Count(body, []byte(`"uid":`)); err != nil || code != http.StatusOK || n != 1001 {
+			t.Errorf("list: %d, %d Secrets, %v", code, n, err)
+		}
 		const rpc = "apiserver_envelope_encryption_kms_operations_latency_seconds_count"
 		if n := a.metric(rpc, `method_name="/v2.KeyManagementService/Decrypt"`, `grpc_status_code="OK"`); n < 1 {
 			t.Errorf("%v Decrypt calls after a restart", n)
