@@ -3,10 +3,12 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -19,6 +21,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/secure.h"
+#include "kmsbridge/cork.h"
 
 #define METHODS_MAX       8
 #define SLOTS_PER_METHOD  8 /* calls that gRPC may hand over before we come round */
@@ -30,6 +33,10 @@
 #define POLL_ROUND_NS     KMS_NS_PER_S
 #define GUARD_TICK_NS     KMS_NS_PER_MS
 #define GUARD_REST_NS     (50 * KMS_NS_PER_MS) /* without inline work the guard sleeps */
+#define WORKER_NICE       5  /* the polling thread, which answers Status, comes first */
+#define BATCH_CALLS       16 /* answered before their replies leave, while more are ready ... */
+#define BATCH_NS          (250 * KMS_NS_PER_US) /* ... and at most this long */
+#define RUNNABLE_NS       (10 * KMS_NS_PER_MS) /* as OVERRUN, for a thread that waits for a CPU only */
 #define SPEED_WINDOW      32
 #define KEEPALIVE_MS      60000
 #define KEEPALIVE_WAIT_MS 20000
@@ -130,6 +137,7 @@ struct kms_rpc {
     atomic_uint_fast64_t polled_ns;
     atomic_uint_fast64_t inline_since_ns; /* 0: nothing runs inline */
     atomic_uint_fast64_t inline_ended_ns;
+    atomic_int poller_tid;
 
     pthread_t guard;
     pthread_mutex_t guard_mutex; /* guards guard_armed's transitions and wakes */
@@ -600,6 +608,7 @@ static void work_one(struct call *call)
 static void *worker_main(void *arg)
 {
     struct kms_rpc *rpc = arg;
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), WORKER_NICE); /* a hint: it may fail */
     pthread_mutex_lock(&rpc->work_mutex);
     for (;;) {
         struct call *call = work_pop_locked(rpc);
@@ -640,40 +649,58 @@ static bool thread_start(void *(*main)(void *), void *arg, size_t stack)
     return error == 0;
 }
 
+/* One more worker, if there may be one; the caller has counted it. False when there is none at all.
+ */
+static bool worker_start(struct kms_rpc *rpc)
+{
+    if (thread_start(worker_main, rpc, WORKER_STACK)) {
+        return true;
+    }
+    pthread_mutex_lock(&rpc->work_mutex);
+    unsigned left = --rpc->workers;
+    pthread_mutex_unlock(&rpc->work_mutex);
+    kms_log(KMS_LOG_WARN, "rpc: cannot start another worker, %u run", left);
+    return left != 0;
+}
+
+static void queue_push_locked(struct kms_rpc *rpc, struct call *call)
+{
+    call->next = NULL;
+    if (rpc->queue_tail != NULL) {
+        rpc->queue_tail->next = call;
+    } else {
+        rpc->queue_head = call;
+    }
+    rpc->queue_tail = call;
+    rpc->queued++;
+}
+
 /* False when the queue is full, or nobody is there to work on it. */
 static bool work_push(struct kms_rpc *rpc, struct call *call)
 {
-    bool taken = false;
     pthread_mutex_lock(&rpc->work_mutex);
-    if (rpc->queued < rpc->limits.queue) {
-        call->next = NULL;
-        if (rpc->queue_tail != NULL) {
-            rpc->queue_tail->next = call;
-        } else {
-            rpc->queue_head = call;
-        }
-        rpc->queue_tail = call;
-        rpc->queued++;
-        taken = true;
-        if (rpc->workers_idle >= rpc->queued) {
-            pthread_cond_signal(&rpc->work_ready);
-        } else if (rpc->workers < rpc->limits.workers) {
-            rpc->workers++;
-            if (!thread_start(worker_main, rpc, WORKER_STACK)) {
-                rpc->workers--;
-                kms_log(KMS_LOG_WARN, "rpc: cannot start another worker, %u run", rpc->workers);
-            }
-        } else {
-            pthread_cond_signal(&rpc->work_ready);
-        }
-        if (rpc->workers ==
-            0) { /* the first could not be started: take it back, it is the only one */
-            (void)work_pop_locked(rpc);
-            taken = false;
-        }
+    bool room = rpc->queued < rpc->limits.queue;
+    bool grow = room && rpc->workers_idle <= rpc->queued && rpc->workers < rpc->limits.workers;
+    if (room) {
+        queue_push_locked(rpc, call);
+        rpc->workers += grow ? 1u : 0u;
     }
     pthread_mutex_unlock(&rpc->work_mutex);
-    return taken;
+    if (!room) {
+        return false;
+    }
+    if (!grow) {
+        pthread_cond_signal(&rpc->work_ready);
+        return true;
+    }
+    if (worker_start(rpc)) {
+        return true;
+    }
+    /* not one worker: what was pushed is the only thing in the queue, and the pusher keeps it */
+    pthread_mutex_lock(&rpc->work_mutex);
+    bool taken_back = work_pop_locked(rpc) == call;
+    pthread_mutex_unlock(&rpc->work_mutex);
+    return !taken_back;
 }
 
 /* --- arriving --- */
@@ -857,17 +884,40 @@ static void handle(struct kms_rpc *rpc, const struct tag *tag, bool ok)
     }
 }
 
+static grpc_event next_event(struct kms_rpc *rpc, gpr_timespec until)
+{
+    return grpc_completion_queue_next(rpc->queue, until, NULL);
+}
+
+/* @event and those that are ready behind it; returns what ended the batch. */
+static grpc_event handle_batch(struct kms_rpc *rpc, unsigned epoch, grpc_event event)
+{
+    uint64_t limit = kms_now_ns() + BATCH_NS;
+    unsigned calls = 0;
+    kms_cork_begin();
+    while (event.type == GRPC_OP_COMPLETE) {
+        const struct tag *tag = event.tag;
+        calls += tag->kind == TAG_ARRIVED ? 1 : 0;
+        handle(rpc, tag, event.success != 0);
+        if (calls >= BATCH_CALLS || kms_now_ns() >= limit || atomic_load(&rpc->epoch) != epoch) {
+            event.type = GRPC_QUEUE_TIMEOUT;
+        } else {
+            event = next_event(rpc, gpr_inf_past(GPR_CLOCK_MONOTONIC));
+        }
+    }
+    kms_cork_end();
+    return event;
+}
+
 /* Until gRPC's queue is shut down, or another thread polls in a newer epoch. */
 static void poll_loop(struct kms_rpc *rpc, unsigned epoch)
 {
+    atomic_store(&rpc->poller_tid, gettid());
     while (atomic_load(&rpc->epoch) == epoch) {
         atomic_store_explicit(&rpc->polled_ns, kms_now_ns(), memory_order_relaxed);
-        grpc_event event = grpc_completion_queue_next(rpc->queue, poll_until(), NULL);
+        grpc_event event = handle_batch(rpc, epoch, next_event(rpc, poll_until()));
         if (event.type == GRPC_QUEUE_SHUTDOWN) {
             break;
-        }
-        if (event.type == GRPC_OP_COMPLETE) {
-            handle(rpc, event.tag, event.success != 0);
         }
     }
 }
@@ -880,6 +930,28 @@ static void *poller_main(void *arg)
     return NULL;
 }
 
+/* Whether the polling thread waits for a CPU, or has one, and not for the key service (proc(5)). */
+static bool poller_runnable(struct kms_rpc *rpc)
+{
+    char path[64];
+    char text[128];
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)atomic_load(&rpc->poller_tid));
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return false;
+    }
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    const char *paren = strrchr(text, ')'); /* "TID (NAME) STATE ..." */
+    return paren != NULL && strncmp(paren, ") R", 3) == 0;
+}
+
+static bool overruns(struct kms_rpc *rpc, uint64_t ns)
+{
+    return ns > RUNNABLE_NS || (ns > KMS_RPC_OVERRUN_NS && !poller_runnable(rpc));
+}
+
 /* An inline operation overruns: polling goes on in another thread, operations to workers. */
 static void guard_take_over(struct kms_rpc *rpc, uint64_t overrun_ns)
 {
@@ -888,6 +960,7 @@ static void guard_take_over(struct kms_rpc *rpc, uint64_t overrun_ns)
             speed_overrun(&rpc->speed[i], overrun_ns);
         }
     }
+    kms_cork_flush(); /* replies to earlier calls of its batch */
     atomic_store(&rpc->inline_since_ns, 0);
     atomic_fetch_add(&rpc->epoch, 1);
     atomic_fetch_add(&rpc->pollers_alive, 1);
@@ -908,7 +981,7 @@ static void *guard_main(void *arg)
         cond_wait_ns(&rpc->guard_wake, &rpc->guard_mutex, GUARD_TICK_NS);
         uint64_t now = kms_now_ns();
         uint64_t since = atomic_load(&rpc->inline_since_ns);
-        if (since != 0 && since < now && now - since > KMS_RPC_OVERRUN_NS) {
+        if (since != 0 && since < now && overruns(rpc, now - since)) {
             pthread_mutex_unlock(&rpc->guard_mutex);
             guard_take_over(rpc, now - since);
             pthread_mutex_lock(&rpc->guard_mutex);
@@ -1070,7 +1143,8 @@ enum kms_status kms_rpc_start(const struct kms_rpc_method *methods, void *ctx,
     rpc->credentials = grpc_insecure_server_credentials_create();
     rpc->queue = grpc_completion_queue_create_for_next(NULL);
     enum kms_status status = KMS_OK;
-    if (rpc->secrets == NULL || rpc->server == NULL || rpc->credentials == NULL) {
+    if (!kms_cork_init() || rpc->secrets == NULL || rpc->server == NULL ||
+        rpc->credentials == NULL) {
         status = kms_error_set(err, KMS_E_NOMEM, "rpc: cannot make a gRPC server");
         goto out;
     }

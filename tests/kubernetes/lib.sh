@@ -57,7 +57,7 @@ unwrap() {
 
 prepare() {
     command -v go >/dev/null 2>&1 || missing "go"
-    for tool in softhsm2-util pkcs11-tool; do
+    for tool in softhsm2-util pkcs11-tool setpriv; do
         command -v $tool >/dev/null 2>&1 || missing "$tool"
     done
     [ -x "$KMSBRIDGED" ] || missing "$KMSBRIDGED (build it, or set KMSBRIDGED)"
@@ -126,7 +126,8 @@ run() {
     binary=$2
     shift 2
     log=$TMPDIR/$name.log
-    (cd "$TMPDIR" && exec "$binary" -test.v ${KMSBRIDGE_TEST_RUN:+"-test.run=$KMSBRIDGE_TEST_RUN"} "$@") >"$log" 2>&1 &
+    # pdeathsig: so that it also dies when this shell is killed outright.
+    (cd "$TMPDIR" && exec setpriv --pdeathsig KILL -- "$binary" -test.v ${KMSBRIDGE_TEST_RUN:+"-test.run=$KMSBRIDGE_TEST_RUN"} "$@") >"$log" 2>&1 &
     child=$!
     status=0
     wait "$child" || status=$?
