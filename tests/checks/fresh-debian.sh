@@ -28,7 +28,7 @@ try() { # name, command of the README, more arguments
         code=0
         inside "$root" "$command" 2>&1 || code=$?
         echo "$code" >"$CHECK_TMP/code"
-    } | sed 's/^/    /'
+    } | sed -u 's/^/    /'
     code=$(cat "$CHECK_TMP/code")
     if [ "$code" -eq 0 ]; then
         ok "command $1"

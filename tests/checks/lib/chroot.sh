@@ -74,6 +74,7 @@ make_base() {
 make_root() { # folder
     local root=$1
     mkdir "$root"
+    mount --bind "$root" "$root" # a mount, so that tests inside may have namespaces of their own
     tar -C "$root" -xpf "$base"
     mount -t proc proc "$root/proc"
     mount -t sysfs -o ro sysfs "$root/sys"
