@@ -396,6 +396,8 @@ static void call_send(struct call *call)
         rpc->observe(rpc->ctx, call->method->id, code, kms_now_ns() - call->arrived_ns,
                      call->place);
     }
+    /* all that was written to the call is the polling thread's from here on */
+    atomic_fetch_or(&call->events, 0);
     grpc_call_error error = grpc_call_start_batch(call->grpc, ops, count, &call->sent, NULL);
     grpc_slice_unref(details);
     if (error != GRPC_CALL_OK) {
