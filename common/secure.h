@@ -28,7 +28,8 @@ bool kms_secure_can_lock(size_t size);
 /* Wipe that the compiler may not remove. */
 void kms_wipe(void *ptr, size_t size);
 
-/* Random bytes of the kernel's generator: for probes and PINs, not for keys or IVs (the HSM makes those). */
+/* Random bytes of the kernel's generator: for probes and PINs, not for keys or IVs (the HSM makes
+ * those). */
 enum kms_status kms_random(void *ret_bytes, size_t size) KMS_MUST_CHECK;
 
 /* Constant-time comparison of @size bytes. */

@@ -95,7 +95,7 @@ static struct ring_key *snapshot_find(struct snapshot *snap, struct kms_span key
     return NULL;
 }
 
-/* --- sealing with one key -------------------------------------------------------------------- */
+/* --- sealing with one key --- */
 
 static enum kms_status seal(struct kms_waist *waist, struct kms_call *call,
                             const struct ring_key *key, struct kms_span plaintext,
@@ -199,7 +199,7 @@ static enum kms_status probe_key(struct kms_waist *waist, struct kms_call *call,
     return status;
 }
 
-/* --- which keys there are -------------------------------------------------------------------- */
+/* --- which keys there are --- */
 
 /* Both as unsigned big-endian numbers of any length. */
 static int tag_compare(const struct kms_key_info *a, const struct kms_key_info *b)
@@ -318,7 +318,7 @@ static void log_change(const struct snapshot *old, const struct snapshot *now)
     }
     for (size_t i = 0; old != NULL && i < now->count; i++) {
         const struct kms_key_info *info = &now->keys[i].info;
-        if (i != now->active &&
+        if (tag_compare(info, &now->keys[now->active].info) < 0 &&
             snapshot_find((struct snapshot *)(uintptr_t)old, kms_span_str(info->id)) == NULL) {
             kms_log(KMS_LOG_WARN,
                     "keyring: key %s is new but its CKA_ID sorts below the active key's: it will "
@@ -407,7 +407,7 @@ enum kms_status kms_keyring_refresh(struct kms_keyring *ring, struct kms_call *c
     return status;
 }
 
-/* --- what the front asks --------------------------------------------------------------------- */
+/* --- what the front asks --- */
 
 enum kms_status kms_keyring_active(struct kms_keyring *ring, char ret_key_id[KMS_KEY_ID_MAX])
 {

@@ -82,8 +82,7 @@ static void refuse(struct kms_rpc_reply *reply, const char *method, const char *
     fail(reply, &error);
 }
 
-/* --- protobuf: everything from the call's arena
- * --------------------------------------------------- */
+/* --- protobuf: everything from the call's arena --- */
 
 static void *arena_alloc(void *arena, size_t size)
 {

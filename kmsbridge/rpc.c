@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kmsbridge/rpc.h"
 
+#include <dlfcn.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,6 +21,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/secure.h"
+#include "kmsbridge/cork.h"
 
 #define METHODS_MAX       8
 #define SLOTS_PER_METHOD  8 /* calls that gRPC may hand over before we come round */
@@ -29,7 +33,10 @@
 #define POLL_ROUND_NS     KMS_NS_PER_S
 #define GUARD_TICK_NS     KMS_NS_PER_MS
 #define GUARD_REST_NS     (50 * KMS_NS_PER_MS) /* without inline work the guard sleeps */
-#define SLOW_PENALTY_NS   (10 * KMS_NS_PER_S)
+#define WORKER_NICE       5  /* the polling thread, which answers Status, comes first */
+#define BATCH_CALLS       16 /* answered before their replies leave, while more are ready ... */
+#define BATCH_NS          (250 * KMS_NS_PER_US) /* ... and at most this long */
+#define RUNNABLE_NS       (10 * KMS_NS_PER_MS) /* as OVERRUN, for a thread that waits for a CPU only */
 #define SPEED_WINDOW      32
 #define KEEPALIVE_MS      60000
 #define KEEPALIVE_WAIT_MS 20000
@@ -82,10 +89,11 @@ struct call {
     int was_cancelled;
 
     atomic_bool cancelled;
-    atomic_int events; /* closed and sent batches to come; at 0 gRPC's parts are let go */
+    atomic_int events; /* batches to come back; at 0 gRPC's parts are let go */
     atomic_int refs; /* gRPC's parts, and the slice that is sent from `storage`; at 0 it is freed */
     uint64_t arrived_ns;
-    bool counted; /* in calls_in_flight */
+    bool counted;       /* in calls_in_flight */
+    bool close_watched; /* the closed batch was sent */
     enum kms_rpc_place place;
 
     struct kms_rpc_request request;
@@ -129,7 +137,7 @@ struct kms_rpc {
     atomic_uint_fast64_t polled_ns;
     atomic_uint_fast64_t inline_since_ns; /* 0: nothing runs inline */
     atomic_uint_fast64_t inline_ended_ns;
-    atomic_uint_fast64_t slow_until_ns;
+    atomic_int poller_tid;
 
     pthread_t guard;
     pthread_mutex_t guard_mutex; /* guards guard_armed's transitions and wakes */
@@ -149,8 +157,7 @@ struct kms_rpc {
     struct call *buckets[SAME_BUCKETS];
 };
 
-/* --- one row a status: what a client is told
- * ------------------------------------------------------- */
+/* --- one row a status: what a client is told --- */
 
 static const grpc_status_code codes[KMS_STATUS_COUNT] = {
     [KMS_OK] = GRPC_STATUS_OK,
@@ -185,8 +192,7 @@ static void reply_error(struct kms_rpc_reply *reply, enum kms_status status, con
     snprintf(reply->detail, sizeof reply->detail, "%s", text);
 }
 
-/* --- memory of a call
- * ------------------------------------------------------------------------------ */
+/* --- memory of a call --- */
 
 void *kms_rpc_arena_alloc(struct kms_rpc_arena *arena, size_t size)
 {
@@ -343,8 +349,7 @@ static bool reply_storage(struct call *call)
     return true;
 }
 
-/* --- answering
- * -------------------------------------------------------------------------------------- */
+/* --- answering --- */
 
 static grpc_byte_buffer *answer_buffer(struct call *call)
 {
@@ -360,7 +365,7 @@ static grpc_byte_buffer *answer_buffer(struct call *call)
 static void call_send(struct call *call)
 {
     struct kms_rpc *rpc = call->rpc;
-    grpc_op ops[3];
+    grpc_op ops[4];
     size_t count = 0;
     int code =
         call->method != NULL ? kms_rpc_code(call->reply.status) : (int)GRPC_STATUS_UNIMPLEMENTED;
@@ -379,6 +384,10 @@ static void call_send(struct call *call)
     ops[count].op = GRPC_OP_SEND_STATUS_FROM_SERVER;
     ops[count].data.send_status_from_server.status = (grpc_status_code)code;
     ops[count++].data.send_status_from_server.status_details = &details;
+    if (!call->close_watched) {
+        ops[count].op = GRPC_OP_RECV_CLOSE_ON_SERVER;
+        ops[count++].data.recv_close_on_server.cancelled = &call->was_cancelled;
+    }
     if (call->counted) {
         call->counted = false;
         atomic_fetch_sub(&rpc->calls_in_flight, 1);
@@ -395,8 +404,7 @@ static void call_send(struct call *call)
     }
 }
 
-/* --- speed: inline or not
- * ---------------------------------------------------------------------------- */
+/* --- speed: inline or not --- */
 
 static void speed_note(struct speed *speed, uint64_t ns)
 {
@@ -412,11 +420,19 @@ static void speed_note(struct speed *speed, uint64_t ns)
     }
 }
 
-static bool run_inline_now(struct kms_rpc *rpc, size_t method_index, uint64_t now)
+/* An operation has been inside for @ns and is not back: slow, until a whole window says otherwise.
+ */
+static void speed_overrun(struct speed *speed, uint64_t ns)
+{
+    atomic_store_explicit(&speed->estimate_ns, ns, memory_order_relaxed);
+    atomic_store_explicit(&speed->window_min_ns, 0, memory_order_relaxed);
+    atomic_store_explicit(&speed->count, 0, memory_order_relaxed);
+}
+
+static bool run_inline_now(struct kms_rpc *rpc, size_t method_index)
 {
     return atomic_load_explicit(&rpc->speed[method_index].estimate_ns, memory_order_relaxed) <
-               KMS_RPC_INLINE_NS &&
-           atomic_load_explicit(&rpc->slow_until_ns, memory_order_relaxed) <= now;
+           KMS_RPC_INLINE_NS;
 }
 
 /* Runs the method; the reply is ready afterwards. */
@@ -468,8 +484,7 @@ static void call_run_inline(struct call *call, uint64_t now)
     call_send(call);
 }
 
-/* --- identical calls
- * ---------------------------------------------------------------------------------- */
+/* --- identical calls --- */
 
 static bool work_push(struct kms_rpc *rpc, struct call *call);
 
@@ -557,8 +572,7 @@ static void followers_answer(struct call *followers, const struct call *leader)
     }
 }
 
-/* --- workers
- * ------------------------------------------------------------------------------------------- */
+/* --- workers --- */
 
 static void cond_wait_ns(pthread_cond_t *cond, pthread_mutex_t *mutex, uint64_t ns)
 {
@@ -594,6 +608,7 @@ static void work_one(struct call *call)
 static void *worker_main(void *arg)
 {
     struct kms_rpc *rpc = arg;
+    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), WORKER_NICE); /* a hint: it may fail */
     pthread_mutex_lock(&rpc->work_mutex);
     for (;;) {
         struct call *call = work_pop_locked(rpc);
@@ -634,44 +649,61 @@ static bool thread_start(void *(*main)(void *), void *arg, size_t stack)
     return error == 0;
 }
 
+/* One more worker, if there may be one; the caller has counted it. False when there is none at all.
+ */
+static bool worker_start(struct kms_rpc *rpc)
+{
+    if (thread_start(worker_main, rpc, WORKER_STACK)) {
+        return true;
+    }
+    pthread_mutex_lock(&rpc->work_mutex);
+    unsigned left = --rpc->workers;
+    pthread_mutex_unlock(&rpc->work_mutex);
+    kms_log(KMS_LOG_WARN, "rpc: cannot start another worker, %u run", left);
+    return left != 0;
+}
+
+static void queue_push_locked(struct kms_rpc *rpc, struct call *call)
+{
+    call->next = NULL;
+    if (rpc->queue_tail != NULL) {
+        rpc->queue_tail->next = call;
+    } else {
+        rpc->queue_head = call;
+    }
+    rpc->queue_tail = call;
+    rpc->queued++;
+}
+
 /* False when the queue is full, or nobody is there to work on it. */
 static bool work_push(struct kms_rpc *rpc, struct call *call)
 {
-    bool taken = false;
     pthread_mutex_lock(&rpc->work_mutex);
-    if (rpc->queued < rpc->limits.queue) {
-        call->next = NULL;
-        if (rpc->queue_tail != NULL) {
-            rpc->queue_tail->next = call;
-        } else {
-            rpc->queue_head = call;
-        }
-        rpc->queue_tail = call;
-        rpc->queued++;
-        taken = true;
-        if (rpc->workers_idle >= rpc->queued) {
-            pthread_cond_signal(&rpc->work_ready);
-        } else if (rpc->workers < rpc->limits.workers) {
-            rpc->workers++;
-            if (!thread_start(worker_main, rpc, WORKER_STACK)) {
-                rpc->workers--;
-                kms_log(KMS_LOG_WARN, "rpc: cannot start another worker, %u run", rpc->workers);
-            }
-        } else {
-            pthread_cond_signal(&rpc->work_ready);
-        }
-        if (rpc->workers ==
-            0) { /* the first could not be started: take it back, it is the only one */
-            (void)work_pop_locked(rpc);
-            taken = false;
-        }
+    bool room = rpc->queued < rpc->limits.queue;
+    bool grow = room && rpc->workers_idle <= rpc->queued && rpc->workers < rpc->limits.workers;
+    if (room) {
+        queue_push_locked(rpc, call);
+        rpc->workers += grow ? 1u : 0u;
     }
     pthread_mutex_unlock(&rpc->work_mutex);
-    return taken;
+    if (!room) {
+        return false;
+    }
+    if (!grow) {
+        pthread_cond_signal(&rpc->work_ready);
+        return true;
+    }
+    if (worker_start(rpc)) {
+        return true;
+    }
+    /* not one worker: what was pushed is the only thing in the queue, and the pusher keeps it */
+    pthread_mutex_lock(&rpc->work_mutex);
+    bool taken_back = work_pop_locked(rpc) == call;
+    pthread_mutex_unlock(&rpc->work_mutex);
+    return !taken_back;
 }
 
-/* --- arriving
- * ------------------------------------------------------------------------------------------- */
+/* --- arriving --- */
 
 static void slot_post(struct kms_rpc *rpc, const struct kms_rpc_method *method, size_t index)
 {
@@ -738,6 +770,22 @@ static bool payload_read(struct call *call)
     return true;
 }
 
+/*
+ * A call that waits is told of its client's end at once, by a batch of its own. One that is
+ * answered before the polling thread looks again gets the same in the batch of its answer, which
+ * costs less.
+ */
+static void watch_close(struct call *call)
+{
+    grpc_op close = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER};
+    close.data.recv_close_on_server.cancelled = &call->was_cancelled;
+    call->close_watched = true;
+    atomic_fetch_add(&call->events, 1);
+    if (grpc_call_start_batch(call->grpc, &close, 1, &call->closed, NULL) != GRPC_CALL_OK) {
+        atomic_fetch_sub(&call->events, 1);
+    }
+}
+
 /* An operation with the key: bounded, and inline or by a worker. */
 static void call_dispatch(struct call *call)
 {
@@ -747,11 +795,17 @@ static void call_dispatch(struct call *call)
         call->place = KMS_RPC_REFUSED;
         reply_error(&call->reply, KMS_E_BUSY, "too many calls in flight");
         call_send(call);
-    } else if (run_inline_now(rpc, call->method_index, call->arrived_ns)) {
+        return;
+    }
+    if (run_inline_now(rpc, call->method_index)) {
         call_run_inline(call, call->arrived_ns);
-    } else if (same_join(call)) {
+        return;
+    }
+    watch_close(call);
+    if (same_join(call)) {
         return; /* its leader answers */
-    } else if (!work_push(rpc, call)) {
+    }
+    if (!work_push(rpc, call)) {
         call->place = KMS_RPC_REFUSED;
         reply_error(&call->reply, KMS_E_BUSY, "the queue is full");
         followers_answer(same_leave(call), call);
@@ -797,17 +851,11 @@ static void call_arrived(struct call *call, bool ok)
         slot_post(rpc, call->method, call->method_index);
     }
     call->arrived_ns = kms_now_ns();
-    atomic_store(&call->events, 2);
-    grpc_op close = {.op = GRPC_OP_RECV_CLOSE_ON_SERVER};
-    close.data.recv_close_on_server.cancelled = &call->was_cancelled;
-    if (grpc_call_start_batch(call->grpc, &close, 1, &call->closed, NULL) != GRPC_CALL_OK) {
-        atomic_store(&call->events, 1);
-    }
+    atomic_store(&call->events, 1);
     call_serve(call);
 }
 
-/* --- polling
- * ---------------------------------------------------------------------------------------------- */
+/* --- polling --- */
 
 static gpr_timespec poll_until(void)
 {
@@ -836,17 +884,40 @@ static void handle(struct kms_rpc *rpc, const struct tag *tag, bool ok)
     }
 }
 
+static grpc_event next_event(struct kms_rpc *rpc, gpr_timespec until)
+{
+    return grpc_completion_queue_next(rpc->queue, until, NULL);
+}
+
+/* @event and those that are ready behind it; returns what ended the batch. */
+static grpc_event handle_batch(struct kms_rpc *rpc, unsigned epoch, grpc_event event)
+{
+    uint64_t limit = kms_now_ns() + BATCH_NS;
+    unsigned calls = 0;
+    kms_cork_begin();
+    while (event.type == GRPC_OP_COMPLETE) {
+        const struct tag *tag = event.tag;
+        calls += tag->kind == TAG_ARRIVED ? 1 : 0;
+        handle(rpc, tag, event.success != 0);
+        if (calls >= BATCH_CALLS || kms_now_ns() >= limit || atomic_load(&rpc->epoch) != epoch) {
+            event.type = GRPC_QUEUE_TIMEOUT;
+        } else {
+            event = next_event(rpc, gpr_inf_past(GPR_CLOCK_MONOTONIC));
+        }
+    }
+    kms_cork_end();
+    return event;
+}
+
 /* Until gRPC's queue is shut down, or another thread polls in a newer epoch. */
 static void poll_loop(struct kms_rpc *rpc, unsigned epoch)
 {
+    atomic_store(&rpc->poller_tid, gettid());
     while (atomic_load(&rpc->epoch) == epoch) {
         atomic_store_explicit(&rpc->polled_ns, kms_now_ns(), memory_order_relaxed);
-        grpc_event event = grpc_completion_queue_next(rpc->queue, poll_until(), NULL);
+        grpc_event event = handle_batch(rpc, epoch, next_event(rpc, poll_until()));
         if (event.type == GRPC_QUEUE_SHUTDOWN) {
             break;
-        }
-        if (event.type == GRPC_OP_COMPLETE) {
-            handle(rpc, event.tag, event.success != 0);
         }
     }
 }
@@ -859,10 +930,37 @@ static void *poller_main(void *arg)
     return NULL;
 }
 
-/* An inline operation overruns: polling goes on in another thread, operations to workers. */
-static void guard_take_over(struct kms_rpc *rpc, uint64_t now)
+/* Whether the polling thread waits for a CPU, or has one, and not for the key service (proc(5)). */
+static bool poller_runnable(struct kms_rpc *rpc)
 {
-    atomic_store(&rpc->slow_until_ns, now + SLOW_PENALTY_NS);
+    char path[64];
+    char text[128];
+    snprintf(path, sizeof path, "/proc/self/task/%d/stat", (int)atomic_load(&rpc->poller_tid));
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0) {
+        return false;
+    }
+    ssize_t n = read(fd, text, sizeof text - 1);
+    close(fd);
+    text[n > 0 ? n : 0] = '\0';
+    const char *paren = strrchr(text, ')'); /* "TID (NAME) STATE ..." */
+    return paren != NULL && strncmp(paren, ") R", 3) == 0;
+}
+
+static bool overruns(struct kms_rpc *rpc, uint64_t ns)
+{
+    return ns > RUNNABLE_NS || (ns > KMS_RPC_OVERRUN_NS && !poller_runnable(rpc));
+}
+
+/* An inline operation overruns: polling goes on in another thread, operations to workers. */
+static void guard_take_over(struct kms_rpc *rpc, uint64_t overrun_ns)
+{
+    for (size_t i = 0; i < rpc->method_count; i++) {
+        if (!rpc->methods[i].instant) {
+            speed_overrun(&rpc->speed[i], overrun_ns);
+        }
+    }
+    kms_cork_flush(); /* replies to earlier calls of its batch */
     atomic_store(&rpc->inline_since_ns, 0);
     atomic_fetch_add(&rpc->epoch, 1);
     atomic_fetch_add(&rpc->pollers_alive, 1);
@@ -883,9 +981,9 @@ static void *guard_main(void *arg)
         cond_wait_ns(&rpc->guard_wake, &rpc->guard_mutex, GUARD_TICK_NS);
         uint64_t now = kms_now_ns();
         uint64_t since = atomic_load(&rpc->inline_since_ns);
-        if (since != 0 && since < now && now - since > KMS_RPC_OVERRUN_NS) {
+        if (since != 0 && since < now && overruns(rpc, now - since)) {
             pthread_mutex_unlock(&rpc->guard_mutex);
-            guard_take_over(rpc, now);
+            guard_take_over(rpc, now - since);
             pthread_mutex_lock(&rpc->guard_mutex);
         } else if (since == 0 && now - atomic_load(&rpc->inline_ended_ns) > GUARD_REST_NS) {
             atomic_store(&rpc->guard_armed, false);
@@ -895,8 +993,32 @@ static void *guard_main(void *arg)
     return NULL;
 }
 
-/* --- start and stop
- * ---------------------------------------------------------------------------------------- */
+/*
+ * Abseil built without NDEBUG, as Debian's is, searches every mutex operation for possible
+ * deadlocks. absl::SetMutexDeadlockDetectionMode(OnDeadlockCycle::kIgnore) is its public switch; it
+ * is C++, so it is looked up by its mangled name, with and without Debian's inline namespace, and
+ * left alone if not found.
+ */
+static void quiet_abseil(void)
+{
+    static const char *const names[] = {
+        "_ZN4absl7debian329SetMutexDeadlockDetectionModeENS0_15OnDeadlockCycleE",
+        "_ZN4absl29SetMutexDeadlockDetectionModeENS_15OnDeadlockCycleE",
+    };
+    enum { ABSL_IGNORE = 0 };
+    for (size_t i = 0; i < sizeof names / sizeof names[0]; i++) {
+        void *symbol = dlsym(RTLD_DEFAULT, names[i]);
+        if (symbol != NULL) {
+            void (*set_mode)(int) = NULL;
+            memcpy(&set_mode, &symbol, sizeof set_mode);
+            set_mode(ABSL_IGNORE);
+            return;
+        }
+    }
+    kms_log(KMS_LOG_DEBUG, "rpc: Abseil's deadlock detection is left as it is");
+}
+
+/* --- start and stop --- */
 
 static void grpc_log(gpr_log_func_args *args)
 {
@@ -1001,6 +1123,7 @@ enum kms_status kms_rpc_start(const struct kms_rpc_method *methods, void *ctx,
     if (rpc == NULL) {
         return kms_error_set(err, KMS_E_NOMEM, "rpc: out of memory");
     }
+    quiet_abseil();
     gpr_set_log_function(grpc_log);
     grpc_init();
     rpc->methods = methods;
@@ -1020,7 +1143,8 @@ enum kms_status kms_rpc_start(const struct kms_rpc_method *methods, void *ctx,
     rpc->credentials = grpc_insecure_server_credentials_create();
     rpc->queue = grpc_completion_queue_create_for_next(NULL);
     enum kms_status status = KMS_OK;
-    if (rpc->secrets == NULL || rpc->server == NULL || rpc->credentials == NULL) {
+    if (!kms_cork_init() || rpc->secrets == NULL || rpc->server == NULL ||
+        rpc->credentials == NULL) {
         status = kms_error_set(err, KMS_E_NOMEM, "rpc: cannot make a gRPC server");
         goto out;
     }
@@ -1065,7 +1189,7 @@ void kms_rpc_stats(struct kms_rpc *rpc, struct kms_rpc_stats *ret_stats)
     ret_stats->poller_quiet_ns = now > polled ? now - polled : 0;
     ret_stats->inline_now = true;
     for (size_t i = 0; i < rpc->method_count; i++) {
-        ret_stats->inline_now = ret_stats->inline_now && run_inline_now(rpc, i, now);
+        ret_stats->inline_now = ret_stats->inline_now && run_inline_now(rpc, i);
     }
     pthread_mutex_lock(&rpc->work_mutex);
     ret_stats->queued = rpc->queued;

@@ -8,8 +8,8 @@
  * (KMS_RPC_INLINE_NS), they run on the polling thread: handing over would cost more than the work.
  * When they are not, workers run them and the polling thread only polls. If an inline operation
  * overruns all the same (KMS_RPC_OVERRUN_NS), a guard thread starts another polling thread at once
- * and sends operations to workers for a while; the overrunning thread ends when it returns. So a
- * method of the instant lane is answered whatever the key service does.
+ * and sends operations to workers until they have been fast again; the overrunning thread ends when
+ * it returns. So a method of the instant lane is answered whatever the key service does.
  *
  * Bounds: calls in flight, waiting calls, workers, bytes of a message; over a bound a call is
  * answered ResourceExhausted at once. Identical concurrent calls of a method that has same() run

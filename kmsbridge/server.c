@@ -64,8 +64,7 @@ static struct kms_peers peers(const struct kms_conf *conf)
                               .gid_count = conf->kms.allow_gid_count};
 }
 
-/* --- how it is
- * ------------------------------------------------------------------------------------- */
+/* --- how it is --- */
 
 bool kms_server_live(struct kms_server *server, char *ret_text, size_t size)
 {
@@ -143,8 +142,7 @@ static void page_metrics(void *ctx, FILE *out)
     kms_metrics_print(&server->metrics, &gauges, out);
 }
 
-/* --- start and stop
- * ---------------------------------------------------------------------------------- */
+/* --- start and stop --- */
 
 static enum kms_status start_key_service(struct kms_server *server, struct kms_error *err)
 {
@@ -252,8 +250,7 @@ bool kms_server_stop(struct kms_server *server)
     return true;
 }
 
-/* --- reload
- * ------------------------------------------------------------------------------------------ */
+/* --- reload --- */
 
 static bool text_differs(const char *a, const char *b)
 {
@@ -334,8 +331,7 @@ enum kms_status kms_server_reload(struct kms_server *server, struct kms_error *e
     return KMS_OK;
 }
 
-/* --- check
- * ------------------------------------------------------------------------------------------- */
+/* --- check --- */
 
 enum kms_status kms_server_check(const struct kms_conf *conf, struct kms_error *err)
 {

@@ -59,8 +59,7 @@ struct kms_socket {
     unsigned connection_count;
 };
 
-/* --- binding
- * ---------------------------------------------------------------------------------------- */
+/* --- binding --- */
 
 static enum kms_status address_of(const char *name, size_t len, bool abstract,
                                   struct sockaddr_un *ret_addr, socklen_t *ret_len)
@@ -71,6 +70,7 @@ static enum kms_status address_of(const char *name, size_t len, bool abstract,
         return KMS_E_INVALID;
     }
     memcpy(ret_addr->sun_path + (abstract ? 1 : 0), name, len);
+    /* one more: the NUL behind a path, or the one that marks an abstract name */
     *ret_len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len + 1);
     return KMS_OK;
 }
@@ -88,7 +88,6 @@ static enum kms_status open_abstract(struct kms_socket *sock, const char *path,
     if (address_of(path + 1, strlen(path + 1), true, &addr, &len) != KMS_OK) {
         return kms_error_set(err, KMS_E_INVALID, "%s: abstract socket name is too long", path);
     }
-    len--; /* no NUL behind an abstract name */
     sock->listen_fd = stream_socket();
     if (sock->listen_fd < 0 || bind(sock->listen_fd, (const struct sockaddr *)&addr, len) != 0 ||
         listen(sock->listen_fd, BACKLOG) != 0) {
@@ -236,6 +235,12 @@ enum kms_status kms_socket_open(const struct kms_socket_conf *conf, struct kms_s
     sock->listen_fd = kms_notify_listen_fd(conf->path);
     if (sock->listen_fd >= 0) {
         kms_log(KMS_LOG_INFO, "socket: %s was handed over by the service manager", conf->path);
+        /* it comes blocking (systemd.service(5), NonBlocking=), and we accept until EAGAIN */
+        int flags = fcntl(sock->listen_fd, F_GETFL);
+        if (flags < 0 || fcntl(sock->listen_fd, F_SETFL, flags | O_NONBLOCK) != 0) {
+            status =
+                kms_error_set(err, KMS_E_INTERNAL, "%s: fcntl: %s", conf->path, strerror(errno));
+        }
     } else if (conf->path[0] == '@') {
         status = open_abstract(sock, conf->path, err);
     } else {
@@ -284,8 +289,7 @@ void kms_socket_close(struct kms_socket *sock)
     free(sock);
 }
 
-/* --- accepting
- * --------------------------------------------------------------------------------------- */
+/* --- accepting --- */
 
 static bool gid_allowed_locked(const struct kms_socket *sock, gid_t gid)
 {
@@ -381,10 +385,10 @@ static void take_connection(struct kms_socket *sock, int fd)
         sock->serve(sock->ctx, fd);
         return;
     }
-    close(fd);
     atomic_fetch_add(allowed ? &sock->metrics->connections_refused_limit
                              : &sock->metrics->connections_refused_peer,
                      1);
+    close(fd);
     if (may_complain(sock)) {
         kms_log(KMS_LOG_WARN, "socket: connection of uid %ld gid %ld pid %ld refused: %s",
                 (long)peer.uid, (long)peer.gid, (long)peer.pid,

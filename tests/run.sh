@@ -74,7 +74,7 @@ tell() {
         if [ "$f" -gt 0 ]; then
             echo "  FAIL $name ($f of $((p + f + s))), $log"
             { grep -E '^(FAIL|not ok)|[Ff]ailure|ERROR|SUMMARY|[Aa]ssert' "$log" || true; } | head -n 20 | sed 's/^/    /'
-            tail -n 15 "$log" | sed 's/^/    | /'
+            tail -n 15 -- "$log" | sed 's/^/    | /'
         fi
         if [ "$s" -gt 0 ]; then
             echo "  SKIP $name ($s): $({ grep -i -m 3 'skip' "$log" || true; } | tr '\n' ';' | cut -c1-300)"

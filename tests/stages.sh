@@ -142,7 +142,7 @@ stage_checks() {
     [ -f "$out/gcc/config.status" ] || build_in gcc CC=gcc
     for script in tests/checks/*.sh; do
         case $script in */fresh-debian.sh) continue ;; esac # has a stage of its own
-        counted "${script#tests/}" env KMSBRIDGE_BUILD="$out/gcc" bash "$script"
+        counted "${script#tests/}" env KMSBRIDGE_BUILD="$out/gcc" top_builddir="$out/gcc" bash "$script"
     done
 }
 
@@ -154,7 +154,7 @@ stage_kubernetes() {
     local script
     [ -f "$out/gcc/config.status" ] || build_in gcc CC=gcc
     for script in tests/kubernetes/tier1.sh tests/kubernetes/tier2.sh; do
-        counted "${script#tests/}" env KMSBRIDGE_BUILD="$out/gcc" bash "$script"
+        counted "${script#tests/}" env KMSBRIDGE_BUILD="$out/gcc" top_builddir="$out/gcc" bash "$script"
     done
 }
 

@@ -91,7 +91,7 @@ function load_table(client, pinned,    m, c, s, i, row, methods, n_methods, n_ca
         row = row " " name[i] " calls/s | p50 | p99 | CPU us/call |"
     }
     if (n_servers == 2) {
-        row = row " calls/s ratio | p99 ratio |"
+        row = row " calls/s ratio | p99 ratio | CPU ratio |"
     }
     print row
     gsub(/[^|]+/, "---", row)
@@ -108,7 +108,8 @@ function load_table(client, pinned,    m, c, s, i, row, methods, n_methods, n_ca
                 s = " " pinned " " methods[m] " " list[c]
                 row = row " " ratio(client " " name[1] s " rate", client " " name[2] s " rate",
                                     "%.2f") " | " \
-                    ratio(client " " name[1] s " p99", client " " name[2] s " p99", "%.2f") " |"
+                    ratio(client " " name[1] s " p99", client " " name[2] s " p99", "%.2f") " | " \
+                    ratio(client " " name[1] s " cpu", client " " name[2] s " cpu", "%.2f") " |"
             }
             print row
         }
@@ -199,6 +200,7 @@ function target_table(    p, c, m, v, clients, methods) {
     }
     print "| ahead in calls/s | " behind("rate", "more")
     print "| ahead in p99 | " behind("p99", "less")
+    print "| (no target) less CPU per call | " behind("cpu", "less")
     print "| less resident memory after the load | " met(sprintf("%.1f to %.1f MiB", \
         rss[name[1], "no"] / 1024, rss[name[2], "no"] / 1024), rss[name[1], "no"] < rss[name[2], "no"])
     v = median("slow " name[1] " no Encrypt 64 rate")

@@ -122,7 +122,7 @@ write_config() { # SOCKET MODULE -> file's path
     file=$1.yaml
     (umask 077 && cat >"$file") <<END
 version: 1
-log: {level: warning, format: text}
+log: {level: warn, format: text}
 backends:
   - name: hsm
     type: hsm
@@ -187,7 +187,10 @@ results=$work/results
 record() { # LANE SERVER PINNED COMMAND...
     local lane=$1 server=$2 pinned=$3 line
     shift 3
-    line=$("$@") || die "$server: failed: $*"
+    if ! line=$("$@" 2>>"$work/$server.log"); then
+        tail -n 5 "$work/$server.log" >&2
+        die "$server: failed: $*"
+    fi
     printf '%s %s %s %s\n' "$lane" "$server" "$pinned" "$line" >>"$results"
 }
 
@@ -205,7 +208,7 @@ for ((i = 0; i < starts; i++)); do
     for server in $servers; do
         server_command "$server" "$work/first.sock" "$softhsm"
         record first "$server" no "$client_h2" --socket "$work/first.sock" --first-status -- \
-            "${command[@]}" 2>>"$work/$server.log"
+            "${command[@]}"
     done
 done
 
@@ -294,6 +297,11 @@ report() {
     echo
     machine
     echo
+    if awk -v load="$load_before" -v cores="$(nproc)" 'BEGIN { exit !(load > cores / 4) }'; then
+        echo "**The machine was busy with other work when this began (load average $load_before):"
+        echo "latencies and rates say little, CPU per call says more. Do not quote.**"
+        echo
+    fi
     awk -v servers="$servers" -v callers="$callers" -f "$here/report.awk" "$results"
 }
 

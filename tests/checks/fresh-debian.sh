@@ -28,7 +28,7 @@ try() { # name, command of the README, more arguments
         code=0
         inside "$root" "$command" 2>&1 || code=$?
         echo "$code" >"$CHECK_TMP/code"
-    } | sed 's/^/    /'
+    } | sed -u 's/^/    /'
     code=$(cat "$CHECK_TMP/code")
     if [ "$code" -eq 0 ]; then
         ok "command $1"
@@ -112,6 +112,19 @@ tour() { # root in which command 1 has built
     expect "and starts the daemon again" kmsbridgectl kms status --timeout 20s
     expect "what was sealed before opens" sh -euc 'cd /root; rm opened
         kmsbridgectl kms decrypt --in sealed --out opened; cmp seed opened'
+    # a watchdog of 3 seconds instead of the unit's 30, and a daemon that hangs
+    expect "a drop-in for the watchdog" sh -euc 'mkdir -p /run/systemd/system/kmsbridged.service.d
+        printf "[Service]\nWatchdogSec=3\n" >/run/systemd/system/kmsbridged.service.d/watchdog.conf
+        systemctl daemon-reload; systemctl restart kmsbridged'
+    pid=$(in_booted systemctl show -P MainPID kmsbridged)
+    in_booted sh -c "kill -STOP $pid"
+    expect "the watchdog restarts a daemon that hangs" sh -c '
+        for try in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do
+            now=$(systemctl show -P MainPID kmsbridged)
+            [ "$now" = '"$pid"' ] || [ "$now" = 0 ] || exec kmsbridgectl kms status --timeout 10s
+            sleep 1
+        done
+        exit 1'
     if [ "$check_failed" -gt 0 ]; then
         in_booted journalctl -b --no-pager -u kmsbridged -u kmsbridge-kms.socket -o cat | tail -n 40 || true
     fi

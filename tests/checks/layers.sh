@@ -28,14 +28,14 @@ THEIRS='
 ^sodium(\.h$|/)                       | ^common/(secure|codec)\.c$
 ^p11-kit/|^pkcs11\.h$                 | ^backend/p11/|^backend/hsm[a-z0-9_]*\.[ch]$|^tests/
 ^systemd/                             | ^kmsbridge/notify\.c$|^tests/
-^openssl/                             | ^backend/|^kmsbridge/(envelope|kms_v2|metrics)\.c$|^tests/
+^openssl/                             | ^backend/|^kmsbridge/(envelope|kms_v2|metrics)\.c$|^tools/verb_kms\.c$|^tests/
 ^jansson\.h$                          | ^tools/output\.c$
 ^nghttp2/                             | ^tests/
 ^CUnit/                               | ^tests/
 '
 
-# the C library and the kernel: anybody may
-LIBC='^(sys|linux|netinet|arpa|net|asm|bits)/[a-z0-9_/]+\.h$'
+# the C library, the kernel, what configure wrote: anybody may
+LIBC='^config\.h$|^(sys|linux|netinet|arpa|net|asm|bits)/[a-z0-9_/]+\.h$'
 LIBC="$LIBC|^(assert|ctype|dirent|dlfcn|elf|endian|errno|fcntl|fenv|ftw|getopt|glob|grp|inttypes"
 LIBC="$LIBC|limits|link|locale|malloc|math|netdb|poll|pthread|pwd|regex|sched|search|semaphore|setjmp"
 LIBC="$LIBC|signal|spawn|stdalign|stdarg|stdatomic|stdbool|stddef|stdint|stdio|stdlib|stdnoreturn"

@@ -10,6 +10,7 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -89,7 +90,7 @@ struct late_iv {
 
 static struct {
     pthread_mutex_t lock; /* guards the rest */
-    size_t count;
+    atomic_size_t count;  /* read without the lock: 0 is all that most calls need to know */
     struct late_iv ivs[MAX_LATE_IVS];
 } late = {.lock = PTHREAD_MUTEX_INITIALIZER};
 
@@ -113,6 +114,9 @@ static void late_iv_put(CK_SESSION_HANDLE session, CK_BYTE *caller, const CK_BYT
 /* Ends the session's entry; writes the IV to the caller's pIv if `deliver`. */
 static void late_iv_take(CK_SESSION_HANDLE session, bool deliver)
 {
+    if (late.count == 0) {
+        return;
+    }
     pthread_mutex_lock(&late.lock);
     for (size_t i = 0; i < late.count; i++) {
         if (late.ivs[i].session == session) {
@@ -158,7 +162,6 @@ static CK_RV gcm_init_own_iv(enum p11_shim_iv when, CK_SESSION_HANDLE session,
 
 CK_RV C_EncryptInit(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_OBJECT_HANDLE key)
 {
-    struct p11_shim_settings settings;
     CK_RV rv = enter(FN_C_EncryptInit);
 
     if (rv != CKR_OK) {
@@ -167,11 +170,10 @@ CK_RV C_EncryptInit(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_OB
     if (mechanism != NULL && p11_shim_hides(mechanism->mechanism)) {
         return CKR_MECHANISM_INVALID;
     }
-    p11_shim_settings(&settings);
     late_iv_take(session, false);
-    if (settings.own_iv != P11_SHIM_IV_CALLER && mechanism != NULL &&
+    if (p11_shim_settings()->own_iv != P11_SHIM_IV_CALLER && mechanism != NULL &&
         mechanism->mechanism == CKM_AES_GCM) {
-        return gcm_init_own_iv(settings.own_iv, session, mechanism, key);
+        return gcm_init_own_iv(p11_shim_settings()->own_iv, session, mechanism, key);
     }
     return real->C_EncryptInit(session, mechanism, key);
 }
@@ -181,10 +183,8 @@ CK_RV C_EncryptInit(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_OB
 /* `out` NULL only asks for the length, which costs no token its time. */
 static void slow_down(struct timespec start, const void *out)
 {
-    struct p11_shim_settings settings;
 
-    p11_shim_settings(&settings);
-    last_until(start, out == NULL ? 0 : settings.latency_us);
+    last_until(start, out == NULL ? 0 : p11_shim_settings()->latency_us);
 }
 
 typedef CK_RV (*one_part)(CK_SESSION_HANDLE, CK_BYTE_PTR, CK_ULONG, CK_BYTE_PTR, CK_ULONG_PTR);
@@ -263,14 +263,12 @@ CK_RV C_Sign(CK_SESSION_HANDLE session, CK_BYTE_PTR data, CK_ULONG data_len, CK_
 
 CK_RV C_GenerateRandom(CK_SESSION_HANDLE session, CK_BYTE_PTR random_data, CK_ULONG random_len)
 {
-    struct p11_shim_settings settings;
     struct timespec start = now();
     CK_RV rv = enter(FN_C_GenerateRandom);
 
     if (rv == CKR_OK) {
         rv = real->C_GenerateRandom(session, random_data, random_len);
-        p11_shim_settings(&settings);
-        last_until(start, settings.random_latency_us);
+        last_until(start, p11_shim_settings()->random_latency_us);
     }
     return rv;
 }
@@ -330,29 +328,25 @@ CK_RV C_GetMechanismInfo(CK_SLOT_ID slot_id, CK_MECHANISM_TYPE type, CK_MECHANIS
 
 CK_RV C_GetTokenInfo(CK_SLOT_ID slot_id, CK_TOKEN_INFO_PTR info)
 {
-    struct p11_shim_settings settings;
     CK_RV rv = enter(FN_C_GetTokenInfo);
 
     if (rv == CKR_OK) {
         rv = real->C_GetTokenInfo(slot_id, info);
     }
-    p11_shim_settings(&settings);
-    if (rv == CKR_OK && settings.has_serial) {
-        memcpy(info->serialNumber, settings.serial, sizeof settings.serial);
+    if (rv == CKR_OK && p11_shim_settings()->has_serial) {
+        memcpy(info->serialNumber, p11_shim_settings()->serial, P11_SHIM_SERIAL_LEN);
     }
     return rv;
 }
 
 CK_RV C_GetSessionInfo(CK_SESSION_HANDLE session, CK_SESSION_INFO_PTR info)
 {
-    struct p11_shim_settings settings;
     CK_RV rv = enter(FN_C_GetSessionInfo);
 
     if (rv == CKR_OK) {
         rv = real->C_GetSessionInfo(session, info);
     }
-    p11_shim_settings(&settings);
-    if (rv == CKR_OK && settings.logged_out) {
+    if (rv == CKR_OK && p11_shim_settings()->logged_out) {
         info->state =
             (info->flags & CKF_RW_SESSION) != 0 ? CKS_RW_PUBLIC_SESSION : CKS_RO_PUBLIC_SESSION;
     }
@@ -362,14 +356,12 @@ CK_RV C_GetSessionInfo(CK_SESSION_HANDLE session, CK_SESSION_INFO_PTR info)
 CK_RV C_FindObjects(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE_PTR object,
                     CK_ULONG max_object_count, CK_ULONG_PTR object_count)
 {
-    struct p11_shim_settings settings;
     CK_RV rv = enter(FN_C_FindObjects);
 
     if (rv == CKR_OK) {
         rv = real->C_FindObjects(session, object, max_object_count, object_count);
     }
-    p11_shim_settings(&settings);
-    if (rv == CKR_OK && settings.logged_out) {
+    if (rv == CKR_OK && p11_shim_settings()->logged_out) {
         *object_count = 0; /* private objects do not exist for who is not logged in */
     }
     return rv;
@@ -378,18 +370,16 @@ CK_RV C_FindObjects(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE_PTR object,
 /* After a lost login the real one still stands; it is ended first, so handles go stale as well. */
 CK_RV C_Login(CK_SESSION_HANDLE session, CK_USER_TYPE user_type, CK_BYTE_PTR pin, CK_ULONG pin_len)
 {
-    struct p11_shim_settings settings;
     CK_RV rv = enter(FN_C_Login);
 
     if (rv != CKR_OK) {
         return rv;
     }
-    p11_shim_settings(&settings);
-    if (settings.logged_out) {
+    if (p11_shim_settings()->logged_out) {
         (void)real->C_Logout(session);
     }
     rv = real->C_Login(session, user_type, pin, pin_len);
-    if (rv == CKR_OK && settings.logged_out) {
+    if (rv == CKR_OK && p11_shim_settings()->logged_out) {
         p11_shim_note_login();
     }
     return rv;

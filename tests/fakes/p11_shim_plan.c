@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,6 +36,8 @@ struct once {
 
 struct plan {
     struct p11_shim_settings settings;
+    size_t n_hidden;
+    CK_MECHANISM_TYPE hidden[P11_SHIM_MAX_MECHANISMS];
     CK_RV fail[P11_SHIM_FUNCTIONS]; /* CKR_OK: no fault */
     struct once once[MAX_ONCE];
     size_t n_once;
@@ -54,10 +57,10 @@ static const char *const row_names[ROWS] = {
 /* The one global: everything that calls share, all of it guarded by `lock`. */
 static struct {
     pthread_mutex_t lock;
-    bool started;
     const char *control;    /* NULL: no control file */
     struct stat control_id; /* of the version that `plan` came from; zero: there was none */
     struct plan plan;
+    atomic_bool hides;   /* plan.n_hidden is not 0 */
     unsigned long epoch; /* C_Finalize calls that succeeded */
     bool finalized;      /* since the plan was read */
     char *counters;      /* ROWS rows of ROW_WIDTH, mapped; NULL: not counted */
@@ -258,16 +261,15 @@ static bool set_until_reinit(struct plan *plan, char *value)
 
 static bool set_no_mech(struct plan *plan, char *value)
 {
-    struct p11_shim_settings *s = &plan->settings;
     char *save = NULL;
 
     for (char *name = strtok_r(value, ",", &save); name != NULL;
          name = strtok_r(NULL, ",", &save)) {
-        if (s->n_hidden == P11_SHIM_MAX_MECHANISMS ||
-            !p11_shim_ckm(name, &s->hidden[s->n_hidden])) {
+        if (plan->n_hidden == P11_SHIM_MAX_MECHANISMS ||
+            !p11_shim_ckm(name, &plan->hidden[plan->n_hidden])) {
             return false;
         }
-        s->n_hidden++;
+        plan->n_hidden++;
     }
     return true;
 }
@@ -373,23 +375,38 @@ static void load_locked(const struct stat *id)
     (void)fclose(file);
 }
 
-static void refresh_locked(void)
+static void start(void)
 {
+    const char *control = getenv("KMSBRIDGE_SHIM_CONTROL");
+
+    shim.control = control != NULL && *control != '\0' ? control : NULL;
+    counters_open();
+}
+
+/* Which version of the control file is there now; all zero: none. Without the lock. */
+static struct stat control_now(void)
+{
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     struct stat id;
 
-    if (!shim.started) {
-        shim.started = true;
-        shim.control = getenv("KMSBRIDGE_SHIM_CONTROL");
-        counters_open();
-    }
-    if (shim.control == NULL || *shim.control == '\0') {
-        return;
-    }
-    if (stat(shim.control, &id) != 0) {
+    (void)pthread_once(&once, start);
+    if (shim.control == NULL || stat(shim.control, &id) != 0) {
         memset(&id, 0, sizeof id);
     }
-    if (!same_file(&id, &shim.control_id)) {
-        load_locked(&id);
+    return id;
+}
+
+/* `id` may be older than what another thread has loaded meanwhile: a change is looked at again. */
+static void refresh_locked(const struct stat *id)
+{
+    struct stat sure;
+
+    if (same_file(id, &shim.control_id)) {
+        return;
+    }
+    sure = control_now();
+    if (!same_file(&sure, &shim.control_id)) {
+        load_locked(&sure);
     }
 }
 
@@ -420,23 +437,28 @@ static CK_RV fault_locked(enum p11_shim_function function)
     return CKR_OK;
 }
 
+/* So that one call takes the lock once; benchmarks count on a shim that costs little. */
+static _Thread_local struct p11_shim_settings entered;
+
 CK_RV p11_shim_enter(enum p11_shim_function function)
 {
     const struct timespec poll = {.tv_nsec = 10 * 1000 * 1000};
+    struct stat id = control_now();
     CK_RV rv = CKR_OK;
     unsigned long epoch = 0;
     bool hung = false;
 
     pthread_mutex_lock(&shim.lock);
-    refresh_locked();
+    refresh_locked(&id);
     count_locked(function);
     epoch = shim.epoch;
     while (shim.plan.hang.has[function]) {
         hung = true;
         pthread_mutex_unlock(&shim.lock);
         (void)nanosleep(&poll, NULL);
+        id = control_now();
         pthread_mutex_lock(&shim.lock);
-        refresh_locked();
+        refresh_locked(&id);
     }
     if (hung && epoch != shim.epoch && function != FN_C_Initialize) {
         /* The handles of this call belong to a library that is no more. */
@@ -447,28 +469,30 @@ CK_RV p11_shim_enter(enum p11_shim_function function)
     if (rv != CKR_OK) {
         count_locked(ROW_FAULTS);
     }
+    entered = shim.plan.settings;
+    atomic_store(&shim.hides, shim.plan.n_hidden > 0);
     pthread_mutex_unlock(&shim.lock);
     return rv;
 }
 
-void p11_shim_settings(struct p11_shim_settings *ret_settings)
+const struct p11_shim_settings *p11_shim_settings(void)
 {
-    pthread_mutex_lock(&shim.lock);
-    *ret_settings = shim.plan.settings;
-    pthread_mutex_unlock(&shim.lock);
+    return &entered;
 }
 
 bool p11_shim_hides(CK_MECHANISM_TYPE mechanism)
 {
-    struct p11_shim_settings settings;
+    bool hides = false;
 
-    p11_shim_settings(&settings);
-    for (size_t i = 0; i < settings.n_hidden; i++) {
-        if (settings.hidden[i] == mechanism) {
-            return true;
-        }
+    if (!atomic_load(&shim.hides)) {
+        return false;
     }
-    return false;
+    pthread_mutex_lock(&shim.lock);
+    for (size_t i = 0; i < shim.plan.n_hidden; i++) {
+        hides = hides || shim.plan.hidden[i] == mechanism;
+    }
+    pthread_mutex_unlock(&shim.lock);
+    return hides;
 }
 
 bool p11_shim_needs_login(enum p11_shim_function function)

@@ -48,7 +48,7 @@ enum p11_shim_iv { P11_SHIM_IV_CALLER, P11_SHIM_IV_EARLY, P11_SHIM_IV_LATE };
 
 enum { P11_SHIM_MAX_MECHANISMS = 32, P11_SHIM_SERIAL_LEN = 16 };
 
-/* The settings that bend a call's outcome; a copy, so that no lock outlives the asking. */
+/* The settings that bend a call's outcome, as they were when this thread's call came in. */
 struct p11_shim_settings {
     unsigned long latency_us;
     unsigned long random_latency_us;
@@ -56,14 +56,13 @@ struct p11_shim_settings {
     bool has_serial;
     unsigned char serial[P11_SHIM_SERIAL_LEN]; /* blank padded, as in CK_TOKEN_INFO */
     bool logged_out;
-    size_t n_hidden;
-    CK_MECHANISM_TYPE hidden[P11_SHIM_MAX_MECHANISMS];
 };
 
 /* Counts the call and plays its faults; anything but CKR_OK is what the call has to return. */
 CK_RV p11_shim_enter(enum p11_shim_function function);
 
-void p11_shim_settings(struct p11_shim_settings *ret_settings);
+/* Of the calling thread's last p11_shim_enter(). */
+const struct p11_shim_settings *p11_shim_settings(void);
 bool p11_shim_hides(CK_MECHANISM_TYPE mechanism);
 bool p11_shim_needs_login(enum p11_shim_function function);
 

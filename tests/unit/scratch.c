@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE 1
 #include "tests/unit/scratch.h"
 
 #include <dirent.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -49,6 +50,20 @@ const char *scratch_file(const char *name, mode_t mode, const char *content, siz
     }
     (void)close(fd);
     return path;
+}
+
+void scratch_limit(size_t bytes)
+{
+    struct rlimit limit;
+
+    (void)signal(SIGXFSZ, SIG_IGN);
+    if (getrlimit(RLIMIT_FSIZE, &limit) != 0) {
+        die("getrlimit");
+    }
+    limit.rlim_cur = bytes > 0 ? (rlim_t)bytes : limit.rlim_max;
+    if (setrlimit(RLIMIT_FSIZE, &limit) != 0) {
+        die("setrlimit");
+    }
 }
 
 /* Calls unlink() when asked to; the names but "." and ".." either way. */

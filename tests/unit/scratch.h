@@ -15,6 +15,9 @@ void scratch_done(void);
 const char *scratch_path(const char *name);
 /* Writes the file, with exactly @mode. */
 const char *scratch_file(const char *name, mode_t mode, const char *content, size_t len);
+/* Files may not grow beyond @bytes: write(2) then does a part, and fails; 0: as far as they like.
+ */
+void scratch_limit(size_t bytes);
 /* How many names are in it. */
 size_t scratch_count(void);
 

@@ -88,6 +88,9 @@ static void encode(void)
     CU_ASSERT_EQUAL(kms_base64_encode(KMS_SPAN_NONE, text, 1), KMS_OK);
     CU_ASSERT_STRING_EQUAL(text, "");
     CU_ASSERT_EQUAL(kms_base64_encode(kms_span_of(text, SIZE_MAX), text, 16), KMS_E_TOO_LARGE);
+    /* four thirds of it are 2^64, which is 0 to careless arithmetic */
+    CU_ASSERT_EQUAL(kms_base64_encode(kms_span_of(text, (size_t)3 << 62), text, 16),
+                    KMS_E_TOO_LARGE);
     CU_ASSERT_EQUAL(kms_base64_encode(kms_span_str("km"), text, sizeof(text)), KMS_OK);
     CU_ASSERT_STRING_EQUAL(text, "a20=");
 }

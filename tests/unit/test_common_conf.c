@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE 1
 /* common/conf.c, with a schema of the test's own; test_conf.c is about the daemon's. */
 #include "common/conf.h"
 

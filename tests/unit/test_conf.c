@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The daemon's configuration. Each row changes one thing of a good file. */
-#define _GNU_SOURCE 1
 #include "kmsbridge/conf.h"
 
 #include <string.h>

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE 1
 #include "common/file.h"
 
 #include <grp.h>
@@ -243,6 +242,19 @@ static void create_never_overwrites(void)
     (void)unlink(path);
 }
 
+/* As on a full disk. */
+static void create_leaves_no_half_file(void)
+{
+    struct kms_error error = KMS_ERROR_INIT;
+
+    scratch_limit(10);
+    CU_ASSERT_EQUAL(kms_file_create(scratch_path("made"), 0600, "0123456789ABCDEF", 16, &error),
+                    KMS_E_UNAVAILABLE);
+    scratch_limit(0);
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.text, "cannot create "));
+    CU_ASSERT_EQUAL(scratch_count(), 0);
+}
+
 static void create_says_why_it_cannot(void)
 {
     char longest[PATH_MAX + 100];
@@ -266,6 +278,7 @@ int main(void)
         {"read says what may not be read", read_says_what_may_not_be_read},
         {"create makes the whole file", create_makes_the_whole_file},
         {"create never overwrites", create_never_overwrites},
+        {"create leaves no half file", create_leaves_no_half_file},
         {"create says why it cannot", create_says_why_it_cannot},
     };
     int result;

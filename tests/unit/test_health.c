@@ -2,6 +2,7 @@
 #include "kmsbridge/health.h"
 
 #include <string.h>
+#include <time.h>
 
 #include "common/clock.h"
 #include "tests/unit/fake_waist.h"

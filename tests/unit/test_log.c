@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE 1
 #include "common/log.h"
 
 #include <errno.h>
@@ -10,6 +9,7 @@
 #include <unistd.h>
 
 #include "common/codec.h"
+#include "tests/unit/scratch.h"
 #include "tests/unit/unit.h"
 
 static int read_end = -1;
@@ -253,6 +253,28 @@ static void full_pipe_is_waited_for(void)
     close_pipe();
 }
 
+/* A line that lost its end is not glued to the next one. */
+static void a_torn_line_is_ended(void)
+{
+    const char *path = scratch_file("log", 0600, "", 0);
+    int fd = open(path, O_RDWR | O_APPEND | O_CLOEXEC);
+    char text[512] = "";
+
+    kms_log_setup(fd, KMS_LOG_INFO, KMS_LOG_TEXT);
+    scratch_limit(40);
+    kms_log(KMS_LOG_INFO, "%060d", 0);
+    scratch_limit(0);
+    kms_log(KMS_LOG_INFO, "whole");
+    kms_log(KMS_LOG_INFO, "again");
+    kms_log_setup(STDERR_FILENO, KMS_LOG_INFO, KMS_LOG_TEXT);
+    CU_ASSERT_TRUE(pread(fd, text, sizeof(text) - 1, 0) > 40);
+    CU_ASSERT_EQUAL(text[40], '\n');
+    CU_ASSERT_PTR_NOT_NULL(strstr(text + 41, "Z info whole\n20"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(text + 41, "Z info again\n"));
+    (void)close(fd);
+    (void)unlink(path);
+}
+
 static void a_bad_descriptor_is_no_end(void)
 {
     errno = EXDEV;
@@ -293,9 +315,15 @@ int main(void)
         {"lines near the ceiling", lines_near_the_ceiling},
         {"full pipe loses lines", full_pipe_loses_lines},
         {"full pipe is waited for", full_pipe_is_waited_for},
+        {"a torn line is ended", a_torn_line_is_ended},
         {"a bad descriptor is no end", a_bad_descriptor_is_no_end},
         {"words", words},
     };
 
-    return unit_main("test_log", tests, UNIT_COUNT(tests));
+    int result;
+
+    scratch_init();
+    result = unit_main("test_log", tests, UNIT_COUNT(tests));
+    scratch_done();
+    return result;
 }

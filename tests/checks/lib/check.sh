@@ -13,6 +13,11 @@ check() {
     check_name=$1 check_passed=0 check_failed=0 check_skipped=0 check_ended=no
     CHECK_TMP=$(mktemp -d)
     trap check_exit EXIT
+    need git
+    if ! git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
+        export GIT_DIR=$CHECK_TMP/git GIT_WORK_TREE=$CHECK_ROOT
+        git init -q
+    fi
 }
 
 ok() {
@@ -41,27 +46,17 @@ need() {
     done
 }
 
-# Our files: what git tracks and what it would, or everything when there is no repository.
+# Our files: what git tracks, and what it would track. A tarball has no repository: then .gitignore
+# alone says what is a product of the build.
 our_files() {
-    [ $# -gt 0 ] || set -- "*"
-    if git rev-parse --is-inside-work-tree >/dev/null 2>&1; then
-        git ls-files --cached --others --exclude-standard -- "$@" |
-            while IFS= read -r file; do [ ! -f "$file" ] || printf '%s\n' "$file"; done
-    else
-        find . -type f -not -path './build*' -not -path './.git/*' -not -name '*.pb-c.[ch]' \
-            -printf '%P\n' | while IFS= read -r file; do
-            for pattern in "$@"; do
-                # shellcheck disable=SC2254 # a pattern on purpose
-                case $file in $pattern) printf '%s\n' "$file" ;; esac
-            done
-        done
-    fi | sort -u
+    git ls-files --cached --others --exclude-standard -- "$@" | sort -u |
+        while IFS= read -r file; do [ ! -f "$file" ] || printf '%s\n' "$file"; done
 }
 
 # Every key of the configuration's schema, by the preprocessor: whatever macros write them.
 schema_keys() {
     local file
-    for file in $(our_files '*conf.c'); do
+    for file in $(our_files 'common/*conf.c' 'backend/*conf.c' 'kmsbridge/*conf.c'); do
         # shellcheck disable=SC2046 # flags are words
         gcc -E -P -D_GNU_SOURCE -I. $(pkg-config --cflags libcyaml) "$file" 2>/dev/null |
             tr '\n' ' ' | grep -oE '\.key = \(?\(?"[a-z_0-9]+"' | grep -oE '[a-z_0-9]+"' | tr -d '"' || true

@@ -13,15 +13,17 @@ own_namespaces() { # name script arguments...
     shift 2
     check "$name"
     if [ -z "${KMSBRIDGE_NAMESPACES-}" ]; then
-        need debootstrap unshare tar
+        need debootstrap unshare nsenter pgrep tar
         if [ "$(id -u)" -ne 0 ] || ! unshare --mount --pid --fork true 2>/dev/null; then
             skip "needs root and namespaces"
             check_end
         fi
         work=$(mktemp -d)
+        mkdir "$work/cgroup"
         trap 'rm -rf --one-file-system "$work" "$CHECK_TMP"' EXIT
         KMSBRIDGE_NAMESPACES=$work unshare --mount --propagation private --pid --fork --kill-child \
-            --ipc --uts --cgroup "$BASH" "$script" "$@" || code=$?
+            --mount-proc --ipc --uts --cgroup "$BASH" "$script" "$@" || code=$?
+        remove_cgroup
         exit "$code"
     fi
     work=$KMSBRIDGE_NAMESPACES
@@ -35,6 +37,13 @@ own_namespaces() { # name script arguments...
         check_end
     fi
     make_base
+}
+
+# Our cgroup outlives the namespaces, as folders with nothing in them.
+remove_cgroup() {
+    # shellcheck disable=SC2016 # for the inner shell
+    unshare --mount --propagation private sh -c 'mount -t cgroup2 none "$1/cgroup" &&
+        find "$1/cgroup/kmsbridge-${1##*/}" -depth -type d -exec rmdir {} \;' sh "$work" 2>/dev/null || true
 }
 
 # "URI RELEASE" of the Debian archives that this machine's apt uses
@@ -65,6 +74,7 @@ make_base() {
 make_root() { # folder
     local root=$1
     mkdir "$root"
+    mount --bind "$root" "$root" # a mount, so that tests inside may have namespaces of their own
     tar -C "$root" -xpf "$base"
     mount -t proc proc "$root/proc"
     mount -t sysfs -o ro sysfs "$root/sys"
@@ -95,9 +105,8 @@ inside() { # root command: with an environment of its own but for proxies
 # cgroup of its own. What it mounts and starts ends with it.
 boot_systemd() {
     local root=$1 tries=0 unshare_pid
-    mkdir -p "$work/cgroup"
     mount -t cgroup2 none "$work/cgroup" || return 1
-    cgroup=$work/cgroup/kmsbridge-check-$$
+    cgroup=$work/cgroup/kmsbridge-${work##*/}
     mkdir "$cgroup"
     cat >"$work/boot" <<'BOOT'
 root=$1
@@ -113,6 +122,7 @@ mkdir -p "$root/.old"
 cd "$root"
 pivot_root . .old
 umount -l /.old
+mount --make-rshared / # or LoadCredential= stays unseen
 exec env -i container=kmsbridge PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin \
     /lib/systemd/systemd --log-target=journal --show-status=no
 BOOT
@@ -136,14 +146,11 @@ BOOT
 }
 
 in_booted() { # command...
-    nsenter --target "$booted" --mount --pid --ipc --uts --cgroup --net --wd=/ -- \
+    nsenter --target "$booted" --mount --pid --ipc --uts --cgroup --net --wdns=/ -- \
         env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LC_ALL=C.UTF-8 \
         "$@" </dev/null
 }
 
 halt_systemd() {
     kill -KILL "$booted"
-    sleep 0.5
-    find "$cgroup" -depth -type d -exec rmdir {} \; 2>/dev/null || true
-    umount "$work/cgroup"
 }

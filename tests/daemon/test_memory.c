@@ -1,0 +1,275 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What is left of the seeds in an idle daemon: nothing. All its writable memory is searched after a
+ * thousand Encrypts and a thousand Decrypts, with operations inline and on workers, and it is shown
+ * that the search finds what is there.
+ */
+#include "config.h"
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tests/daemon/fixture.h"
+#include "tests/daemon/scan.h"
+#include "tests/unit/unit.h"
+
+#define NAME    "test_memory"
+#define SEEDS   1000
+#define CALLERS 4
+
+static struct fixture fx;
+
+/* --- traffic ---------------------------------------------------------------------------------- */
+
+struct caller {
+    pthread_t thread;
+    struct kms_v2_client *client;
+    struct fixture_sealed *sealed; /* SEEDS / CALLERS of them */
+    bool decrypt;
+    unsigned failed;
+};
+
+static void *caller_main(void *arg)
+{
+    struct caller *caller = arg;
+    struct kms_error err = KMS_ERROR_INIT;
+
+    for (size_t i = 0; i < SEEDS / CALLERS; i++) {
+        struct fixture_sealed *sealed = &caller->sealed[i];
+        enum kms_status status = caller->decrypt
+                                     ? fixture_decrypt(caller->client, SEC(10), sealed, &err)
+                                     : fixture_encrypt(caller->client, SEC(10), sealed, &err);
+
+        if (status != KMS_OK) {
+            fprintf(stderr, "%s\n", err.text);
+            caller->failed++;
+        }
+    }
+    return NULL;
+}
+
+/* All seeds once; the number that failed. */
+static unsigned traffic(struct caller callers[CALLERS], bool decrypt)
+{
+    unsigned failed = 0;
+
+    for (size_t i = 0; i < CALLERS; i++) {
+        callers[i].decrypt = decrypt;
+        callers[i].failed = 0;
+        if (pthread_create(&callers[i].thread, NULL, caller_main, &callers[i]) != 0) {
+            abort();
+        }
+    }
+    for (size_t i = 0; i < CALLERS; i++) {
+        (void)pthread_join(callers[i].thread, NULL);
+        failed += callers[i].failed;
+    }
+    return failed;
+}
+
+static bool all_connected(struct caller callers[CALLERS], struct fixture_sealed *sealed)
+{
+    bool good = true;
+
+    for (size_t i = 0; i < CALLERS; i++) {
+        callers[i].client = fixture_connect(&fx);
+        callers[i].sealed = sealed + i * (SEEDS / CALLERS);
+        good = good && callers[i].client != NULL;
+    }
+    return good;
+}
+
+static void disconnect(struct caller callers[CALLERS])
+{
+    for (size_t i = 0; i < CALLERS; i++) {
+        kms_v2_client_close(callers[i].client);
+        callers[i].client = NULL;
+    }
+}
+
+static bool is_alone(void *ctx)
+{
+    (void)ctx;
+    return fixture_metric(&fx, "connections") == 0 && fixture_metric(&fx, "calls_in_flight") == 0;
+}
+
+/* --- the search ------------------------------------------------------------------------------- */
+
+static void expect_nothing(const char *row, const struct fixture_sealed *sealed)
+{
+    struct scan *scan = scan_new();
+    struct scan_result result;
+
+    for (size_t i = 0; i < SEEDS; i++) {
+        scan_add(scan, sealed[i].seed, sizeof(sealed[i].seed));
+    }
+    UNIT_CHECK(row, scan_process(scan, fx.pid, &result));
+    UNIT_CHECK(row, result.bytes > 4u << 20);
+    if (!UNIT_CHECK(row, result.hits == 0)) {
+        fprintf(stderr, "%s: pieces of %zu seeds, %zu hits:%s\n", row, result.needles, result.hits,
+                result.where);
+    }
+    scan_free(scan);
+}
+
+/* At least so many of the calls must have run at @place, a metric. */
+static void no_seed_is_left(const char *row, const char *shim, const char *place, double at_least)
+{
+    struct fixture_sealed *sealed = calloc(SEEDS, sizeof(*sealed));
+    struct caller callers[CALLERS] = {{.failed = 0}};
+    char phase[64];
+
+    fixture_shim(&fx, shim);
+    if (!UNIT_CHECK(row, fixture_start(&fx)) || !UNIT_CHECK(row, sealed != NULL) ||
+        !UNIT_CHECK(row, all_connected(callers, sealed))) {
+        return;
+    }
+    (void)snprintf(phase, sizeof(phase), "%s, Encrypts, connected", row);
+    UNIT_CHECK(phase, traffic(callers, false) == 0);
+    expect_nothing(phase, sealed);
+    (void)snprintf(phase, sizeof(phase), "%s, Decrypts, connected", row);
+    UNIT_CHECK(phase, traffic(callers, true) == 0);
+    expect_nothing(phase, sealed);
+    disconnect(callers);
+    (void)snprintf(phase, sizeof(phase), "%s, idle", row);
+    UNIT_CHECK(phase, fixture_until(is_alone, NULL, SEC(10)));
+    expect_nothing(phase, sealed);
+    UNIT_CHECK(phase, fixture_metric(&fx, place) >= at_least);
+    UNIT_CHECK(row, fixture_stop(&fx));
+    for (size_t i = 0; i < SEEDS; i++) {
+        kms_v2_sealed_done(&sealed[i].sealed);
+    }
+    free(sealed);
+}
+
+static void inline_leaves_nothing(void)
+{
+    /* one call that is preempted for a millisecond sends the next ones to workers */
+    no_seed_is_left("inline", "", "calls_inline_total", 1);
+}
+
+static void workers_leave_nothing(void)
+{
+    no_seed_is_left("workers", "latency_us=2000\n", "calls_on_workers_total", SEEDS);
+}
+
+/* --- the search can find ---------------------------------------------------------------------- */
+
+static void *encrypt_once(void *arg)
+{
+    struct fixture_sealed *sealed = arg;
+    struct kms_v2_client *client = fixture_connect(&fx);
+    struct kms_error err = KMS_ERROR_INIT;
+
+    if (client != NULL) {
+        (void)fixture_encrypt(client, SEC(20), sealed, &err);
+        kms_v2_client_close(client);
+    }
+    return NULL;
+}
+
+static bool encrypt_hangs(void *ctx)
+{
+    (void)ctx;
+    return fixture_metric(&fx, "calls_in_flight") == 1;
+}
+
+static size_t needles_found(const void *needle, size_t len)
+{
+    struct scan *scan = scan_new();
+    struct scan_result result;
+
+    scan_add(scan, needle, len);
+    (void)scan_process(scan, fx.pid, &result);
+    scan_free(scan);
+    return result.hits;
+}
+
+/* A seed in flight and the key_id are found, so what is not found is not there. */
+static void search_finds(void)
+{
+    struct fixture_sealed sealed = {.sealed = {.storage = NULL}};
+    struct kms_v2_client *client = NULL;
+    struct kms_v2_status status = {.key_id = ""};
+    struct kms_error err = KMS_ERROR_INIT;
+    pthread_t thread;
+
+    fixture_shim(&fx, "");
+    if (!UNIT_CHECK("", fixture_start(&fx))) {
+        return;
+    }
+    client = fixture_connect(&fx);
+    UNIT_CHECK("", client != NULL && fixture_status(client, &status, &err) == KMS_OK);
+    kms_v2_client_close(client);
+    UNIT_CHECK("key_id", needles_found(status.key_id, 40) >= 5);
+    fixture_shim(&fx, "hang=1:C_Encrypt\n");
+    UNIT_CHECK("", pthread_create(&thread, NULL, encrypt_once, &sealed) == 0);
+    UNIT_CHECK("in flight", fixture_until(encrypt_hangs, NULL, SEC(5)));
+    UNIT_CHECK("in flight", needles_found(sealed.seed, sizeof(sealed.seed)) >= 4);
+    fixture_shim(&fx, "");
+    (void)pthread_join(thread, NULL);
+    UNIT_CHECK("answered", sealed.sealed.key_id != NULL);
+    UNIT_CHECK("answered", fixture_until(is_alone, NULL, SEC(10)));
+    UNIT_CHECK("answered", needles_found(sealed.seed, sizeof(sealed.seed)) == 0);
+    kms_v2_sealed_done(&sealed.sealed);
+    UNIT_CHECK("", fixture_stop(&fx));
+}
+
+/* --- hygiene ---------------------------------------------------------------------------------- */
+
+static bool limits_forbid_cores(void)
+{
+    char path[64];
+    char line[256];
+    bool none = false;
+    FILE *file;
+
+    (void)snprintf(path, sizeof(path), "/proc/%ld/limits", (long)fx.pid);
+    file = fopen(path, "re");
+    while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+        long soft = -1;
+        long hard = -1;
+
+        if (sscanf(line, "Max core file size %ld %ld", &soft, &hard) == 2) {
+            none = soft == 0 && hard == 0;
+        }
+    }
+    if (file != NULL) {
+        (void)fclose(file);
+    }
+    return none;
+}
+
+static void process_keeps_itself(void)
+{
+    if (!UNIT_CHECK("", fixture_start(&fx))) {
+        return;
+    }
+    UNIT_CHECK("", limits_forbid_cores());
+    /* the PIN: first 16 bytes of it, in our memory or the module's */
+    UNIT_CHECK("PIN", needles_found(FIXTURE_PIN, 16) == 0);
+    UNIT_CHECK("", fixture_stop(&fx));
+}
+
+static const struct unit_test tests[] = {
+    {"the search finds what is there", search_finds},
+    {"inline operations leave no seed", inline_leaves_nothing},
+    {"operations on workers leave no seed", workers_leave_nothing},
+    {"no core, no PIN", process_keeps_itself},
+};
+
+int main(void)
+{
+    if (fixture_sanitized() || geteuid() != 0) {
+        printf("SKIP: %s\n", geteuid() != 0
+                                 ? "reading another process's memory needs root"
+                                 : "a sanitizer's allocator keeps freed memory as it was");
+        printf(NAME ": 0 passed, 0 failed, %zu skipped\n", UNIT_COUNT(tests));
+        return 77;
+    }
+    fixture_init(&fx, NAME);
+    return fixture_main(&fx, NAME, tests, UNIT_COUNT(tests));
+}

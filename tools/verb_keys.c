@@ -1,0 +1,370 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* keys list, keys create: the configured token's keys, through the waist. */
+#include "tools/verbs.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/codec.h"
+#include "common/numbers.h"
+#include "tools/context.h"
+
+#define KEYS_MAX  4096 /* shown; a token with more is an error, never a silent cut */
+#define CELLS     8    /* of a key */
+#define CELL_SIZE 160  /* the longest but the label, which is printed in place */
+
+struct key_row {
+    struct kms_key_info info;
+    bool configured; /* kms.key names it */
+    bool active;
+};
+
+struct key_list {
+    struct key_row *rows;
+    size_t count;
+    size_t room;
+    bool failed;
+};
+
+/* ---- gathering ------------------------------------------------------------------------------- */
+
+static bool gather(void *ctx, const struct kms_key_info *info)
+{
+    struct key_list *list = ctx;
+
+    if (list->count == list->room) {
+        size_t room = list->room == 0 ? 32 : list->room * 2;
+        struct key_row *rows =
+            room <= KEYS_MAX ? reallocarray(list->rows, room, sizeof(*rows)) : NULL;
+
+        if (rows == NULL) {
+            list->failed = true;
+            return false;
+        }
+        list->rows = rows;
+        list->room = room;
+    }
+    list->rows[list->count++] = (struct key_row){.info = *info};
+    return true;
+}
+
+/* Marks the row that is @info. */
+static bool mark(void *ctx, const struct kms_key_info *info)
+{
+    struct key_list *list = ctx;
+    size_t i;
+
+    for (i = 0; i < list->count; i++) {
+        if (strcmp(list->rows[i].info.ref, info->ref) == 0) {
+            list->rows[i].configured = true;
+        }
+    }
+    return true;
+}
+
+/* CKA_IDs as unsigned big-endian numbers, then the identity, as the daemon's keyring orders. */
+static int compare_age(const struct kms_key_info *a, const struct kms_key_info *b)
+{
+    const uint8_t *at = a->tag, *bt = b->tag;
+    size_t alen = a->tag_len, blen = b->tag_len;
+    int order;
+
+    for (; alen > 0 && at[0] == 0; at++) {
+        alen--;
+    }
+    for (; blen > 0 && bt[0] == 0; bt++) {
+        blen--;
+    }
+    if (alen != blen) {
+        return alen < blen ? -1 : 1;
+    }
+    order = memcmp(at, bt, alen);
+    return order != 0 ? order : strcmp(a->id, b->id);
+}
+
+static int compare_rows(const void *a, const void *b)
+{
+    const struct key_row *left = a, *right = b;
+    int order = strcmp(left->info.label, right->info.label);
+
+    return order != 0 ? order : compare_age(&left->info, &right->info);
+}
+
+/* Of those that kms.key names and that can seal and unseal, the newest. */
+static void choose_active(struct key_list *list)
+{
+    struct key_row *newest = NULL;
+    size_t i;
+
+    for (i = 0; i < list->count; i++) {
+        struct key_row *row = &list->rows[i];
+
+        if (row->configured && row->info.seal != KMS_ALG_NONE &&
+            (row->info.uses & KMS_USE_DECRYPT) != 0 &&
+            (newest == NULL || compare_age(&row->info, &newest->info) > 0)) {
+            newest = row;
+        }
+    }
+    if (newest != NULL) {
+        newest->active = true;
+    }
+}
+
+static enum kms_status gather_all(struct kms_waist *waist, const char *spec, struct kms_call *call,
+                                  struct key_list *list)
+{
+    const struct kms_key_filter every = {0};
+    const struct kms_key_filter named = {.spec = spec};
+    enum kms_status status = kms_waist_list_keys(waist, call, &every, gather, list);
+
+    if (status == KMS_OK && list->failed) {
+        return kms_error_set(&call->error, KMS_E_TOO_LARGE,
+                             "the token has more than %d keys, or there is no memory", KEYS_MAX);
+    }
+    if (status == KMS_OK) {
+        status = kms_waist_list_keys(waist, call, &named, mark, list);
+    }
+    if (status == KMS_OK && list->count > 0) {
+        qsort(list->rows, list->count, sizeof(*list->rows), compare_rows);
+        choose_active(list);
+    }
+    return status;
+}
+
+/* ---- showing --------------------------------------------------------------------------------- */
+
+static const struct use_row {
+    enum kms_key_use use;
+    const char *name;
+} use_rows[] = {
+    {KMS_USE_ENCRYPT, "encrypt"}, {KMS_USE_DECRYPT, "decrypt"}, {KMS_USE_WRAP, "wrap"},
+    {KMS_USE_UNWRAP, "unwrap"},   {KMS_USE_SIGN, "sign"},       {KMS_USE_VERIFY, "verify"},
+};
+
+static const char *state_of(const struct key_row *row)
+{
+    if (row->active) {
+        return "active";
+    }
+    return row->configured && (row->info.uses & KMS_USE_DECRYPT) != 0 ? "decrypt-only" : "";
+}
+
+static void uses_text(unsigned uses, char *ret_text, size_t size)
+{
+    size_t i, len = 0;
+
+    ret_text[0] = '\0';
+    for (i = 0; i < sizeof(use_rows) / sizeof(use_rows[0]); i++) {
+        if ((uses & use_rows[i].use) != 0 && len < size) {
+            len += (size_t)snprintf(ret_text + len, size - len, "%s%s", len > 0 ? "," : "",
+                                    use_rows[i].name);
+        }
+    }
+}
+
+/* A row's texts that are no plain members of its info. */
+struct key_text {
+    char tag[KMS_KEY_TAG_MAX * 2 + 1];
+    char bits[16];
+    char uses[CELL_SIZE];
+};
+
+static void fill_cells(const struct key_row *row, struct key_text *text, const char *cells[CELLS])
+{
+    const struct kms_key_info *info = &row->info;
+
+    if (kms_hex_encode(kms_span_of(info->tag, info->tag_len), text->tag, sizeof(text->tag)) !=
+        KMS_OK) {
+        text->tag[0] = '\0';
+    }
+    snprintf(text->bits, sizeof(text->bits), "%u", info->bits);
+    uses_text(info->uses, text->uses, sizeof(text->uses));
+    cells[0] = info->id;
+    cells[1] = info->label;
+    cells[2] = text->tag;
+    cells[3] = kms_key_type_name(info->type);
+    cells[4] = text->bits;
+    cells[5] = text->uses;
+    cells[6] = info->seal != KMS_ALG_NONE ? kms_alg_name(info->seal) : "";
+    cells[7] = state_of(row);
+}
+
+static const struct kms_column key_columns[CELLS] = {
+    {"key_id", "KEY ID", KMS_CELL_TEXT}, {"label", "LABEL", KMS_CELL_TEXT},
+    {"cka_id", "CKA_ID", KMS_CELL_TEXT}, {"type", "TYPE", KMS_CELL_TEXT},
+    {"bits", "BITS", KMS_CELL_NUMBER},   {"uses", "USES", KMS_CELL_LIST},
+    {"seal", "SEAL", KMS_CELL_TEXT},     {"state", "STATE", KMS_CELL_TEXT},
+};
+
+static enum kms_status show(const struct key_list *list, bool json, struct kms_error *err)
+{
+    struct key_text *texts = calloc(list->count + 1, sizeof(*texts));
+    const char **cells = calloc(list->count + 1, CELLS * sizeof(*cells));
+    enum kms_status status;
+    size_t i;
+
+    if (texts == NULL || cells == NULL) {
+        status = kms_error_set(err, KMS_E_NOMEM, "no memory");
+        goto out;
+    }
+    for (i = 0; i < list->count; i++) {
+        fill_cells(&list->rows[i], &texts[i], cells + i * CELLS);
+    }
+    status = kms_output_rows(stdout, json, "keys", key_columns, CELLS, cells, list->count, err);
+out:
+    free(texts);
+    free(cells);
+    return status;
+}
+
+/* ---- the verbs ------------------------------------------------------------------------------- */
+
+/* What both verbs begin with; on failure nothing is left to close. */
+static enum kms_exit begin(const struct kms_options *options, struct kms_conf **ret_conf,
+                           struct kms_waist **ret_waist, struct kms_failure *failure)
+{
+    enum kms_exit code = kms_context_conf(options, ret_conf, failure);
+
+    if (code != KMS_EXIT_OK) {
+        return code;
+    }
+    code = kms_context_waist(*ret_conf, ret_waist, failure);
+    if (code != KMS_EXIT_OK) {
+        kms_conf_done(*ret_conf);
+    }
+    return code;
+}
+
+enum kms_exit kms_verb_keys_list(const struct kms_options *options, struct kms_failure *failure)
+{
+    struct kms_conf *conf = NULL;
+    struct kms_waist *waist = NULL;
+    struct key_list list = {0};
+    struct kms_call call = {.deadline_ns = kms_deadline_in(KMS_HSM_CALL_S * KMS_NS_PER_S)};
+    enum kms_exit code = begin(options, &conf, &waist, failure);
+
+    if (code != KMS_EXIT_OK) {
+        return code;
+    }
+    if (gather_all(waist, conf->kms.key, &call, &list) != KMS_OK) {
+        code = kms_context_call_failed(&call, failure);
+    } else if (show(&list, kms_option_given(options, KMS_OPT_JSON), &failure->error) != KMS_OK) {
+        code = KMS_EXIT_FAILED;
+    }
+    free(list.rows);
+    kms_waist_close(waist);
+    kms_conf_done(conf);
+    return code;
+}
+
+static const struct type_row {
+    const char *name;
+    enum kms_key_type type;
+} type_rows[] = {
+    {"aes", KMS_KEY_AES},
+    {"rsa", KMS_KEY_RSA},
+    {"ec", KMS_KEY_EC},
+};
+
+/* --type and --bits into @tmpl. */
+static enum kms_exit read_template(const struct kms_options *options, struct kms_key_template *tmpl,
+                                   struct kms_failure *failure)
+{
+    const char *type = kms_option_or(options, KMS_OPT_TYPE, "aes");
+    const char *bits = kms_option_or(options, KMS_OPT_BITS, "0");
+    uint64_t number = 0;
+    size_t i;
+
+    for (i = 0; i < sizeof(type_rows) / sizeof(type_rows[0]); i++) {
+        if (strcmp(type_rows[i].name, type) == 0) {
+            break;
+        }
+    }
+    if (i == sizeof(type_rows) / sizeof(type_rows[0])) {
+        (void)kms_error_set(&failure->error, KMS_E_INVALID, "--type: \"%s\" is no key type", type);
+        return kms_fail(failure, KMS_EXIT_USAGE, "give one of aes, rsa, ec");
+    }
+    if (kms_parse_u64(bits, 0, 65536, &number) != KMS_OK ||
+        (number == 0 && kms_option_given(options, KMS_OPT_BITS))) {
+        (void)kms_error_set(&failure->error, KMS_E_INVALID, "--bits: \"%s\" is no key size", bits);
+        return kms_fail(failure, KMS_EXIT_USAGE, "give a number such as 256 or 3072");
+    }
+    tmpl->type = type_rows[i].type;
+    tmpl->bits = (unsigned)number;
+    return KMS_EXIT_OK;
+}
+
+/* --label, or kms.key where that is a label. */
+static enum kms_exit read_label(const struct kms_options *options, const struct kms_conf *conf,
+                                struct kms_key_template *tmpl, struct kms_failure *failure)
+{
+    const char *key = conf->kms.key;
+
+    tmpl->label = kms_option_or(options, KMS_OPT_LABEL, key);
+    if (!kms_option_given(options, KMS_OPT_LABEL) &&
+        (strncmp(key, "id:", 3) == 0 || strncmp(key, "pkcs11:", 7) == 0)) {
+        (void)kms_error_set(&failure->error, KMS_E_INVALID, "kms.key is \"%s\", which is no label",
+                            key);
+        return kms_fail(failure, KMS_EXIT_USAGE, "say with --label what the new key is called");
+    }
+    if (tmpl->label[0] == '\0') {
+        (void)kms_error_set(&failure->error, KMS_E_INVALID, "--label is empty");
+        return kms_fail(failure, KMS_EXIT_USAGE, "a key needs a label to be found by");
+    }
+    return KMS_EXIT_OK;
+}
+
+static enum kms_exit create(struct kms_waist *waist, const struct kms_key_template *tmpl,
+                            const char *spec, bool json, struct kms_failure *failure)
+{
+    struct kms_call call = {.deadline_ns = kms_deadline_in(KMS_HSM_CALL_S * KMS_NS_PER_S)};
+    struct key_list list = {0};
+    struct kms_key_info made;
+    struct key_list one;
+    enum kms_exit code = KMS_EXIT_OK;
+    size_t i;
+
+    if (kms_waist_generate(waist, &call, tmpl, &made) != KMS_OK) {
+        return kms_context_call_failed(&call, failure);
+    }
+    /* its state is told by looking at all of them */
+    if (gather_all(waist, spec, &call, &list) != KMS_OK) {
+        code = kms_context_call_failed(&call, failure);
+        snprintf(failure->next, sizeof(failure->next),
+                 "the key is made (%s); only the look at it failed", made.id);
+        goto out;
+    }
+    for (i = 0; i < list.count && strcmp(list.rows[i].info.ref, made.ref) != 0; i++) {
+    }
+    one = (struct key_list){.rows = list.rows + i, .count = i < list.count ? 1 : 0};
+    if (show(&one, json, &failure->error) != KMS_OK) {
+        code = KMS_EXIT_FAILED;
+    }
+out:
+    free(list.rows);
+    return code;
+}
+
+enum kms_exit kms_verb_keys_create(const struct kms_options *options, struct kms_failure *failure)
+{
+    struct kms_key_template tmpl = {0};
+    struct kms_conf *conf = NULL;
+    struct kms_waist *waist = NULL;
+    enum kms_exit code = read_template(options, &tmpl, failure);
+
+    if (code == KMS_EXIT_OK) {
+        code = begin(options, &conf, &waist, failure);
+    }
+    if (code != KMS_EXIT_OK) {
+        return code;
+    }
+    code = read_label(options, conf, &tmpl, failure);
+    if (code == KMS_EXIT_OK) {
+        code =
+            create(waist, &tmpl, conf->kms.key, kms_option_given(options, KMS_OPT_JSON), failure);
+    }
+    kms_waist_close(waist);
+    kms_conf_done(conf);
+    return code;
+}
