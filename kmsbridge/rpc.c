@@ -34,6 +34,8 @@
 #define KEEPALIVE_MS      60000
 #define KEEPALIVE_WAIT_MS 20000
 #define STUCK_WAIT_NS     KMS_NS_PER_S
+#define MEMORY_BASE       ((size_t)32 << 20) /* of gRPC: buffers of connections and messages */
+#define MEMORY_PER_CALL   ((size_t)16 << 10)
 
 enum tag_kind { TAG_ARRIVED, TAG_CLOSED, TAG_SENT, TAG_SHUTDOWN };
 
@@ -904,9 +906,25 @@ static void grpc_log(gpr_log_func_args *args)
             args->message);
 }
 
-static grpc_server *server_new(void)
+/*
+ * gRPC gathers a message whole, however long it says it is, before it looks at
+ * GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH. What bounds its memory is the quota: over it, streams are
+ * reset with ENHANCE_YOUR_CALM, which is ResourceExhausted to their client.
+ */
+static grpc_resource_quota *quota_new(const struct kms_rpc_limits *limits)
 {
+    grpc_resource_quota *quota = grpc_resource_quota_create("kms");
+    grpc_resource_quota_resize(quota, MEMORY_BASE + limits->calls * MEMORY_PER_CALL);
+    return quota;
+}
+
+static grpc_server *server_new(const struct kms_rpc_limits *limits)
+{
+    grpc_resource_quota *quota = quota_new(limits);
     grpc_arg args[] = {
+        {.type = GRPC_ARG_POINTER,
+         .key = (char *)(uintptr_t)GRPC_ARG_RESOURCE_QUOTA,
+         .value.pointer = {.p = quota, .vtable = grpc_resource_quota_arg_vtable()}},
         {.type = GRPC_ARG_INTEGER,
          .key = (char *)(uintptr_t)GRPC_ARG_MAX_CONCURRENT_STREAMS,
          .value.integer = KMS_RPC_STREAMS_MAX},
@@ -936,7 +954,9 @@ static grpc_server *server_new(void)
          .value.integer = 0},
     };
     grpc_channel_args channel_args = {.num_args = sizeof args / sizeof args[0], .args = args};
-    return grpc_server_create(&channel_args, NULL);
+    grpc_server *server = grpc_server_create(&channel_args, NULL);
+    grpc_resource_quota_unref(quota);
+    return server;
 }
 
 static enum kms_status methods_register(struct kms_rpc *rpc, struct kms_error *err)
@@ -1016,7 +1036,7 @@ enum kms_status kms_rpc_start(const struct kms_rpc_method *methods, void *ctx,
     cond_init_monotonic(&rpc->work_gone);
     rpc->shutdown.kind = TAG_SHUTDOWN;
     rpc->secrets = kms_secure_pool_new(2 * KMS_RPC_REPLY_MAX, SECRET_SLOTS);
-    rpc->server = server_new();
+    rpc->server = server_new(limits);
     rpc->credentials = grpc_insecure_server_credentials_create();
     rpc->queue = grpc_completion_queue_create_for_next(NULL);
     enum kms_status status = KMS_OK;
