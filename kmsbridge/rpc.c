@@ -6,17 +6,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <grpc/grpc.h>
 #include <grpc/grpc_posix.h>
 #include <grpc/grpc_security.h>
+#include <grpc/support/alloc.h>
 #include <grpc/support/log.h>
 #include <grpc/support/time.h>
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/numbers.h"
 #include "common/secure.h"
 
 #define METHODS_MAX       8
@@ -36,6 +39,8 @@
 #define STUCK_WAIT_NS     KMS_NS_PER_S
 #define MEMORY_BASE       ((size_t)32 << 20) /* of gRPC: buffers of connections and messages */
 #define MEMORY_PER_CALL   ((size_t)16 << 10)
+#define FDS_MAX           8192 /* connections with a higher number are not watched for unread answers */
+#define UNREAD_MAX        (2 * KMS_RPC_STREAMS_MAX)
 
 enum tag_kind { TAG_ARRIVED, TAG_CLOSED, TAG_SENT, TAG_SHUTDOWN };
 
@@ -88,6 +93,7 @@ struct call {
     atomic_int refs; /* gRPC's parts, and the slice that is sent from `storage`; at 0 it is freed */
     uint64_t arrived_ns;
     bool counted; /* in calls_in_flight */
+    int unread;   /* index of the connection in rpc.unread while its answer is on its way; -1 */
     enum kms_rpc_place place;
 
     struct kms_rpc_request request;
@@ -124,6 +130,7 @@ struct kms_rpc {
     atomic_bool stopping;
     atomic_bool shut_down; /* gRPC has said that no call is left */
     atomic_uint calls_in_flight;
+    atomic_uint unread[FDS_MAX]; /* answers that gRPC still holds, by connection's descriptor */
 
     /* polling: one thread at a time, that of the current epoch */
     atomic_uint epoch;
@@ -250,6 +257,7 @@ static struct call *call_new(struct kms_rpc *rpc, const struct kms_rpc_method *m
     call->rpc = rpc;
     call->method = method;
     call->method_index = index;
+    call->unread = -1;
     call->request.arena = &call->arena;
     call->request.cancelled = &call->cancelled;
     atomic_init(&call->refs, 1);
@@ -312,6 +320,9 @@ static void grpc_parts_done(struct call *call)
     }
     grpc_metadata_array_destroy(&call->metadata);
     grpc_call_details_destroy(&call->details);
+    if (call->unread >= 0) {
+        atomic_fetch_sub(&call->rpc->unread[call->unread], 1);
+    }
     if (call->grpc != NULL) {
         grpc_call_unref(call->grpc);
     }
@@ -358,6 +369,28 @@ static grpc_byte_buffer *answer_buffer(struct call *call)
     return buffer;
 }
 
+/*
+ * A client that does not read keeps what it is answered in our memory, and by resetting its streams
+ * it may ask for ever more in spite of KMS_RPC_STREAMS_MAX (rapid reset). One that has so much
+ * unread is hung up on. gRPC calls the peer of a descriptor that it was given "fd:N", and keeps the
+ * descriptor open as long as it has a call of it.
+ */
+static void note_unread(struct call *call)
+{
+    char *peer = grpc_call_get_peer(call->grpc);
+    uint64_t fd = 0;
+    if (peer != NULL && strncmp(peer, "fd:", 3) == 0 &&
+        kms_parse_u64(peer + 3, 0, FDS_MAX - 1, &fd) == KMS_OK) {
+        call->unread = (int)fd;
+        if (atomic_fetch_add(&call->rpc->unread[fd], 1) == UNREAD_MAX) {
+            kms_log(KMS_LOG_WARN,
+                    "rpc: a client does not read its answers; its connection is closed");
+            (void)shutdown((int)fd, SHUT_RDWR);
+        }
+    }
+    gpr_free(peer);
+}
+
 /* One batch: headers, message, status. Afterwards the call belongs to the polling thread. */
 static void call_send(struct call *call)
 {
@@ -389,6 +422,7 @@ static void call_send(struct call *call)
         rpc->observe(rpc->ctx, call->method->id, code, kms_now_ns() - call->arrived_ns,
                      call->place);
     }
+    note_unread(call);
     grpc_call_error error = grpc_call_start_batch(call->grpc, ops, count, &call->sent, NULL);
     grpc_slice_unref(details);
     if (error != GRPC_CALL_OK) {
