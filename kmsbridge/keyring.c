@@ -458,6 +458,10 @@ enum kms_status kms_keyring_encrypt(struct kms_keyring *ring, struct kms_call *c
             : seal(ring->waist, call, key, plaintext, ret_envelope);
     if (status == KMS_OK) {
         memcpy(ret_key_id, key->info.id, KMS_KEY_ID_MAX);
+    } else if (status == KMS_E_NOT_FOUND) { /* of our key: nothing that the caller named */
+        kms_error_clear(&call->error);
+        status = kms_error_set(&call->error, KMS_E_KEY_STATE,
+                               "active key %s is gone from the token", key->info.id);
     }
     snapshot_put(ring, snap);
     return status;
