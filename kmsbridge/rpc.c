@@ -101,7 +101,6 @@ struct call {
     uint64_t arrived_ns;
     bool counted;       /* in calls_in_flight */
     bool close_watched; /* the closed batch was sent */
-    bool counted;       /* in calls_in_flight */
     int unread; /* index of the connection in rpc.unread while its answer is on its way; -1 */
     enum kms_rpc_place place;
 
