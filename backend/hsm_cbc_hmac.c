@@ -115,6 +115,7 @@ CK_RV kms_hsm_cbc_decrypt(struct kms_p11 *p, struct kms_hsm_work *work)
         return CKR_MECHANISM_INVALID;
     }
     if (work->iv_len != IV_LEN || body.len < BLOCK + KMS_HSM_MAC_TAG || body.len % BLOCK != 0) {
+        p->function = "length";
         return CKR_ENCRYPTED_DATA_LEN_RANGE;
     }
     body.len -= KMS_HSM_MAC_TAG;

@@ -129,18 +129,24 @@ static CK_RV round_trip(struct kms_p11 *p, const struct kms_hsm_key *key, enum k
     return rv;
 }
 
-/* The token failed in a way that may be due to the IV it was given. */
-static bool may_be_the_iv(CK_RV rv)
+/* The token refused, and may take another way. */
+static bool is_refusal(CK_RV rv)
 {
     return kms_ckr_is_unsupported(rv) || kms_ckr_find(rv)->status == KMS_E_BAD_DATA ||
-           kms_ckr_find(rv)->status == KMS_E_INVALID || rv == CKR_GENERAL_ERROR ||
-           rv == CKR_FUNCTION_FAILED;
+           kms_ckr_find(rv)->status == KMS_E_INVALID;
+}
+
+/* SoftHSM says so of a wrong tag, and a sick token of everything. */
+static bool is_unclear(CK_RV rv)
+{
+    return rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED;
 }
 
 CK_RV kms_hsm_gcm_probe(struct kms_p11 *p, const struct kms_hsm_key *key, enum kms_hsm_gcm *ret)
 {
     static const enum kms_hsm_gcm ways[] = {KMS_HSM_GCM_OURS, KMS_HSM_GCM_EMPTY,
                                             KMS_HSM_GCM_APPENDED};
+    CK_RV unclear = CKR_OK;
 
     *ret = KMS_HSM_GCM_NONE;
     for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
@@ -150,11 +156,12 @@ CK_RV kms_hsm_gcm_probe(struct kms_p11 *p, const struct kms_hsm_key *key, enum k
             *ret = ways[i];
             return CKR_OK;
         }
-        if (!may_be_the_iv(rv)) {
+        if (!is_refusal(rv) && !is_unclear(rv)) {
             return rv;
         }
+        unclear = is_unclear(rv) ? rv : unclear;
     }
-    return CKR_OK;
+    return unclear; /* not to be taken for a token without GCM */
 }
 
 static CK_RV known_good(struct kms_p11 *p, const struct kms_hsm_key *key)
@@ -164,11 +171,9 @@ static CK_RV known_good(struct kms_p11 *p, const struct kms_hsm_key *key)
 
 CK_RV kms_hsm_gcm_decrypt(struct kms_p11 *p, struct kms_hsm_work *work)
 {
-    CK_RV rv = CKR_OK;
-
     if (work->in.len < KMS_HSM_GCM_TAG || work->iv_len == 0) {
+        p->function = "length";
         return CKR_ENCRYPTED_DATA_LEN_RANGE;
     }
-    rv = decrypt(p, work);
-    return rv == CKR_OK ? rv : kms_hsm_decrypt_verdict(p, work->key, rv, known_good);
+    return kms_hsm_decrypt_surely(p, work, decrypt, known_good);
 }

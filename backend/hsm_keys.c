@@ -214,6 +214,15 @@ static CK_RV find_class(struct kms_p11 *p, CK_OBJECT_CLASS class,
     return kms_p11_find(p, &t, ret_objects);
 }
 
+/* Whether an object was destroyed since a search found it. */
+static bool is_gone(struct kms_p11 *p, CK_OBJECT_HANDLE handle)
+{
+    CK_OBJECT_CLASS class = 0;
+    CK_ATTRIBUTE row = {CKA_CLASS, &class, sizeof(class)};
+
+    return kms_p11_read(p, handle, &row, 1) == CKR_OBJECT_HANDLE_INVALID;
+}
+
 struct scan {
     struct kms_backend *backend;
     const struct kms_key_filter *filter;
@@ -252,8 +261,9 @@ static CK_RV scan_class(struct scan *scan, struct kms_p11 *p, CK_OBJECT_CLASS cl
         } else if (rv == CKR_MECHANISM_INVALID) {
             scan->unidentified++;
             rv = CKR_OK;
-        } else if (rv == CKR_OBJECT_HANDLE_INVALID || rv == CKR_KEY_HANDLE_INVALID) {
-            rv = CKR_OK; /* destroyed since the search found it */
+        } else if ((rv == CKR_OBJECT_HANDLE_INVALID || rv == CKR_KEY_HANDLE_INVALID) &&
+                   is_gone(p, objects.handles[i])) {
+            rv = CKR_OK;
         }
     }
     kms_p11_objects_done(&objects);

@@ -161,14 +161,19 @@ static CK_RV round_trip(struct kms_p11 *p, const struct kms_hsm_key *key, bool r
 /* Not a sick token, but one that does not do it this way. */
 static bool is_refusal(CK_RV rv)
 {
-    return kms_ckr_is_unsupported(rv) || kms_ckr_find(rv)->status == KMS_E_BAD_DATA ||
-           rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED;
+    return kms_ckr_is_unsupported(rv) || kms_ckr_find(rv)->status == KMS_E_BAD_DATA;
+}
+
+static bool is_unclear(CK_RV rv)
+{
+    return rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED;
 }
 
 CK_RV kms_hsm_oaep_probe(struct kms_p11 *p, const struct kms_hsm_key *key, bool *ret_can,
                          bool *ret_raw)
 {
     static const CK_MECHANISM_TYPE ways[] = {CKM_RSA_PKCS_OAEP, CKM_RSA_X_509};
+    CK_RV unclear = CKR_OK;
 
     *ret_can = false;
     if (key->public_key == NULL || key->size < 4 * HASH || key->size > KMS_HSM_RSA_BYTES_MAX) {
@@ -186,11 +191,12 @@ CK_RV kms_hsm_oaep_probe(struct kms_p11 *p, const struct kms_hsm_key *key, bool 
             *ret_raw = ways[i] == CKM_RSA_X_509;
             return CKR_OK;
         }
-        if (!is_refusal(rv)) {
+        if (!is_refusal(rv) && !is_unclear(rv)) {
             return rv;
         }
+        unclear = is_unclear(rv) ? rv : unclear;
     }
-    return CKR_OK;
+    return unclear; /* not to be taken for a token without OAEP */
 }
 
 static CK_RV known_good(struct kms_p11 *p, const struct kms_hsm_key *key)
@@ -198,16 +204,19 @@ static CK_RV known_good(struct kms_p11 *p, const struct kms_hsm_key *key)
     return round_trip(p, key, key->oaep_raw);
 }
 
+static CK_RV decrypt_as_known(struct kms_p11 *p, struct kms_hsm_work *work)
+{
+    return decrypt(p, work, work->key->oaep_raw);
+}
+
 CK_RV kms_hsm_oaep_decrypt(struct kms_p11 *p, struct kms_hsm_work *work)
 {
-    CK_RV rv = CKR_OK;
-
     if (!work->key->oaep) {
         return CKR_MECHANISM_INVALID;
     }
     if (work->in.len != work->key->size || work->iv_len != 0) {
+        p->function = "length";
         return CKR_ENCRYPTED_DATA_LEN_RANGE;
     }
-    rv = decrypt(p, work, work->key->oaep_raw);
-    return rv == CKR_OK ? rv : kms_hsm_decrypt_verdict(p, work->key, rv, known_good);
+    return kms_hsm_decrypt_surely(p, work, decrypt_as_known, known_good);
 }

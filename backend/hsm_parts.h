@@ -105,14 +105,6 @@ enum kms_status kms_hsm_decrypt(struct kms_backend *b, struct kms_call *call, co
                                 struct kms_buf *ret_plaintext);
 /* Which schemes @key can do, and which is the best; probes the token. */
 CK_RV kms_hsm_seal_probe(struct kms_backend *b, struct kms_p11 *p, struct kms_hsm_key *key);
-/*
- * What a failed C_Decrypt of ours means: CKR_ENCRYPTED_DATA_INVALID for bad data, though some
- * tokens say CKR_GENERAL_ERROR for it (SoftHSM 2.6 for a wrong GCM tag); @rv itself when the token
- * fails with good data too.
- */
-CK_RV kms_hsm_decrypt_verdict(struct kms_p11 *p, const struct kms_hsm_key *key, CK_RV rv,
-                              CK_RV (*known_good)(struct kms_p11 *, const struct kms_hsm_key *));
-
 /* One piece of work for a scheme. Outputs have room; lengths are set on success. */
 struct kms_hsm_work {
     const struct kms_hsm_key *key;
@@ -124,6 +116,16 @@ struct kms_hsm_work {
     size_t out_room; /* encrypt: in + 1024; decrypt: at least in.len and the modulus */
     size_t out_len;
 };
+
+/*
+ * @decrypt, and what its failure means: CKR_ENCRYPTED_DATA_INVALID for bad data, though some tokens
+ * say CKR_GENERAL_ERROR for it (SoftHSM 2.6 for a wrong GCM tag). So after an unclear failure
+ * @known_good asks whether the token works with data known to be good. If it does not, the token is
+ * sick and its first answer stands; if it does, @work is tried once more before it is called bad.
+ */
+CK_RV kms_hsm_decrypt_surely(struct kms_p11 *p, struct kms_hsm_work *work,
+                             CK_RV (*decrypt)(struct kms_p11 *, struct kms_hsm_work *),
+                             CK_RV (*known_good)(struct kms_p11 *, const struct kms_hsm_key *));
 
 /* ---- the schemes ---------------------------------------------------------------------------- */
 

@@ -47,13 +47,16 @@ static bool can_seal(const struct kms_hsm_key *key, enum kms_alg alg)
     }
 }
 
-static CK_RV probe_aes(struct kms_p11 *p, struct kms_hsm_key *key)
+static CK_RV probe_aes(const struct kms_backend *b, struct kms_p11 *p, struct kms_hsm_key *key)
 {
     CK_RV rv = CKR_OK;
 
     if (kms_p11_can(p, CKM_AES_GCM, CKF_ENCRYPT | CKF_DECRYPT) &&
         kms_hsm_allows(key, CKM_AES_GCM)) {
         rv = kms_hsm_gcm_probe(p, key, &key->gcm);
+    }
+    if (kms_ckr_find(rv)->action == KMS_P11_REOPEN && b->only == KMS_ALG_AES_CBC_HMAC) {
+        rv = CKR_OK; /* GCM that does not work is not missed when it is not wanted */
     }
     key->cbc_hmac = key->mac != CK_INVALID_HANDLE &&
                     kms_p11_can(p, CKM_AES_CBC_PAD, CKF_ENCRYPT | CKF_DECRYPT) &&
@@ -67,7 +70,7 @@ CK_RV kms_hsm_seal_probe(struct kms_backend *b, struct kms_p11 *p, struct kms_hs
     CK_RV rv = CKR_OK;
 
     if (key->info.type == KMS_KEY_AES && (key->info.uses & both) == both) {
-        rv = probe_aes(p, key);
+        rv = probe_aes(b, p, key);
     }
     if (key->info.type == KMS_KEY_RSA && (key->info.uses & KMS_USE_DECRYPT) != 0) {
         rv = kms_hsm_oaep_probe(p, key, &key->oaep, &key->oaep_raw);
@@ -82,31 +85,47 @@ CK_RV kms_hsm_seal_probe(struct kms_backend *b, struct kms_p11 *p, struct kms_hs
     return rv;
 }
 
-CK_RV kms_hsm_decrypt_verdict(struct kms_p11 *p, const struct kms_hsm_key *key, CK_RV rv,
-                              CK_RV (*known_good)(struct kms_p11 *, const struct kms_hsm_key *))
+enum verdict { VERDICT_FINAL, VERDICT_BAD_DATA, VERDICT_UNSURE };
+
+static enum verdict judge(CK_RV rv)
 {
     switch (rv) {
     case CKR_ENCRYPTED_DATA_INVALID:
     case CKR_ENCRYPTED_DATA_LEN_RANGE:
     case CKR_DATA_INVALID:
     case CKR_DATA_LEN_RANGE:
-        return CKR_ENCRYPTED_DATA_INVALID;
+        return VERDICT_BAD_DATA;
     case CKR_GENERAL_ERROR:
     case CKR_FUNCTION_FAILED:
     case CKR_DEVICE_ERROR:
     case CKR_ARGUMENTS_BAD:
-        break;
+        return VERDICT_UNSURE;
     default:
-        if ((rv & CKR_VENDOR_DEFINED) == 0 || rv == KMS_P11_BAD_REPLY) {
-            return rv;
-        }
-        break;
+        return (rv & CKR_VENDOR_DEFINED) != 0 && rv != KMS_P11_BAD_REPLY ? VERDICT_UNSURE
+                                                                         : VERDICT_FINAL;
     }
-    if (strcmp(p->function, "C_Decrypt") != 0 || known_good(p, key) != CKR_OK) {
-        return rv;
+}
+
+CK_RV kms_hsm_decrypt_surely(struct kms_p11 *p, struct kms_hsm_work *work,
+                             CK_RV (*decrypt)(struct kms_p11 *, struct kms_hsm_work *),
+                             CK_RV (*known_good)(struct kms_p11 *, const struct kms_hsm_key *))
+{
+    CK_RV first = decrypt(p, work);
+    bool by_decrypt = strcmp(p->function, "C_Decrypt") == 0;
+    CK_RV again = CKR_OK;
+
+    if (first == CKR_OK || !by_decrypt || judge(first) == VERDICT_FINAL) {
+        return first;
     }
-    p->function = "C_Decrypt";
-    return CKR_ENCRYPTED_DATA_INVALID;
+    if (judge(first) == VERDICT_BAD_DATA) {
+        return CKR_ENCRYPTED_DATA_INVALID;
+    }
+    if (known_good(p, work->key) != CKR_OK) {
+        p->function = "C_Decrypt";
+        return first;
+    }
+    again = decrypt(p, work); /* the token works: was it a hiccup, or is it the data? */
+    return again == CKR_OK || judge(again) == VERDICT_FINAL ? again : CKR_ENCRYPTED_DATA_INVALID;
 }
 
 /* ---- the ops ------------------------------------------------------------------------------ */

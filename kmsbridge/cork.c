@@ -1,6 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kmsbridge/cork.h"
 
+/* ThreadSanitizer must see these calls itself: there nothing is held. */
+#if defined(__SANITIZE_THREAD__)
+#define WITHOUT_CORK 1
+#elif defined(__has_feature)
+#if __has_feature(thread_sanitizer)
+#define WITHOUT_CORK 1
+#endif
+#endif
+
+#ifndef WITHOUT_CORK
+
 #include <errno.h>
 #include <linux/sockios.h>
 #include <pthread.h>
@@ -143,16 +154,6 @@ static bool hold(int fd, const struct msghdr *msg, size_t len)
     return held != NULL;
 }
 
-/* ThreadSanitizer must see these calls itself: there nothing is held. */
-#if defined(__SANITIZE_THREAD__)
-#define WITHOUT_CORK 1
-#elif defined(__has_feature)
-#if __has_feature(thread_sanitizer)
-#define WITHOUT_CORK 1
-#endif
-#endif
-
-#ifndef WITHOUT_CORK
 ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 {
     if (corking && msg->msg_name == NULL && msg->msg_controllen == 0) {
@@ -176,8 +177,6 @@ int close(int fd)
     release(fd);
     return (int)syscall(SYS_close, fd);
 }
-
-#endif
 
 bool kms_cork_init(void)
 {
@@ -214,3 +213,24 @@ void kms_cork_end(void)
     corking = false;
     kms_cork_flush();
 }
+
+#else
+
+bool kms_cork_init(void)
+{
+    return true;
+}
+
+void kms_cork_begin(void)
+{
+}
+
+void kms_cork_flush(void)
+{
+}
+
+void kms_cork_end(void)
+{
+}
+
+#endif

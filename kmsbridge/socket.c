@@ -235,6 +235,12 @@ enum kms_status kms_socket_open(const struct kms_socket_conf *conf, struct kms_s
     sock->listen_fd = kms_notify_listen_fd(conf->path);
     if (sock->listen_fd >= 0) {
         kms_log(KMS_LOG_INFO, "socket: %s was handed over by the service manager", conf->path);
+        /* it comes blocking (systemd.service(5), NonBlocking=), and we accept until EAGAIN */
+        int flags = fcntl(sock->listen_fd, F_GETFL);
+        if (flags < 0 || fcntl(sock->listen_fd, F_SETFL, flags | O_NONBLOCK) != 0) {
+            status =
+                kms_error_set(err, KMS_E_INTERNAL, "%s: fcntl: %s", conf->path, strerror(errno));
+        }
     } else if (conf->path[0] == '@') {
         status = open_abstract(sock, conf->path, err);
     } else {

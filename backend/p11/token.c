@@ -96,10 +96,18 @@ bool kms_p11_can(const struct kms_p11 *p, CK_MECHANISM_TYPE mechanism, CK_FLAGS 
 CK_RV kms_p11_check_login(struct kms_p11 *p)
 {
     CK_SESSION_INFO info = {.state = CKS_RO_USER_FUNCTIONS};
+    bool current = false;
     CK_RV rv = CKR_OK;
 
     if (!p->token->logs_in) {
         return CKR_OK;
+    }
+    /* it may have been lost, and another thread has repeated it since or is about to */
+    pthread_mutex_lock(&p->token->lock);
+    current = p->token->phase == KMS_P11_UP && p->token->generation == p->generation;
+    pthread_mutex_unlock(&p->token->lock);
+    if (!current) {
+        return CKR_USER_NOT_LOGGED_IN;
     }
     rv = KMS_P11(p, C_GetSessionInfo)(p->session, &info);
     if (rv == CKR_OK &&
@@ -261,8 +269,14 @@ static bool wedged_locked(struct kms_p11_token *token, uint64_t *ret_oldest, uns
         return false;
     }
     *ret_oldest = kms_p11_pool_oldest_ns(token, ret_stuck);
-    if (*ret_stuck < 2 || now - token->last_trial_ns < KMS_P11_TRIAL_NS) {
-        return *ret_stuck >= 2;
+    if (*ret_stuck < 2) {
+        return false;
+    }
+    if (token->last_trial_ns <= token->last_return_ns) { /* newly wedged */
+        token->last_trial_ns = now;
+    }
+    if (now - token->last_trial_ns < KMS_P11_TRIAL_NS) {
+        return true;
     }
     token->last_trial_ns = now;
     return false;
@@ -411,14 +425,18 @@ static CK_RV attempt(struct kms_p11 *p, enum kms_p11_mode mode, uint64_t epoch, 
     return rv;
 }
 
-/* What to do about @action when it is asked for the @times-th time in one call. */
-static enum kms_p11_action escalate(enum kms_p11_action action, unsigned times)
+/* What to do when @row's action is asked for the @times-th time in one call. */
+static enum kms_p11_action escalate(const struct kms_ckr *row, unsigned times)
 {
+    enum kms_p11_action action = row->action;
     bool again = times > 1;
 
     switch (action) {
     case KMS_P11_REFRESH_KEY:
-        return again ? KMS_P11_NONE : action;
+        if (again) {
+            return row->status == KMS_E_UNAVAILABLE ? KMS_P11_REINIT : KMS_P11_NONE;
+        }
+        return action;
     case KMS_P11_REOPEN:
     case KMS_P11_RELOGIN:
         return again ? KMS_P11_REINIT : action;
@@ -444,6 +462,7 @@ enum kms_status kms_p11_run(struct kms_p11_token *token, enum kms_p11_mode mode,
     unsigned times[KMS_P11_ACTION_COUNT] = {0};
 
     for (unsigned repairs = 0;; repairs++) {
+        const struct kms_ckr *row = NULL;
         enum kms_p11_action action = KMS_P11_NONE;
         enum kms_status status = gave_up(ask);
         uint64_t epoch = 0;
@@ -462,8 +481,8 @@ enum kms_status kms_p11_run(struct kms_p11_token *token, enum kms_p11_mode mode,
         if (ask->err->status != KMS_OK) {
             return ask->err->status;
         }
-        action = kms_ckr_find(rv)->action;
-        action = escalate(action, ++times[action]);
+        row = kms_ckr_find(rv);
+        action = escalate(row, ++times[row->action]);
         if (action == KMS_P11_RELOGIN || action == KMS_P11_REINIT) {
             note_broken(&p, action, rv);
         }

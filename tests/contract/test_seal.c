@@ -114,7 +114,7 @@ static void refused(struct kms_waist *waist, const char *row, const char *ref, s
     UNIT_CHECK(row, out.len == 0);
     for (size_t i = 0; i + 16 <= 512; i++) {
         if (memcmp(opened + i, text, 16) == 0) {
-            UNIT_CHECK(row, !"plaintext left behind");
+            UNIT_CHECK(row, false && "plaintext left behind");
         }
     }
 }

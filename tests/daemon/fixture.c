@@ -382,7 +382,8 @@ bool fixture_spawn(struct fixture *fx, const struct fixture_start *start)
     char *argv[] = {program, config_option, fx->config, NULL};
     char **envp;
 
-    (void)snprintf(program, sizeof(program), "%s/kmsbridge/kmsbridged", fx->build);
+    (void)snprintf(program, sizeof(program), "%s/%s", fx->build,
+                   start->program == NULL ? "kmsbridge/kmsbridged" : start->program);
     (void)snprintf(listen_fds, sizeof(listen_fds), "LISTEN_FDS=%d", start->fd_count);
     envp = make_environment(start, listen_fds, listen_pid);
     fixture_log_clear(fx);

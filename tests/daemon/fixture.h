@@ -68,6 +68,7 @@ bool fixture_token(const struct fixture *fx, const char *verb, const char *id);
  */
 
 struct fixture_start {
+    const char *program;    /* below the build; NULL: kmsbridge/kmsbridged */
     const char *const *env; /* more "NAME=value"; ends with NULL; may be NULL */
     const int *fds;         /* handed over as systemd does, LISTEN_FDS from 3 on */
     int fd_count;

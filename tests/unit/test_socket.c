@@ -298,6 +298,49 @@ static void running_out_of_descriptors_is_survived(void)
     end();
 }
 
+/* As systemd hands it over: descriptor 3, blocking. It is served, can be stopped, and keeps its
+ * path. */
+static void a_socket_handed_over_is_used(void)
+{
+    const uid_t me = getuid();
+    const struct kms_peers ours = {.uids = &me, .uid_count = 1};
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    char pid[24];
+    struct stat st;
+    begin();
+    strcpy(addr.sun_path, path);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    CU_ASSERT_EQUAL(bind(fd, (struct sockaddr *)&addr, sizeof addr), 0);
+    CU_ASSERT_EQUAL(listen(fd, 4), 0);
+    int kept = fcntl(3, F_DUPFD_CLOEXEC, 10); /* whatever is at 3 now */
+    CU_ASSERT_EQUAL(dup2(fd, 3), 3);
+    if (fd != 3) {
+        close(fd);
+    }
+    snprintf(pid, sizeof pid, "%ld", (long)getpid());
+    setenv("LISTEN_PID", pid, 1);
+    setenv("LISTEN_FDS", "1", 1);
+    struct kms_socket *sock = open_and_accept(0600, &ours, 4);
+    unsetenv("LISTEN_FDS");
+    unsetenv("LISTEN_PID");
+    int one = connect_to(path);
+    int two = connect_to(path);
+    CU_ASSERT(one >= 0 && two >= 0);
+    CU_ASSERT(becomes(&served, 2));
+    kms_socket_stop(sock); /* returns: the thread waits in poll(), not in accept() */
+    kms_socket_close(sock);
+    CU_ASSERT_EQUAL(stat(path, &st), 0); /* the service manager's, not ours to remove */
+    close(one);
+    close(two);
+    close(served_fds[0]);
+    close(served_fds[1]);
+    if (kept >= 0) {
+        dup2(kept, 3);
+        close(kept);
+    }
+    end();
+}
+
 int main(void)
 {
     static const struct unit_test tests[] = {
@@ -308,6 +351,7 @@ int main(void)
         {"what is no socket is left alone", what_is_no_socket_is_left_alone},
         {"bad places are named", bad_places_are_named},
         {"abstract names", abstract_names_work},
+        {"socket handed over", a_socket_handed_over_is_used},
         {"out of descriptors", running_out_of_descriptors_is_survived},
     };
     return unit_main("test_socket", tests, UNIT_COUNT(tests));

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Self-healing on a private SoftHSM token behind the fault-injecting shim.
+set -eu
+heal=${KMS_HEAL:-./tests/faults/heal}
+shim=${KMS_SHIM:-$PWD/tests/fakes/.libs/p11-shim.so}
+export KMSBRIDGE_SHIM_MODULE=${KMS_SOFTHSM:-/usr/lib/softhsm/libsofthsm2.so}
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+
+mkdir "$dir/tokens"
+printf 'directories.tokendir = %s\nlog.level = ERROR\n' "$dir/tokens" >"$dir/conf"
+export SOFTHSM2_CONF=$dir/conf
+softhsm2-util --init-token --free --label one --pin 1234 --so-pin 123456 >"$dir/log" &&
+    pkcs11-tool --module "$KMSBRIDGE_SHIM_MODULE" --token-label one --login --pin 1234 --keygen \
+        --key-type AES:32 --label kek --id 01 --sensitive >"$dir/log" 2>&1 &&
+    pkcs11-tool --module "$KMSBRIDGE_SHIM_MODULE" --token-label one --login --pin 1234 --keygen \
+        --key-type GENERIC:32 --label kek-mac --id 01 --sensitive --usage-sign >"$dir/log" 2>&1 || {
+    cat "$dir/log"
+    echo "heal: 0 passed, 1 failed, 0 skipped"
+    exit 1
+}
+
+export KMS_TEST_DIR=$dir KMS_TEST_MODULE=$shim
+export KMSBRIDGE_SHIM_CONTROL=$dir/plan KMSBRIDGE_SHIM_COUNTERS=$dir/counters
+: >"$dir/plan"
+timeout -k 5 120 "$heal"
