@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The waist's retries, over a backend that answers as it is told; the registry is ours too. */
+#include "backend/waist.h"
+
+#include <string.h>
+
+#include "backend/backend_conf.h"
+#include "backend/registry.h"
+#include "common/clock.h"
+#include "tests/unit/unit.h"
+
+/* What the fake is to answer, call by call; the last one stays. */
+static const enum kms_status *script;
+static unsigned script_len, asked;
+static bool speaks, found_error_clear;
+static atomic_bool *cancels;
+
+static enum kms_status answer(struct kms_call *call)
+{
+    enum kms_status status = script[asked < script_len ? asked : script_len - 1];
+
+    asked++;
+    found_error_clear = found_error_clear && call->error.status == KMS_OK;
+    if (cancels != NULL) {
+        atomic_store(cancels, true);
+    }
+    if (status != KMS_OK && speaks) {
+        return kms_error_set(&call->error, status, "answer %u", asked);
+    }
+    return status;
+}
+
+static enum kms_status fake_open(const struct kms_backend_conf *conf,
+                                 struct kms_backend **ret_backend, struct kms_error *err)
+{
+    static char nothing;
+
+    if (strcmp(conf->name, "bad") == 0) {
+        return kms_error_set(err, KMS_E_INVALID, "bad");
+    }
+    *ret_backend = (struct kms_backend *)(void *)&nothing;
+    return KMS_OK;
+}
+
+static void fake_close(struct kms_backend *backend)
+{
+    (void)backend;
+}
+
+static void fake_health(struct kms_backend *backend, struct kms_health *ret_health)
+{
+    (void)backend;
+    ret_health->sessions_max = 7;
+}
+
+static enum kms_status fake_generate(struct kms_backend *backend, struct kms_call *call,
+                                     const struct kms_key_template *tmpl,
+                                     struct kms_key_info *ret_info)
+{
+    (void)backend;
+    (void)tmpl;
+    (void)ret_info;
+    return answer(call);
+}
+
+static enum kms_status fake_encrypt(struct kms_backend *backend, struct kms_call *call,
+                                    const char *ref, const struct kms_params *params,
+                                    struct kms_span plaintext, struct kms_sealed *ret_sealed)
+{
+    (void)backend;
+    (void)ref;
+    (void)params;
+    (void)plaintext;
+    (void)ret_sealed;
+    return answer(call);
+}
+
+static const struct kms_backend_ops fake_ops = {.type = "fake",
+                                                .open = fake_open,
+                                                .close = fake_close,
+                                                .health = fake_health,
+                                                .generate = fake_generate,
+                                                .encrypt = fake_encrypt};
+
+const struct kms_backend_ops *kms_backend_find(const char *type)
+{
+    return type != NULL && strcmp(type, "fake") == 0 ? &fake_ops : NULL;
+}
+
+/* ---- */
+
+static unsigned observed, observed_good;
+
+static void observe(void *ctx, const char *backend, enum kms_op op, enum kms_status status,
+                    uint64_t duration_ns)
+{
+    CU_ASSERT_PTR_EQUAL(ctx, &observed);
+    CU_ASSERT_STRING_EQUAL(backend, "b");
+    CU_ASSERT(op == KMS_OP_ENCRYPT || op == KMS_OP_GENERATE);
+    CU_ASSERT(duration_ns < KMS_NS_PER_S);
+    observed++;
+    observed_good += status == KMS_OK ? 1u : 0u;
+}
+
+static struct kms_waist *open_fake(void)
+{
+    static char name[] = "b", type[] = "fake";
+    static struct kms_backend_conf conf = {.name = name, .type = type};
+    struct kms_waist *waist = NULL;
+    struct kms_error err = KMS_ERROR_INIT;
+
+    CU_ASSERT_EQUAL_FATAL(kms_waist_open(&conf, observe, &observed, &waist, &err), KMS_OK);
+    asked = observed = observed_good = 0;
+    speaks = found_error_clear = true;
+    cancels = NULL;
+    return waist;
+}
+
+static enum kms_status encrypt(struct kms_waist *waist, struct kms_call *call, unsigned ms)
+{
+    static const struct kms_params params = {.alg = KMS_ALG_BEST};
+    struct kms_sealed sealed = {.alg = KMS_ALG_NONE};
+
+    call->deadline_ns = kms_deadline_in(ms * KMS_NS_PER_MS);
+    return kms_waist_encrypt(waist, call, "ref", &params, KMS_SPAN_NONE, &sealed);
+}
+
+static void transient_ones_are_tried_again(void)
+{
+    static const enum kms_status lines[] = {KMS_E_UNAVAILABLE, KMS_E_BUSY, KMS_E_THROTTLED, KMS_OK};
+    struct kms_waist *waist = open_fake();
+    struct kms_call call = {.deadline_ns = 0};
+
+    script = lines;
+    script_len = 4;
+    CU_ASSERT_EQUAL(encrypt(waist, &call, 5000), KMS_OK);
+    CU_ASSERT_EQUAL(asked, 4);
+    CU_ASSERT_EQUAL(observed, 4);
+    CU_ASSERT_EQUAL(observed_good, 1);
+    CU_ASSERT_TRUE(found_error_clear);
+    CU_ASSERT_EQUAL(call.error.status, KMS_OK);
+    kms_waist_close(waist);
+}
+
+static void final_ones_are_not(void)
+{
+    for (int status = KMS_E_INVALID; status < KMS_STATUS_COUNT; status++) {
+        const enum kms_status line = (enum kms_status)status;
+        struct kms_waist *waist = NULL;
+        struct kms_call call = {.deadline_ns = 0};
+
+        if (kms_status_is_transient(line)) {
+            continue;
+        }
+        waist = open_fake();
+        script = &line;
+        script_len = 1;
+        UNIT_CHECK(kms_status_name(line), encrypt(waist, &call, 1000) == line);
+        UNIT_CHECK(kms_status_name(line), asked == 1);
+        UNIT_CHECK(kms_status_name(line), strcmp(call.error.text, "answer 1") == 0);
+        kms_waist_close(waist);
+    }
+}
+
+static void deadlines_end_it(void)
+{
+    static const enum kms_status line = KMS_E_UNAVAILABLE;
+    struct kms_waist *waist = open_fake();
+    struct kms_call call = {.deadline_ns = 0};
+    uint64_t start = kms_now_ns();
+    uint64_t took = 0;
+
+    script = &line;
+    script_len = 1;
+    CU_ASSERT_EQUAL(encrypt(waist, &call, 300), KMS_E_UNAVAILABLE);
+    took = kms_now_ns() - start;
+    CU_ASSERT(took < 400 * KMS_NS_PER_MS);
+    CU_ASSERT(asked >= 2 && asked <= 60); /* pauses are 5 ms at least */
+    CU_ASSERT_EQUAL(call.error.status, KMS_E_UNAVAILABLE);
+    asked = 0;
+    CU_ASSERT_EQUAL(encrypt(waist, &call, 0), KMS_E_TIMEOUT);
+    CU_ASSERT_EQUAL(asked, 0);
+    kms_waist_close(waist);
+}
+
+static void who_gave_up_is_not_served(void)
+{
+    static const enum kms_status line = KMS_E_UNAVAILABLE;
+    atomic_bool cancelled = false;
+    struct kms_waist *waist = open_fake();
+    struct kms_call call = {.cancelled = &cancelled};
+
+    script = &line;
+    script_len = 1;
+    cancels = &cancelled; /* during the first attempt */
+    CU_ASSERT_EQUAL(encrypt(waist, &call, 5000), KMS_E_UNAVAILABLE);
+    CU_ASSERT_EQUAL(asked, 1);
+    CU_ASSERT_EQUAL(encrypt(waist, &call, 5000), KMS_E_CANCELLED);
+    CU_ASSERT_EQUAL(asked, 1);
+    kms_waist_close(waist);
+}
+
+static void generate_is_never_repeated(void)
+{
+    static const enum kms_status line = KMS_E_UNAVAILABLE;
+    static const struct kms_key_template tmpl = {.type = KMS_KEY_AES};
+    struct kms_waist *waist = open_fake();
+    struct kms_call call = {.deadline_ns = kms_deadline_in(KMS_NS_PER_S)};
+    struct kms_key_info info;
+
+    script = &line;
+    script_len = 1;
+    CU_ASSERT_EQUAL(kms_waist_generate(waist, &call, &tmpl, &info), KMS_E_UNAVAILABLE);
+    CU_ASSERT_EQUAL(asked, 1);
+    kms_waist_close(waist);
+}
+
+static void missing_ops_are_unsupported(void)
+{
+    struct kms_waist *waist = open_fake();
+    struct kms_call call = {.deadline_ns = kms_deadline_in(KMS_NS_PER_S)};
+    struct kms_health health;
+
+    CU_ASSERT_EQUAL(kms_waist_destroy(waist, &call, "ref"), KMS_E_UNSUPPORTED);
+    CU_ASSERT_STRING_EQUAL(call.error.text, "backend b cannot destroy");
+    CU_ASSERT_FALSE(kms_waist_can(waist, KMS_OP_DESTROY));
+    CU_ASSERT_TRUE(kms_waist_can(waist, KMS_OP_ENCRYPT));
+    CU_ASSERT_FALSE(kms_waist_can(waist, KMS_OP_COUNT));
+    kms_waist_health(waist, &health);
+    CU_ASSERT_EQUAL(health.sessions_max, 7);
+    CU_ASSERT_STRING_EQUAL(kms_waist_name(waist), "b");
+    kms_waist_close(waist);
+    kms_waist_close(NULL);
+}
+
+/* A backend that fails without a word, and arguments over the ceilings. */
+static void something_is_always_said(void)
+{
+    static const enum kms_status line = KMS_E_DENIED;
+    static const struct kms_params params = {.alg = KMS_ALG_BEST};
+    static const uint8_t big[KMS_PLAINTEXT_MAX + 1];
+    struct kms_waist *waist = open_fake();
+    struct kms_call call = {.deadline_ns = kms_deadline_in(KMS_NS_PER_S)};
+    struct kms_sealed sealed = {.alg = KMS_ALG_NONE};
+
+    script = &line;
+    script_len = 1;
+    speaks = false;
+    CU_ASSERT_EQUAL(encrypt(waist, &call, 1000), KMS_E_DENIED);
+    CU_ASSERT_EQUAL(call.error.status, KMS_E_DENIED);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "encrypt"));
+    asked = 0;
+    CU_ASSERT_EQUAL(
+        kms_waist_encrypt(waist, &call, "ref", &params, kms_span_of(big, sizeof(big)), &sealed),
+        KMS_E_TOO_LARGE);
+    CU_ASSERT_EQUAL(kms_waist_encrypt(waist, &call, NULL, &params, KMS_SPAN_NONE, &sealed),
+                    KMS_E_INVALID);
+    CU_ASSERT_EQUAL(asked, 0);
+    kms_waist_close(waist);
+}
+
+static void what_cannot_open_says_why(void)
+{
+    static char bad[] = "bad", fake[] = "fake", none[] = "none";
+    struct kms_backend_conf confs[] = {{.name = bad, .type = fake}, {.name = bad, .type = none}};
+    struct kms_waist *waist = NULL;
+
+    for (size_t i = 0; i < UNIT_COUNT(confs); i++) {
+        struct kms_error err = KMS_ERROR_INIT;
+
+        CU_ASSERT_EQUAL(kms_waist_open(&confs[i], NULL, NULL, &waist, &err), KMS_E_INVALID);
+        CU_ASSERT(waist == NULL && err.text[0] != '\0');
+    }
+}
+
+static void names_are_all_there_and_differ(void)
+{
+    for (unsigned i = 0; i < KMS_OP_COUNT; i++) {
+        const char *name = kms_op_name((enum kms_op)i);
+
+        if (!UNIT_CHECK("name", name != NULL && strcmp(name, "unknown") != 0)) {
+            continue;
+        }
+        for (unsigned j = 0; j < i; j++) {
+            UNIT_CHECK(name, strcmp(name, kms_op_name((enum kms_op)j)) != 0);
+        }
+    }
+    CU_ASSERT_STRING_EQUAL(kms_op_name(KMS_OP_COUNT), "unknown");
+    CU_ASSERT_STRING_EQUAL(kms_alg_name(KMS_ALG_AES_GCM), "aes-gcm");
+    CU_ASSERT_STRING_EQUAL(kms_alg_name((enum kms_alg)5), "unknown");
+    CU_ASSERT_STRING_EQUAL(kms_key_type_name(KMS_KEY_EDDSA), "eddsa");
+    CU_ASSERT_STRING_EQUAL(kms_key_type_name(KMS_KEY_TYPE_COUNT), "unknown");
+}
+
+static const struct unit_test tests[] = {
+    {"transient ones are tried again", transient_ones_are_tried_again},
+    {"final ones are not", final_ones_are_not},
+    {"deadlines end it", deadlines_end_it},
+    {"who gave up is not served", who_gave_up_is_not_served},
+    {"generate is never repeated", generate_is_never_repeated},
+    {"missing ops are unsupported", missing_ops_are_unsupported},
+    {"something is always said", something_is_always_said},
+    {"what cannot open says why", what_cannot_open_says_why},
+    {"names are all there and differ", names_are_all_there_and_differ},
+};
+
+int main(void)
+{
+    return unit_main("test_waist", tests, UNIT_COUNT(tests));
+}
