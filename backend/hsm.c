@@ -148,6 +148,7 @@ struct list {
     struct kms_key_filter filter;
     char label[KMS_LABEL_MAX];
     uint8_t tag[KMS_KEY_TAG_MAX];
+    struct kms_p11_uri *uri; /* NULL, or what names the key */
     struct kms_hsm_keys found;
 };
 
@@ -174,8 +175,15 @@ static bool doubt(struct kms_backend *b)
 static CK_RV list_step(struct kms_p11 *p, void *ctx)
 {
     struct list *list = ctx;
-    CK_RV rv = kms_hsm_scan(list->backend, p, &list->filter, &list->found);
+    CK_RV rv = CKR_OK;
 
+    if (list->uri != NULL && !kms_p11_is_on(p, list->uri)) {
+        (void)kms_error_set(p->ask->err, KMS_E_INVALID,
+                            "the key's pkcs11: URI names another token than backend %s has",
+                            kms_p11_token_name(p->token));
+        return CKR_ARGUMENTS_BAD;
+    }
+    rv = kms_hsm_scan(list->backend, p, &list->filter, &list->found);
     if (rv == CKR_OK && list->found.count == 0 && doubt(list->backend)) {
         p->function = "C_FindObjects";
         return CKR_TOKEN_NOT_PRESENT; /* restarts the module, then this step comes again */
@@ -190,8 +198,7 @@ static CK_RV list_step(struct kms_p11 *p, void *ctx)
 /* The URI's object= and id= become the filter. */
 static enum kms_status filter_by_uri(struct list *list, const char *text, struct kms_error *err)
 {
-    struct kms_p11_uri *uri = NULL;
-    enum kms_status status = kms_p11_uri_parse(text, &uri, err);
+    enum kms_status status = kms_p11_uri_parse(text, &list->uri, err);
     const void *label = NULL;
     const void *tag = NULL;
     size_t label_len = 0;
@@ -200,8 +207,8 @@ static enum kms_status filter_by_uri(struct list *list, const char *text, struct
     if (status != KMS_OK) {
         return status;
     }
-    (void)kms_p11_uri_object(uri, CKA_LABEL, &label, &label_len);
-    (void)kms_p11_uri_object(uri, CKA_ID, &tag, &tag_len);
+    (void)kms_p11_uri_object(list->uri, CKA_LABEL, &label, &label_len);
+    (void)kms_p11_uri_object(list->uri, CKA_ID, &tag, &tag_len);
     if (label_len >= sizeof(list->label) || tag_len > sizeof(list->tag)) {
         status = kms_error_set(err, KMS_E_INVALID, "object= or id= of the pkcs11: URI is too long");
     } else if (label_len == 0 && tag_len == 0) {
@@ -214,7 +221,6 @@ static enum kms_status filter_by_uri(struct list *list, const char *text, struct
         list->filter.label = list->label;
         list->filter.tag = kms_span_of(list->tag, tag_len);
     }
-    kms_p11_uri_free(uri);
     return status;
 }
 
@@ -287,6 +293,7 @@ static enum kms_status hsm_list_keys(struct kms_backend *b, struct kms_call *cal
         visit_all(&list, visit, ctx);
     }
     kms_hsm_keys_done(&list.found);
+    kms_p11_uri_free(list.uri);
     return status;
 }
 

@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE 1 /* pthread_rwlock_t */
 /*
  * The table of keys. Keys are immutable and counted; the table is replaced bit by bit under
  * a lock, which is never held across a call into the module. An entry is good for its token

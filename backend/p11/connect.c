@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE 1
 /* From nothing, or from what is left, to a token that is logged in. */
 #include <stdlib.h>
 #include <string.h>
@@ -280,6 +279,7 @@ static enum kms_status connect_inside(struct kms_p11_token *token, enum kms_p11_
         *need = KMS_P11_NEED_START;
         return status;
     }
+    token->info = info;
     *ret_limit = session_limit(token, &info);
     status = open_and_login(token, &info, err);
     *need = status == KMS_OK || status == KMS_E_AUTH ? KMS_P11_NEED_LOGIN : KMS_P11_NEED_START;

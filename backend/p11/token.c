@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE 1
 #include "backend/p11/token.h"
 
 #include <stdlib.h>
@@ -91,6 +90,11 @@ bool kms_p11_can(const struct kms_p11 *p, CK_MECHANISM_TYPE mechanism, CK_FLAGS 
         }
     }
     return false;
+}
+
+bool kms_p11_is_on(const struct kms_p11 *p, const struct kms_p11_uri *uri)
+{
+    return kms_p11_uri_matches_token(uri, &p->token->info);
 }
 
 CK_RV kms_p11_check_login(struct kms_p11 *p)

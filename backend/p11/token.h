@@ -69,6 +69,10 @@ bool kms_p11_can(const struct kms_p11 *p, CK_MECHANISM_TYPE mechanism, CK_FLAGS 
  */
 CK_RV kms_p11_check_login(struct kms_p11 *p);
 
+struct kms_p11_uri;
+/* Whether the token that the step runs on is the one that @uri means. */
+bool kms_p11_is_on(const struct kms_p11 *p, const struct kms_p11_uri *uri);
+
 const char *kms_p11_token_name(const struct kms_p11_token *token);
 
 #endif

@@ -46,6 +46,7 @@ struct kms_p11_token {
     struct kms_p11_module *module; /* NULL until loaded */
     const CK_FUNCTION_LIST *functions;
     CK_SLOT_ID slot_id;
+    CK_TOKEN_INFO info; /* as it was when we connected */
     struct kms_p11_mechanism mechanisms[KMS_P11_MECHANISMS_MAX];
     size_t mechanism_count;
     bool logs_in;                   /* a PIN is configured and the token wants one */

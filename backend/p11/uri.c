@@ -35,6 +35,12 @@ enum kms_status kms_p11_uri_parse(const char *text, struct kms_p11_uri **ret_uri
                                p11_kit_uri_message(code));
         goto out;
     }
+    if (p11_kit_uri_any_unrecognized(uri->uri) != 0) {
+        status = kms_error_set(err, KMS_E_INVALID,
+                               "the pkcs11: URI has an attribute that RFC 7512 "
+                               "does not know");
+        goto out;
+    }
     if (p11_kit_uri_get_pin_value(uri->uri) != NULL) {
         status = kms_error_set(err, KMS_E_INVALID,
                                "a pkcs11: URI must not hold a pin-value; refer to the PIN by pin:");
@@ -57,8 +63,7 @@ void kms_p11_uri_free(struct kms_p11_uri *uri)
 
 bool kms_p11_uri_matches_token(const struct kms_p11_uri *uri, const CK_TOKEN_INFO *info)
 {
-    return p11_kit_uri_any_unrecognized(uri->uri) == 0 &&
-           p11_kit_uri_match_token_info(uri->uri, info) != 0;
+    return p11_kit_uri_match_token_info(uri->uri, info) != 0;
 }
 
 bool kms_p11_uri_object(struct kms_p11_uri *uri, CK_ATTRIBUTE_TYPE type, const void **ret_value,

@@ -16,6 +16,7 @@ enum kms_status kms_p11_uri_parse(const char *text, struct kms_p11_uri **ret_uri
                                   struct kms_error *err) KMS_MUST_CHECK;
 void kms_p11_uri_free(struct kms_p11_uri *uri);
 
+/* What the URI does not say matches anything. */
 bool kms_p11_uri_matches_token(const struct kms_p11_uri *uri, const CK_TOKEN_INFO *info);
 /* The URI's object= or id=; false when it has none. Borrowed. */
 bool kms_p11_uri_object(struct kms_p11_uri *uri, CK_ATTRIBUTE_TYPE type, const void **ret_value,

@@ -31,7 +31,8 @@ mkdir -p /run/lock /run/tokens /var/lock/opencryptoki /var/log/opencryptoki
 mount -t tmpfs tmpfs /var/lib/opencryptoki
 mount -t tmpfs tmpfs /var/lock/opencryptoki
 mount -t tmpfs tmpfs /etc/opencryptoki
-mkdir -p -m 770 /var/lib/opencryptoki/swtok/TOK_OBJ /var/lock/opencryptoki/swtok
+mkdir -p /var/lib/opencryptoki/swtok/TOK_OBJ /var/lock/opencryptoki/swtok
+chmod -R 770 /var/lib/opencryptoki/swtok /var/lock/opencryptoki/swtok
 chgrp -R pkcs11 /var/lib/opencryptoki /var/lock/opencryptoki
 printf 'version opencryptoki-3.1\nslot 3\n{\nstdll = libpkcs11_sw.so\n}\n' \
     >/etc/opencryptoki/opencryptoki.conf

@@ -76,8 +76,14 @@ static void found_by_each_name(void)
 
 static void bad_specs_are_refused(void)
 {
-    static const char *const bad[] = {
-        "id:", "id:0", "id:zz", "pkcs11:", "pkcs11:object=a%", "pkcs11:object=a?pin-value=1"};
+    static const char *const bad[] = {"id:",
+                                      "id:0",
+                                      "id:zz",
+                                      "pkcs11:",
+                                      "pkcs11:object=a%",
+                                      "pkcs11:object=a?pin-value=1",
+                                      "pkcs11:object=a;no-such=1",
+                                      "pkcs11:token=another;object=a"};
     struct kms_waist *waist = fx_open(NULL, NULL, 0);
 
     for (size_t i = 0; i < UNIT_COUNT(bad); i++) {

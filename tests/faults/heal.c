@@ -1,5 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#define _GNU_SOURCE 1
 /*
  * Self-healing, against a token that fails when told to: tests/fakes/p11_shim_plan.h. The script
  * makes the token, with an AES key "kek" and an HMAC key "kek-mac" beside it, and sets the

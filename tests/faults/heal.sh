@@ -11,15 +11,20 @@ trap 'rm -rf "$dir"' EXIT
 mkdir "$dir/tokens"
 printf 'directories.tokendir = %s\nlog.level = ERROR\n' "$dir/tokens" >"$dir/conf"
 export SOFTHSM2_CONF=$dir/conf
-softhsm2-util --init-token --free --label one --pin 1234 --so-pin 123456 >"$dir/log" &&
-    pkcs11-tool --module "$KMSBRIDGE_SHIM_MODULE" --token-label one --login --pin 1234 --keygen \
-        --key-type AES:32 --label kek --id 01 --sensitive >"$dir/log" 2>&1 &&
-    pkcs11-tool --module "$KMSBRIDGE_SHIM_MODULE" --token-label one --login --pin 1234 --keygen \
-        --key-type GENERIC:32 --label kek-mac --id 01 --sensitive --usage-sign >"$dir/log" 2>&1 || {
+
+make_token() {
+    softhsm2-util --init-token --free --label one --pin 1234 --so-pin 123456
+    for key in "AES:32 --label kek" "GENERIC:32 --label kek-mac --usage-sign"; do
+        # shellcheck disable=SC2086  # words on purpose
+        pkcs11-tool --module "$KMSBRIDGE_SHIM_MODULE" --token-label one --login --pin 1234 \
+            --keygen --id 01 --sensitive --key-type $key
+    done
+}
+if ! (set -e; make_token) >"$dir/log" 2>&1; then
     cat "$dir/log"
     echo "heal: 0 passed, 1 failed, 0 skipped"
     exit 1
-}
+fi
 
 export KMS_TEST_DIR=$dir KMS_TEST_MODULE=$shim
 export KMSBRIDGE_SHIM_CONTROL=$dir/plan KMSBRIDGE_SHIM_COUNTERS=$dir/counters

@@ -5,7 +5,6 @@
  *   { printf 'kmsbridge key id v1\0aes\0'; cat block; } | openssl dgst -sha256
  * The four ways to the block run over a fake token, that has one mechanism at a time.
  */
-#define _GNU_SOURCE 1
 #include "backend/p11/keyid.h"
 
 #include <openssl/evp.h>
