@@ -498,7 +498,7 @@ static void call_run(struct call *call)
 
 static void guard_arm(struct kms_rpc *rpc)
 {
-    if (atomic_load_explicit(&rpc->guard_armed, memory_order_relaxed)) {
+    if (atomic_load(&rpc->guard_armed)) { /* ordered after inline_since_ns: see guard_main() */
         return;
     }
     pthread_mutex_lock(&rpc->guard_mutex);
@@ -1025,6 +1025,8 @@ static void *guard_main(void *arg)
             pthread_mutex_lock(&rpc->guard_mutex);
         } else if (since == 0 && now - atomic_load(&rpc->inline_ended_ns) > GUARD_REST_NS) {
             atomic_store(&rpc->guard_armed, false);
+            /* an operation that began meanwhile may have taken us for armed */
+            atomic_store(&rpc->guard_armed, atomic_load(&rpc->inline_since_ns) != 0);
         }
     }
     pthread_mutex_unlock(&rpc->guard_mutex);

@@ -137,6 +137,7 @@ static void manager_is_told(void)
     UNIT_CHECK("reload", reloading != NULL && reloading < strstr(manager.told, "READY=1"));
     fixture_shim(&fx, "fail=CKR_DEVICE_ERROR\n");
     UNIT_CHECK("", wait_told("STATUS=KEK is not usable: "));
+    manager_forget();
     fixture_shim(&fx, "");
     UNIT_CHECK("", wait_told("STATUS=KEK is good"));
     UNIT_CHECK("", manager_count("STOPPING=1") == 0);
@@ -290,6 +291,25 @@ static void stop_with_a_hanging_token(void)
     UNIT_CHECK("", fixture_log_count(&fx, "a call is stuck in the key service") == 1);
     UNIT_CHECK("", jobs_join(&job, 1, KMS_OK) == 0);
     jobs_done(&job, 1);
+    fixture_shim(&fx, "");
+}
+
+static bool has_failed(void *ctx)
+{
+    return fixture_calls(&fx, "faults") > *(const long *)ctx;
+}
+
+/* The probe goes on trying while the token fails; it does not hold up the end. */
+static void stop_with_a_failing_token(void)
+{
+    long faults = fixture_calls(&fx, "faults");
+
+    fixture_configure(&fx, "  probe_interval: 1s\n", NULL);
+    UNIT_CHECK("", fixture_start(&fx));
+    fixture_shim(&fx, "fail=CKR_DEVICE_ERROR\n");
+    UNIT_CHECK("", fixture_until(has_failed, &faults, SEC(10)));
+    UNIT_CHECK("", fixture_stop(&fx));
+    UNIT_CHECK("", fixture_log_count(&fx, "server: stopped") == 1);
     fixture_shim(&fx, "");
 }
 
@@ -505,6 +525,7 @@ static const struct unit_test tests[] = {
     {"sockets of others", socket_of_another},
     {"SIGTERM finishes calls", stop_finishes_calls},
     {"SIGTERM with a hanging token", stop_with_a_hanging_token},
+    {"SIGTERM with a failing token", stop_with_a_failing_token},
     {"SIGHUP", reload_applies},
     {"on_failure", on_failure},
     {"--check", check_says},
