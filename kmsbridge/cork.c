@@ -178,10 +178,21 @@ int close(int fd)
     return (int)syscall(SYS_close, fd);
 }
 
+/* A module that forks: what is held is the parent's to send. */
+static void forget_in_child(void)
+{
+    corking = false;
+    atomic_store(&cork.count, 0);
+    for (size_t i = 0; cork.held != NULL && i < KMS_CORK_SOCKETS; i++) {
+        cork.held[i].len = 0;
+    }
+    pthread_mutex_init(&cork.mutex, NULL);
+}
+
 bool kms_cork_init(void)
 {
     pthread_mutex_lock(&cork.mutex);
-    if (cork.held == NULL) {
+    if (cork.held == NULL && pthread_atfork(NULL, NULL, forget_in_child) == 0) {
         cork.held = kms_secure_new(KMS_CORK_SOCKETS * sizeof *cork.held);
     }
     bool ready = cork.held != NULL;

@@ -23,8 +23,8 @@ struct ring_key {
 
 /* Immutable once published. */
 struct snapshot {
-    unsigned refs; /* under kms_keyring.mutex */
-    bool active_lost;
+    unsigned refs;           /* under kms_keyring.mutex */
+    atomic_bool active_lost; /* nothing is encrypted; what is there decrypts */
     size_t active;
     size_t count;
     struct ring_key keys[];
@@ -355,7 +355,7 @@ static enum kms_status settle_active(struct kms_keyring *ring, struct kms_call *
     const struct ring_key *was = &old->keys[old->active];
     const struct ring_key *next = &snap->keys[snap->active];
     if (strcmp(was->info.id, next->info.id) == 0) {
-        return KMS_OK;
+        return old->active_lost ? probe_key(ring->waist, call, next) : KMS_OK;
     }
     struct ring_key *kept = snapshot_find(snap, kms_span_str(was->info.id));
     if (tag_compare(&next->info, &was->info) < 0) {
@@ -388,7 +388,12 @@ static enum kms_status refresh_unshared(struct kms_keyring *ring, struct kms_cal
     if (status == KMS_OK) {
         status = settle_active(ring, call, old, snap);
     }
-    if (status == KMS_OK) {
+    bool decrypt_only = status != KMS_OK && old == NULL && snap->count != 0;
+    if (decrypt_only) { /* at a start: what older keys sealed can be opened all the same */
+        snap->active = snap->active != SIZE_MAX ? snap->active : 0;
+        snap->active_lost = true;
+    }
+    if (status == KMS_OK || decrypt_only) {
         log_change(old, snap);
         struct snapshot *fit = realloc(snap, sizeof *snap + snap->count * sizeof snap->keys[0]);
         snap = fit != NULL ? fit : snap;
@@ -399,9 +404,7 @@ static enum kms_status refresh_unshared(struct kms_keyring *ring, struct kms_cal
         snap = replaced;
     } else if (old != NULL && (status == KMS_E_KEY_STATE || status == KMS_E_NOT_FOUND ||
                                status == KMS_E_UNSUPPORTED)) {
-        pthread_mutex_lock(&ring->mutex);
-        ring->current->active_lost = true;
-        pthread_mutex_unlock(&ring->mutex);
+        old->active_lost = true;
     }
     snapshot_put(ring, snap);
     snapshot_put(ring, old);

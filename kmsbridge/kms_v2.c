@@ -29,6 +29,8 @@ static const struct {
     {KMS_E_CANCELLED, "cancelled"},
     {KMS_E_BUSY, "the plugin is at its limit of concurrent work"},
     {KMS_E_UNSUPPORTED, "the key cannot do this; see the plugin's log"},
+    {KMS_E_NOT_FOUND, "the KEK was not found; see the plugin's log"},
+    {KMS_E_TOO_LARGE, "the plaintext is too long for this key"},
 };
 
 static const char *generic_text(enum kms_status status)
@@ -41,18 +43,19 @@ static const char *generic_text(enum kms_status status)
     return "internal error; see the plugin's log";
 }
 
-/* The caller's own mistakes are told as they are: they hold nothing but what the caller sent. */
-static bool may_tell(enum kms_status status)
+static void answer_error(struct kms_rpc_reply *reply, enum kms_status status, const char *text)
 {
-    return status == KMS_E_INVALID || status == KMS_E_TOO_LARGE || status == KMS_E_NOT_FOUND;
+    reply->status = status;
+    reply->message.len = 0;
+    snprintf(reply->detail, sizeof reply->detail, "%.*s", KMS_RPC_DETAIL_MAX - 1, text);
 }
 
+/* What the key service or the keyring says stays in our log; the client gets the class. */
 static void fail(struct kms_rpc_reply *reply, const struct kms_error *error)
 {
-    reply->status = error->status;
-    reply->message.len = 0;
-    snprintf(reply->detail, sizeof reply->detail, "%.*s", KMS_RPC_DETAIL_MAX - 1,
-             may_tell(error->status) ? error->text : generic_text(error->status));
+    /* an argument that is wrong down there is our mistake, not the client's */
+    enum kms_status status = error->status == KMS_E_INVALID ? KMS_E_INTERNAL : error->status;
+    answer_error(reply, status, generic_text(status));
 }
 
 static void log_failure(const char *method, const char *uid, const struct kms_error *error)
@@ -79,7 +82,7 @@ static void refuse(struct kms_rpc_reply *reply, const char *method, const char *
     vsnprintf(error.text, sizeof error.text, fmt, args);
     va_end(args);
     log_failure(method, uid, &error);
-    fail(reply, &error);
+    answer_error(reply, status, error.text); /* holds nothing but what the client sent */
 }
 
 /* --- protobuf: everything from the call's arena --- */
@@ -317,6 +320,16 @@ static void run_encrypt(void *ctx, struct kms_rpc_request *request, struct kms_r
     log_done("Encrypt", msg->uid, key_id);
 }
 
+/* A good Decrypt is a proof of the key that made it: of the active KEK only if that was it. */
+static void note_decrypt(struct kms_v2 *kms, const struct parsed *msg, enum kms_status status)
+{
+    char active[KMS_KEY_ID_MAX];
+    if (status != KMS_OK || (kms_keyring_active(kms->ring, active) == KMS_OK &&
+                             kms_span_equal(kms_span_str(active), msg->key_id))) {
+        kms_healthd_note(kms->health, KMS_OP_DECRYPT, status);
+    }
+}
+
 static void run_decrypt(void *ctx, struct kms_rpc_request *request, struct kms_rpc_reply *reply)
 {
     struct kms_v2 *kms = ctx;
@@ -327,10 +340,14 @@ static void run_decrypt(void *ctx, struct kms_rpc_request *request, struct kms_r
 
     enum kms_status status =
         kms_keyring_decrypt(kms->ring, &call, msg->key_id, msg->data, &plaintext);
-    kms_healthd_note(kms->health, KMS_OP_DECRYPT, status);
+    note_decrypt(kms, msg, status);
     if (status != KMS_OK) {
         log_failure("Decrypt", msg->uid, &call.error);
-        fail(reply, &call.error);
+        if (status == KMS_E_NOT_FOUND) { /* names the key_id that the client sent */
+            answer_error(reply, status, call.error.text);
+        } else {
+            fail(reply, &call.error);
+        }
         return;
     }
     V2__DecryptResponse answer;
@@ -369,12 +386,16 @@ static void run_status(void *ctx, struct kms_rpc_request *request, struct kms_rp
     struct kms_verdict verdict;
     char key_id[KMS_KEY_ID_MAX] = "";
     char healthz[KMS_RPC_DETAIL_MAX] = "ok";
-    bool have_id = kms_keyring_active(kms->ring, key_id) != KMS_E_NOT_FOUND;
+    /* first, so that a ring that comes after it is not blamed */
     kms_healthd_verdict(kms->health, &verdict);
-    if (!verdict.known) {
-        kms_error_set(&verdict.error, KMS_E_UNAVAILABLE, "not yet known");
+    enum kms_status active = kms_keyring_active(kms->ring, key_id);
+    bool have_id = active != KMS_E_NOT_FOUND;
+    bool good = verdict.known && verdict.good && active == KMS_OK;
+    if (!good) { /* says why where the verdict does not: not yet known, or lost since */
+        enum kms_status why = verdict.known && have_id ? KMS_E_KEY_STATE : KMS_E_UNAVAILABLE;
+        kms_error_set(&verdict.error, why, "the KEK is not known to be good");
     }
-    if (!verdict.known || !verdict.good || !have_id) {
+    if (!good) {
         if (atomic_load(&kms->on_failure) == KMS_STOP_WRITING || !have_id) {
             fail(reply, &verdict.error);
             return;

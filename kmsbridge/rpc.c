@@ -110,6 +110,7 @@ struct call {
     bool secret_pooled;
 
     struct call *next;      /* in the queue, or among a leader's followers */
+    struct call *leader;    /* whose answer it waits for; under same_mutex */
     struct call *followers; /* under same_mutex */
     struct call *same_next; /* bucket's list, under same_mutex */
     bool leads;
@@ -123,6 +124,8 @@ struct kms_rpc {
     const struct kms_rpc_method *methods;
     size_t method_count;
     void *registered[METHODS_MAX];
+    unsigned
+        missing[METHODS_MAX + 1]; /* slots to post again; the last: unknown methods. Poller's */
     struct speed speed[METHODS_MAX];
     void *ctx;
     kms_rpc_observe observe;
@@ -531,6 +534,15 @@ static struct call **bucket_of(struct kms_rpc *rpc, const struct call *call)
     return &rpc->buckets[call->same[0] % SAME_BUCKETS];
 }
 
+/* Whether @call may wait for @leader's answer: not for one that is overdue, its key service hangs.
+ */
+static bool same_leads(const struct call *leader, const struct call *call)
+{
+    return leader->method == call->method &&
+           memcmp(leader->same, call->same, KMS_RPC_SAME_LEN) == 0 &&
+           call->arrived_ns < leader->request.deadline_ns;
+}
+
 /* True when an identical call is under way and will answer this one. Otherwise this one leads. */
 static bool same_join(struct call *call)
 {
@@ -542,11 +554,11 @@ static bool same_join(struct call *call)
     pthread_mutex_lock(&rpc->same_mutex);
     struct call **bucket = bucket_of(rpc, call);
     struct call *leader = *bucket;
-    while (leader != NULL && (leader->method != call->method ||
-                              memcmp(leader->same, call->same, KMS_RPC_SAME_LEN) != 0)) {
+    while (leader != NULL && !same_leads(leader, call)) {
         leader = leader->same_next;
     }
     if (leader != NULL) {
+        call->leader = leader;
         call->next = leader->followers;
         leader->followers = call;
         joined = true;
@@ -574,8 +586,34 @@ static struct call *same_leave(struct call *call)
     struct call *followers = call->followers;
     call->followers = NULL;
     call->leads = false;
+    for (struct call *f = followers; f != NULL; f = f->next) {
+        f->leader = NULL; /* nobody else will answer it */
+    }
     pthread_mutex_unlock(&rpc->same_mutex);
     return followers;
+}
+
+/* The client of a call that waits for another's answer has gone: it is answered now. */
+static void same_abandon(struct call *call)
+{
+    struct kms_rpc *rpc = call->rpc;
+    pthread_mutex_lock(&rpc->same_mutex);
+    bool waited = call->leader != NULL;
+    if (waited) {
+        struct call **at = &call->leader->followers;
+        while (*at != call) {
+            at = &(*at)->next;
+        }
+        *at = call->next;
+        call->next = NULL;
+        call->leader = NULL;
+    }
+    pthread_mutex_unlock(&rpc->same_mutex);
+    if (waited) {
+        call->place = KMS_RPC_COALESCED;
+        reply_error(&call->reply, KMS_E_CANCELLED, "cancelled");
+        call_send(call);
+    }
 }
 
 static void follower_answer(struct call *follower, const struct call *leader)
@@ -596,7 +634,9 @@ static void follower_answer(struct call *follower, const struct call *leader)
 /* The leader's own end (its client's patience) is not its followers': they go on by themselves. */
 static void followers_answer(struct call *followers, const struct call *leader)
 {
-    bool own_end = leader->reply.status == KMS_E_CANCELLED || leader->reply.status == KMS_E_TIMEOUT;
+    bool own_end =
+        leader->reply.status == KMS_E_CANCELLED || leader->reply.status == KMS_E_TIMEOUT ||
+        (leader->reply.status != KMS_OK && kms_deadline_passed(leader->request.deadline_ns));
     while (followers != NULL) {
         struct call *follower = followers;
         followers = follower->next;
@@ -713,6 +753,22 @@ static void queue_push_locked(struct kms_rpc *rpc, struct call *call)
     rpc->queued++;
 }
 
+/* False when it is not in the queue any more. */
+static bool queue_remove_locked(struct kms_rpc *rpc, struct call *call)
+{
+    struct call *before = NULL;
+    for (struct call *at = rpc->queue_head; at != NULL; before = at, at = at->next) {
+        if (at == call) {
+            *(before != NULL ? &before->next : &rpc->queue_head) = at->next;
+            rpc->queue_tail = rpc->queue_tail == at ? before : rpc->queue_tail;
+            at->next = NULL;
+            rpc->queued--;
+            return true;
+        }
+    }
+    return false;
+}
+
 /* False when the queue is full, or nobody is there to work on it. */
 static bool work_push(struct kms_rpc *rpc, struct call *call)
 {
@@ -734,9 +790,9 @@ static bool work_push(struct kms_rpc *rpc, struct call *call)
     if (worker_start(rpc)) {
         return true;
     }
-    /* not one worker: what was pushed is the only thing in the queue, and the pusher keeps it */
+    /* not one worker: its pusher takes the call back, unless a worker came and has it */
     pthread_mutex_lock(&rpc->work_mutex);
-    bool taken_back = work_pop_locked(rpc) == call;
+    bool taken_back = queue_remove_locked(rpc, call);
     pthread_mutex_unlock(&rpc->work_mutex);
     return !taken_back;
 }
@@ -756,8 +812,9 @@ static void slot_post(struct kms_rpc *rpc, const struct kms_rpc_method *method, 
                                          rpc->queue, rpc->queue, &call->arrived);
     }
     if (error != GRPC_CALL_OK) {
-        kms_log(KMS_LOG_ERROR, "rpc: cannot take another call: %s",
+        kms_log(KMS_LOG_ERROR, "rpc: cannot take another call now: %s",
                 call == NULL ? "out of memory" : grpc_call_error_to_string(error));
+        rpc->missing[method != NULL ? index : METHODS_MAX]++;
         if (call != NULL) {
             grpc_parts_done(call);
         }
@@ -910,6 +967,7 @@ static void handle(struct kms_rpc *rpc, const struct tag *tag, bool ok)
     case TAG_CLOSED:
         if (tag->call->was_cancelled) {
             atomic_store(&tag->call->cancelled, true);
+            same_abandon(tag->call);
         }
         event_done(tag->call);
         break;
@@ -919,6 +977,17 @@ static void handle(struct kms_rpc *rpc, const struct tag *tag, bool ok)
     case TAG_SHUTDOWN:
         atomic_store(&rpc->shut_down, true);
         break;
+    }
+}
+
+/* Slots that could not be posted for want of memory: once a round, one more try each. */
+static void post_missing(struct kms_rpc *rpc)
+{
+    for (size_t i = 0; i <= METHODS_MAX; i++) {
+        if (rpc->missing[i] != 0 && !atomic_load(&rpc->stopping)) {
+            rpc->missing[i]--;
+            slot_post(rpc, i < METHODS_MAX ? &rpc->methods[i] : NULL, i < METHODS_MAX ? i : 0);
+        }
     }
 }
 
@@ -957,15 +1026,39 @@ static void poll_loop(struct kms_rpc *rpc, unsigned epoch)
         if (event.type == GRPC_QUEUE_SHUTDOWN) {
             break;
         }
+        post_missing(rpc);
     }
 }
 
+struct poller {
+    struct kms_rpc *rpc;
+    unsigned epoch;
+};
+
 static void *poller_main(void *arg)
 {
-    struct kms_rpc *rpc = arg;
-    poll_loop(rpc, atomic_load(&rpc->epoch));
-    atomic_fetch_sub(&rpc->pollers_alive, 1);
+    struct poller poller = *(struct poller *)arg;
+    free(arg);
+    poll_loop(poller.rpc, poller.epoch);
+    atomic_fetch_sub(&poller.rpc->pollers_alive, 1);
     return NULL;
+}
+
+/* Another polling thread, for @epoch. False when there is none to be had. */
+static bool poller_start(struct kms_rpc *rpc, unsigned epoch)
+{
+    struct poller *poller = malloc(sizeof *poller);
+    if (poller == NULL) {
+        return false;
+    }
+    *poller = (struct poller){.rpc = rpc, .epoch = epoch};
+    atomic_fetch_add(&rpc->pollers_alive, 1);
+    if (!thread_start(poller_main, poller, 0)) {
+        atomic_fetch_sub(&rpc->pollers_alive, 1);
+        free(poller);
+        return false;
+    }
+    return true;
 }
 
 /* Whether the polling thread waits for a CPU, or has one, and not for the key service (proc(5)). */
@@ -1000,11 +1093,16 @@ static void guard_take_over(struct kms_rpc *rpc, uint64_t overrun_ns)
     }
     kms_cork_flush(); /* replies to earlier calls of its batch */
     atomic_store(&rpc->inline_since_ns, 0);
-    atomic_fetch_add(&rpc->epoch, 1);
-    atomic_fetch_add(&rpc->pollers_alive, 1);
-    if (!thread_start(poller_main, rpc, 0)) {
-        poller_main(rpc); /* no thread to be had: then this one polls, and nobody guards */
+    unsigned epoch = atomic_fetch_add(&rpc->epoch, 1) + 1;
+    if (!poller_start(rpc, epoch)) {
+        poll_loop(rpc, epoch); /* no thread to be had: then this one polls, and nobody guards */
     }
+}
+
+static bool rested(struct kms_rpc *rpc, uint64_t now)
+{
+    uint64_t ended = atomic_load(&rpc->inline_ended_ns);
+    return ended < now && now - ended > GUARD_REST_NS;
 }
 
 static void *guard_main(void *arg)
@@ -1023,7 +1121,7 @@ static void *guard_main(void *arg)
             pthread_mutex_unlock(&rpc->guard_mutex);
             guard_take_over(rpc, now - since);
             pthread_mutex_lock(&rpc->guard_mutex);
-        } else if (since == 0 && now - atomic_load(&rpc->inline_ended_ns) > GUARD_REST_NS) {
+        } else if (since == 0 && rested(rpc, now)) {
             atomic_store(&rpc->guard_armed, false);
             /* an operation that began meanwhile may have taken us for armed */
             atomic_store(&rpc->guard_armed, atomic_load(&rpc->inline_since_ns) != 0);
@@ -1214,9 +1312,7 @@ enum kms_status kms_rpc_start(const struct kms_rpc_method *methods, void *ctx,
     grpc_server_start(rpc->server);
     slots_post(rpc);
     atomic_store(&rpc->polled_ns, kms_now_ns());
-    atomic_store(&rpc->pollers_alive, 1);
-    if (pthread_create(&rpc->guard, NULL, guard_main, rpc) != 0 ||
-        !thread_start(poller_main, rpc, 0)) {
+    if (pthread_create(&rpc->guard, NULL, guard_main, rpc) != 0 || !poller_start(rpc, 0)) {
         return kms_error_set(err, KMS_E_NOMEM, "rpc: cannot start threads: %s", strerror(errno));
     }
     *ret_rpc = rpc;
@@ -1303,7 +1399,6 @@ bool kms_rpc_stop(struct kms_rpc *rpc, uint64_t grace_ns)
     atomic_store(&rpc->stopping, true);
     pthread_cond_signal(&rpc->guard_wake);
     pthread_mutex_unlock(&rpc->guard_mutex);
-    pthread_join(rpc->guard, NULL);
     grpc_server_shutdown_and_notify(rpc->server, rpc->queue, &rpc->shutdown);
     if (!wait_flag(&rpc->shut_down, grace_ns)) {
         grpc_server_cancel_all_calls(rpc->server);
@@ -1312,6 +1407,7 @@ bool kms_rpc_stop(struct kms_rpc *rpc, uint64_t grace_ns)
     if (!workers_stop(rpc) || !atomic_load(&rpc->shut_down) || !pollers_stop(rpc)) {
         return false;
     }
+    pthread_join(rpc->guard, NULL); /* last: it may be the one that polls */
     rpc_free(rpc);
     return true;
 }

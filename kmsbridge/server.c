@@ -237,11 +237,11 @@ bool kms_server_stop(struct kms_server *server)
     if (server->socket != NULL) {
         kms_socket_stop(server->socket);
     }
+    kms_monitor_stop(server->monitor); /* it asks the others */
     bool clean = kms_rpc_stop(server->rpc, STOP_GRACE_NS);
-    kms_monitor_stop(server->monitor);
     kms_socket_close(server->socket);
-    clean = kms_healthd_stop(server->health, KMS_NS_PER_S) && clean;
-    if (!clean) {
+    /* a worker that is stuck comes back to all of this some time: nothing is freed under it */
+    if (!clean || !kms_healthd_stop(server->health, KMS_NS_PER_S)) {
         kms_log(KMS_LOG_WARN, "server: a call is stuck in the key service; leaving without it");
         return false;
     }

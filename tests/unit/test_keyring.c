@@ -268,6 +268,53 @@ static void an_unknown_key_id_is_looked_for_then_named(void)
     kms_keyring_free(other);
 }
 
+/* A start with a newest key that does not work: nothing is encrypted, what is older is still read.
+ */
+static void at_a_start_older_keys_decrypt_all_the_same(void)
+{
+    struct sealed sealed;
+    char text[64];
+    fake_reset();
+    fake_add("kb1-a", "kek", 1);
+    struct kms_keyring *before = ring_with("kek");
+    CU_ASSERT_EQUAL(refresh(before), KMS_OK);
+    CU_ASSERT_EQUAL(encrypt(before, "seed", &sealed), KMS_OK);
+    kms_keyring_free(before);
+
+    fake_add("kb1-b", "kek", 2);
+    fake.keys[1].broken = true;
+    struct kms_keyring *ring = ring_with("kek");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_E_PROTOCOL);
+    CU_ASSERT(!active_is(ring, "kb1-b"));
+    CU_ASSERT_EQUAL(decrypt(ring, &sealed, text, NULL), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(text, "seed");
+    struct sealed more;
+    CU_ASSERT_EQUAL(encrypt(ring, "x", &more), KMS_E_KEY_STATE);
+    CU_ASSERT_EQUAL(refresh(ring), KMS_E_PROTOCOL); /* and stays so until it is proven */
+    CU_ASSERT_EQUAL(encrypt(ring, "x", &more), KMS_E_KEY_STATE);
+    fake.keys[1].broken = false;
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    CU_ASSERT(active_is(ring, "kb1-b"));
+    CU_ASSERT_EQUAL(encrypt(ring, "x", &more), KMS_OK);
+    kms_keyring_free(ring);
+}
+
+/* A key of the ring that the token does not show now is away, not unknown. */
+static void a_key_that_is_away_is_unavailable(void)
+{
+    struct sealed sealed;
+    char text[64];
+    fake_reset();
+    fake_add("kb1-a", "kek", 1);
+    struct kms_keyring *ring = ring_with("kek");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    CU_ASSERT_EQUAL(encrypt(ring, "seed", &sealed), KMS_OK);
+    fake_remove("kb1-a");
+    CU_ASSERT_EQUAL(decrypt(ring, &sealed, text, NULL), KMS_E_UNAVAILABLE);
+    CU_ASSERT_EQUAL(encrypt(ring, "seed", &sealed), KMS_E_UNAVAILABLE);
+    kms_keyring_free(ring);
+}
+
 static void sizes_are_bounded(void)
 {
     static uint8_t big[KMS_ENVELOPE_PLAINTEXT_MAX + 1];
@@ -308,6 +355,8 @@ int main(void)
         {"every alteration is refused", every_alteration_is_refused},
         {"envelope belongs to its key_id", an_envelope_belongs_to_its_key_id},
         {"unknown key_id", an_unknown_key_id_is_looked_for_then_named},
+        {"older keys decrypt at a start", at_a_start_older_keys_decrypt_all_the_same},
+        {"key that is away", a_key_that_is_away_is_unavailable},
         {"sizes are bounded", sizes_are_bounded},
     };
     return unit_main("test_keyring", tests, UNIT_COUNT(tests));

@@ -263,6 +263,11 @@ static void details_stay_in_the_log(void)
     struct outcome out = call(&f.kms, KMS_METHOD_ENCRYPT, &w);
     CU_ASSERT_EQUAL(out.status, KMS_E_UNAVAILABLE);
     CU_ASSERT_PTR_NULL(strstr(out.detail, "secret"));
+    /* "invalid" down there is not the client's mistake, nor told to it */
+    fake.fail = KMS_E_INVALID;
+    out = call(&f.kms, KMS_METHOD_ENCRYPT, &w);
+    CU_ASSERT_EQUAL(out.status, KMS_E_INTERNAL);
+    CU_ASSERT_PTR_NULL(strstr(out.detail, "secret"));
     fake.fail = KMS_OK;
     tear_down(&f);
 }
