@@ -9,11 +9,14 @@
 #include "backend/hsm_parts.h"
 #include "backend/p11/ckr.h"
 #include "backend/p11/uri.h"
+#include "common/clock.h"
 #include "common/codec.h"
 #include "common/secret.h"
 #include "common/secure.h"
 
 #define SMALL_SLOTS_MAX 64
+#define DOUBT_MIN_NS    (2 * KMS_NS_PER_S)
+#define DOUBT_MAX_NS    (60 * KMS_NS_PER_S)
 
 static const struct {
     const char *name;
@@ -149,9 +152,30 @@ struct list {
     struct kms_hsm_keys found;
 };
 
+/*
+ * A token that was taken away without a word shows nothing (SoftHSM's folder moved, a network HSM's
+ * partition unmounted), and goes on showing nothing after its return until the module is started
+ * again. So nothing is believed only after a restart; the pauses between such doubts double.
+ */
+static bool doubt(struct kms_backend *b)
+{
+    uint64_t now = kms_now_ns();
+    uint64_t pause = atomic_load(&b->doubt_pause_ns);
+
+    if (now < atomic_load(&b->doubt_ns)) {
+        return false;
+    }
+    pause = pause == 0 ? DOUBT_MIN_NS : pause * 2;
+    pause = pause > DOUBT_MAX_NS ? DOUBT_MAX_NS : pause;
+    atomic_store(&b->doubt_pause_ns, pause);
+    atomic_store(&b->doubt_ns, now + pause);
+    return true;
+}
+
 static CK_RV list_step(struct kms_p11 *p, void *ctx)
 {
     struct list *list = ctx;
+    CK_RV rv = CKR_OK;
 
     if (list->uri != NULL && !kms_p11_is_on(p, list->uri)) {
         (void)kms_error_set(p->ask->err, KMS_E_INVALID,
@@ -159,7 +183,16 @@ static CK_RV list_step(struct kms_p11 *p, void *ctx)
                             kms_p11_token_name(p->token));
         return CKR_ARGUMENTS_BAD;
     }
-    return kms_hsm_scan(list->backend, p, &list->filter, &list->found);
+    rv = kms_hsm_scan(list->backend, p, &list->filter, &list->found);
+    if (rv == CKR_OK && list->found.count == 0 && doubt(list->backend)) {
+        p->function = "C_FindObjects";
+        return CKR_TOKEN_NOT_PRESENT; /* restarts the module, then this step comes again */
+    }
+    if (rv == CKR_OK && list->found.count != 0) {
+        atomic_store(&list->backend->doubt_pause_ns, 0);
+        atomic_store(&list->backend->doubt_ns, 0);
+    }
+    return rv;
 }
 
 /* The URI's object= and id= become the filter. */

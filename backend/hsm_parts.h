@@ -9,6 +9,8 @@
 
 #include <openssl/evp.h>
 
+#include <stdatomic.h>
+
 #include "backend/backend.h"
 #include "backend/p11/find.h"
 #include "backend/p11/token.h"
@@ -52,6 +54,8 @@ struct kms_backend {
     enum kms_alg only;             /* `mechanism:`, or KMS_ALG_NONE for auto */
     struct kms_secure_pool *small; /* slots of KMS_HSM_SMALL bytes for plaintext on its way */
     struct kms_hsm_table *table;   /* the keys that are known */
+    atomic_uint_fast64_t doubt_ns; /* when a search that finds nothing is next doubted */
+    atomic_uint_fast64_t doubt_pause_ns;
 };
 
 #define KMS_HSM_SMALL 2048

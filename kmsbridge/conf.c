@@ -217,12 +217,20 @@ static enum kms_status read_format(const struct setting *setting, const char *te
     return kms_log_parse_format(text, ret);
 }
 
+/* A literal, which lives on when the configuration is gone: the server keeps it over a reload. */
 static enum kms_status read_api_version(const struct setting *setting, const char *text, void *ret)
 {
-    if (strcmp(text, "v2") != 0 && strcmp(text, "v2beta1") != 0) {
-        return KMS_E_INVALID;
+    static const char *const versions[] = {"v2", "v2beta1"};
+    const char **value = ret;
+
+    (void)setting;
+    for (size_t i = 0; i < sizeof(versions) / sizeof(versions[0]); i++) {
+        if (strcmp(text, versions[i]) == 0) {
+            *value = versions[i];
+            return KMS_OK;
+        }
     }
-    return read_text(setting, text, ret);
+    return KMS_E_INVALID;
 }
 
 static enum kms_status read_on_failure(const struct setting *setting, const char *text, void *ret)

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
@@ -23,7 +24,7 @@ struct kms_healthd {
     pthread_mutex_t mutex; /* guards all below; never held across a backend op */
     pthread_cond_t changed;
     struct kms_health_conf conf;
-    bool stopping;
+    atomic_bool stopping; /* written under the mutex; a probe under way looks at it */
     bool kicked;
     bool done; /* the thread has left its loop */
     struct kms_verdict verdict;
@@ -88,7 +89,8 @@ static void set_verdict_locked(struct kms_healthd *h, enum kms_status status,
 /* One round outside the lock: keys if due, then the proof if real traffic gave none. */
 static void round_of_probe(struct kms_healthd *h, bool refresh, bool probe, uint64_t timeout_ns)
 {
-    struct kms_call call = {.deadline_ns = kms_deadline_in(timeout_ns), .trace_id = "probe"};
+    struct kms_call call = {
+        .deadline_ns = kms_deadline_in(timeout_ns), .cancelled = &h->stopping, .trace_id = "probe"};
     enum kms_status status = KMS_OK;
     if (refresh) {
         status = kms_keyring_refresh(h->ring, &call);
@@ -108,7 +110,7 @@ static void round_of_probe(struct kms_healthd *h, bool refresh, bool probe, uint
     if (refresh && status == KMS_OK) {
         h->refreshed_ns = now;
     }
-    if (probe || status != KMS_OK) {
+    if ((probe || status != KMS_OK) && !h->stopping) {
         set_verdict_locked(h, status, &call.error, now);
     }
     pthread_mutex_unlock(&h->mutex);

@@ -97,13 +97,26 @@ static struct ring_key *snapshot_find(struct snapshot *snap, struct kms_span key
 
 /* --- sealing with one key --- */
 
+/* The backend cannot find a key that is in the ring: it is away, and "not found" would be a lie. */
+static enum kms_status not_away(struct kms_call *call, const struct ring_key *key,
+                                enum kms_status status)
+{
+    if (status != KMS_E_NOT_FOUND) {
+        return status;
+    }
+    kms_error_clear(&call->error);
+    return kms_error_set(&call->error, KMS_E_UNAVAILABLE,
+                         "key %s is not on the token now, and was: it is looked for again",
+                         key->info.id);
+}
+
 static enum kms_status seal(struct kms_waist *waist, struct kms_call *call,
                             const struct ring_key *key, struct kms_span plaintext,
                             struct kms_buf *ret_envelope)
 {
     uint8_t aad_storage[KMS_ENVELOPE_AAD_MAX];
     uint8_t iv_storage[KMS_IV_MAX];
-    uint8_t ct_storage[KMS_ENVELOPE_MAX + 64];
+    uint8_t ct_storage[KMS_ENVELOPE_PLAINTEXT_MAX + 1024]; /* the room that encrypt asks for */
     struct kms_buf aad = KMS_BUF_OVER(aad_storage);
     struct kms_sealed sealed = {.iv = KMS_BUF_OVER(iv_storage),
                                 .ciphertext = KMS_BUF_OVER(ct_storage)};
@@ -122,7 +135,7 @@ static enum kms_status seal(struct kms_waist *waist, struct kms_call *call,
     enum kms_status status =
         kms_waist_encrypt(waist, call, key->info.ref, &params, plaintext, &sealed);
     if (status != KMS_OK) {
-        return status;
+        return not_away(call, key, status);
     }
     if (sealed.alg != alg || sealed.iv.len != iv_len || strcmp(sealed.key_id, key->info.id) != 0) {
         return kms_error_set(&call->error, KMS_E_PROTOCOL,
@@ -163,7 +176,9 @@ static enum kms_status unseal(struct kms_waist *waist, struct kms_call *call,
         return kms_error_set(&call->error, KMS_E_INTERNAL, "envelope: AAD too long");
     }
     struct kms_params params = {.alg = env->alg, .aad = kms_buf_span(&aad), .iv = env->iv};
-    return kms_waist_decrypt(waist, call, key->info.ref, &params, env->ciphertext, ret_plaintext);
+    return not_away(
+        call, key,
+        kms_waist_decrypt(waist, call, key->info.ref, &params, env->ciphertext, ret_plaintext));
 }
 
 static enum kms_status probe_key(struct kms_waist *waist, struct kms_call *call,
@@ -278,9 +293,11 @@ static enum kms_status gather_all(struct kms_keyring *ring, struct kms_call *cal
         return status;
     }
     if (snap->count == 0) {
-        return kms_error_set(&call->error, KMS_E_NOT_FOUND,
-                             "token has no key named %s; make one with `kmsbridgectl keys create`",
-                             ring->spec);
+        return kms_error_set(
+            &call->error, KMS_E_NOT_FOUND,
+            "token has no key named %s; if there was one, restore it: a new one opens nothing "
+            "that is stored (for a first key: `kmsbridgectl keys create`)",
+            ring->spec);
     }
     if (snap->active == SIZE_MAX) {
         return kms_error_set(&call->error, KMS_E_UNSUPPORTED,

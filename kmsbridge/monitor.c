@@ -97,7 +97,7 @@ static unsigned print_page(struct kms_monitor *monitor, const char *url, FILE *o
 {
     const struct kms_monitor_source *source = &monitor->source;
     if (strcmp(url, "/livez") == 0) {
-        return source->live(source->ctx, out) ? MHD_HTTP_OK : MHD_HTTP_INTERNAL_SERVER_ERROR;
+        return source->live(source->ctx, out) ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE;
     }
     if (strcmp(url, "/readyz") == 0) {
         return source->ready(source->ctx, out) ? MHD_HTTP_OK : MHD_HTTP_SERVICE_UNAVAILABLE;

@@ -9,17 +9,20 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <grpc/grpc.h>
 #include <grpc/grpc_posix.h>
 #include <grpc/grpc_security.h>
+#include <grpc/support/alloc.h>
 #include <grpc/support/log.h>
 #include <grpc/support/time.h>
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "common/numbers.h"
 #include "common/secure.h"
 #include "kmsbridge/cork.h"
 
@@ -41,6 +44,10 @@
 #define KEEPALIVE_MS      60000
 #define KEEPALIVE_WAIT_MS 20000
 #define STUCK_WAIT_NS     KMS_NS_PER_S
+#define MEMORY_BASE       ((size_t)32 << 20) /* of gRPC: buffers of connections and messages */
+#define MEMORY_PER_CALL   ((size_t)16 << 10)
+#define FDS_MAX           8192 /* connections with a higher number are not watched for unread answers */
+#define UNREAD_MAX        (2 * KMS_RPC_STREAMS_MAX)
 
 enum tag_kind { TAG_ARRIVED, TAG_CLOSED, TAG_SENT, TAG_SHUTDOWN };
 
@@ -94,6 +101,7 @@ struct call {
     uint64_t arrived_ns;
     bool counted;       /* in calls_in_flight */
     bool close_watched; /* the closed batch was sent */
+    int unread; /* index of the connection in rpc.unread while its answer is on its way; -1 */
     enum kms_rpc_place place;
 
     struct kms_rpc_request request;
@@ -130,6 +138,7 @@ struct kms_rpc {
     atomic_bool stopping;
     atomic_bool shut_down; /* gRPC has said that no call is left */
     atomic_uint calls_in_flight;
+    atomic_uint unread[FDS_MAX]; /* answers that gRPC still holds, by connection's descriptor */
 
     /* polling: one thread at a time, that of the current epoch */
     atomic_uint epoch;
@@ -254,6 +263,7 @@ static struct call *call_new(struct kms_rpc *rpc, const struct kms_rpc_method *m
     call->rpc = rpc;
     call->method = method;
     call->method_index = index;
+    call->unread = -1;
     call->request.arena = &call->arena;
     call->request.cancelled = &call->cancelled;
     atomic_init(&call->refs, 1);
@@ -316,6 +326,9 @@ static void grpc_parts_done(struct call *call)
     }
     grpc_metadata_array_destroy(&call->metadata);
     grpc_call_details_destroy(&call->details);
+    if (call->unread >= 0) {
+        atomic_fetch_sub(&call->rpc->unread[call->unread], 1);
+    }
     if (call->grpc != NULL) {
         grpc_call_unref(call->grpc);
     }
@@ -361,6 +374,28 @@ static grpc_byte_buffer *answer_buffer(struct call *call)
     return buffer;
 }
 
+/*
+ * A client that does not read keeps what it is answered in our memory, and by resetting its streams
+ * it may ask for ever more in spite of KMS_RPC_STREAMS_MAX (rapid reset). One that has so much
+ * unread is hung up on. gRPC calls the peer of a descriptor that it was given "fd:N", and keeps the
+ * descriptor open as long as it has a call of it.
+ */
+static void note_unread(struct call *call)
+{
+    char *peer = grpc_call_get_peer(call->grpc);
+    uint64_t fd = 0;
+    if (peer != NULL && strncmp(peer, "fd:", 3) == 0 &&
+        kms_parse_u64(peer + 3, 0, FDS_MAX - 1, &fd) == KMS_OK) {
+        call->unread = (int)fd;
+        if (atomic_fetch_add(&call->rpc->unread[fd], 1) == UNREAD_MAX) {
+            kms_log(KMS_LOG_WARN,
+                    "rpc: a client does not read its answers; its connection is closed");
+            (void)shutdown((int)fd, SHUT_RDWR);
+        }
+    }
+    gpr_free(peer);
+}
+
 /* One batch: headers, message, status. Afterwards the call belongs to the polling thread. */
 static void call_send(struct call *call)
 {
@@ -396,6 +431,9 @@ static void call_send(struct call *call)
         rpc->observe(rpc->ctx, call->method->id, code, kms_now_ns() - call->arrived_ns,
                      call->place);
     }
+    note_unread(call);
+    /* all that was written to the call is the polling thread's from here on */
+    atomic_fetch_or(&call->events, 0);
     grpc_call_error error = grpc_call_start_batch(call->grpc, ops, count, &call->sent, NULL);
     grpc_slice_unref(details);
     if (error != GRPC_CALL_OK) {
@@ -460,7 +498,7 @@ static void call_run(struct call *call)
 
 static void guard_arm(struct kms_rpc *rpc)
 {
-    if (atomic_load_explicit(&rpc->guard_armed, memory_order_relaxed)) {
+    if (atomic_load(&rpc->guard_armed)) { /* ordered after inline_since_ns: see guard_main() */
         return;
     }
     pthread_mutex_lock(&rpc->guard_mutex);
@@ -987,6 +1025,8 @@ static void *guard_main(void *arg)
             pthread_mutex_lock(&rpc->guard_mutex);
         } else if (since == 0 && now - atomic_load(&rpc->inline_ended_ns) > GUARD_REST_NS) {
             atomic_store(&rpc->guard_armed, false);
+            /* an operation that began meanwhile may have taken us for armed */
+            atomic_store(&rpc->guard_armed, atomic_load(&rpc->inline_since_ns) != 0);
         }
     }
     pthread_mutex_unlock(&rpc->guard_mutex);
@@ -1026,9 +1066,25 @@ static void grpc_log(gpr_log_func_args *args)
             args->message);
 }
 
-static grpc_server *server_new(void)
+/*
+ * gRPC gathers a message whole, however long it says it is, before it looks at
+ * GRPC_ARG_MAX_RECEIVE_MESSAGE_LENGTH. What bounds its memory is the quota: over it, streams are
+ * reset with ENHANCE_YOUR_CALM, which is ResourceExhausted to their client.
+ */
+static grpc_resource_quota *quota_new(const struct kms_rpc_limits *limits)
 {
+    grpc_resource_quota *quota = grpc_resource_quota_create("kms");
+    grpc_resource_quota_resize(quota, MEMORY_BASE + limits->calls * MEMORY_PER_CALL);
+    return quota;
+}
+
+static grpc_server *server_new(const struct kms_rpc_limits *limits)
+{
+    grpc_resource_quota *quota = quota_new(limits);
     grpc_arg args[] = {
+        {.type = GRPC_ARG_POINTER,
+         .key = (char *)(uintptr_t)GRPC_ARG_RESOURCE_QUOTA,
+         .value.pointer = {.p = quota, .vtable = grpc_resource_quota_arg_vtable()}},
         {.type = GRPC_ARG_INTEGER,
          .key = (char *)(uintptr_t)GRPC_ARG_MAX_CONCURRENT_STREAMS,
          .value.integer = KMS_RPC_STREAMS_MAX},
@@ -1058,7 +1114,9 @@ static grpc_server *server_new(void)
          .value.integer = 0},
     };
     grpc_channel_args channel_args = {.num_args = sizeof args / sizeof args[0], .args = args};
-    return grpc_server_create(&channel_args, NULL);
+    grpc_server *server = grpc_server_create(&channel_args, NULL);
+    grpc_resource_quota_unref(quota);
+    return server;
 }
 
 static enum kms_status methods_register(struct kms_rpc *rpc, struct kms_error *err)
@@ -1139,7 +1197,7 @@ enum kms_status kms_rpc_start(const struct kms_rpc_method *methods, void *ctx,
     cond_init_monotonic(&rpc->work_gone);
     rpc->shutdown.kind = TAG_SHUTDOWN;
     rpc->secrets = kms_secure_pool_new(2 * KMS_RPC_REPLY_MAX, SECRET_SLOTS);
-    rpc->server = server_new();
+    rpc->server = server_new(limits);
     rpc->credentials = grpc_insecure_server_credentials_create();
     rpc->queue = grpc_completion_queue_create_for_next(NULL);
     enum kms_status status = KMS_OK;

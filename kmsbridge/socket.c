@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
@@ -23,6 +24,7 @@
 #define BACKLOG       128
 #define GROUPS_MAX    256                /* supplementary groups of a peer that we look at */
 #define PAUSE_MS      50                 /* after a failed accept, as when out of descriptors */
+#define FDS_APART     64                 /* ours, gRPC's, the monitor's, the PKCS#11 module's */
 #define COMPLAINTS_NS (5 * KMS_NS_PER_S) /* at most one log line each about refused peers */
 
 /* A descriptor that gRPC owns: as long as its number still means this socket, the connection is
@@ -439,6 +441,29 @@ static void *accept_main(void *arg)
     }
 }
 
+/*
+ * Clients must not use up the descriptors: a PKCS#11 module that cannot open its files may take its
+ * keys for deleted, and never look again (SoftHSM 2.6 does). So the limit is raised as far as it
+ * may be, and if that does not do, fewer connections are allowed.
+ */
+static unsigned connections_bound(unsigned max_connections)
+{
+    struct rlimit files;
+    rlim_t want = (rlim_t)max_connections + FDS_APART;
+    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= want) {
+        return max_connections;
+    }
+    files.rlim_cur = files.rlim_max < want ? files.rlim_max : want;
+    if (setrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur == want) {
+        return max_connections;
+    }
+    rlim_t fit = files.rlim_cur > 2 * FDS_APART ? files.rlim_cur - FDS_APART : files.rlim_cur / 4;
+    kms_log(KMS_LOG_WARN,
+            "socket: kms.max_connections is taken for %lu: the limit of descriptors is %lu",
+            (unsigned long)fit, (unsigned long)files.rlim_cur);
+    return (unsigned)fit;
+}
+
 enum kms_status kms_socket_configure(struct kms_socket *sock, const struct kms_peers *peers,
                                      unsigned max_connections)
 {
@@ -453,6 +478,7 @@ enum kms_status kms_socket_configure(struct kms_socket *sock, const struct kms_p
     for (size_t i = 0; i < peers->gid_count; i++) {
         gids[i] = peers->gids[i];
     }
+    max_connections = connections_bound(max_connections);
     pthread_mutex_lock(&sock->mutex);
     unsigned room =
         max_connections > sock->connection_count ? max_connections : sock->connection_count;

@@ -117,7 +117,7 @@ stage_tsan() {
         KMSBRIDGE_FIXED_ADDRESSES=1 exec setarch "$(uname -m)" -R bash "$0" tsan
     fi
     build_in tsan CC=clang --with-sanitizer=thread CFLAGS='-g -O1'
-    TSAN_OPTIONS=suppressions=$PWD/tests/checks/tsan.supp:second_deadlock_stack=1 \
+    TSAN_OPTIONS=suppressions=$PWD/tests/checks/tsan.supp:second_deadlock_stack=1:ignore_noninstrumented_modules=1 \
         check_in "$out/tsan"
 }
 

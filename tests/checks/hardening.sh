@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# The built programs are PIE, full RELRO, NX, with stack protector, FORTIFY and, on x86-64, marked
-# for control-flow protection where the C run time is. A program built without is planted.
+# The built programs are PIE, full RELRO, NX, with stack protector and FORTIFY. On x86-64 every
+# object of ours is marked for control-flow protection, and so is the program where the C run time is
+# (Debian 12's is not). A program built without is planted.
 . "$(dirname "$0")/lib/check.sh"
 check hardening
 need readelf gcc
@@ -13,22 +14,36 @@ program() {
     if [ -x "$dir/.libs/$base" ]; then echo "$dir/.libs/$base"; else echo "$1"; fi
 }
 
+marked() { grep -q 'IBT, SHSTK' <<<"$(readelf -nW "$1" 2>/dev/null)"; }
+
 # Prints the names of the protections that $1 lacks.
 lacks() {
-    local header dynamic segments symbols notes
+    local header dynamic segments symbols
     header=$(readelf -hW "$1") dynamic=$(readelf -dW "$1") segments=$(readelf -lW "$1")
-    symbols=$(readelf -sW "$1") notes=$(readelf -nW "$1" 2>/dev/null)
+    symbols=$(readelf -sW "$1")
     grep -q 'Type: *DYN' <<<"$header" && grep -q 'FLAGS_1.*PIE' <<<"$dynamic" || echo PIE
     grep -q 'GNU_RELRO' <<<"$segments" || echo RELRO
     grep -q 'FLAGS_1.*NOW\|BIND_NOW' <<<"$dynamic" || echo BIND_NOW
     grep -q 'GNU_STACK .*RW ' <<<"$segments" || echo NX
     grep -q '__stack_chk_fail' <<<"$symbols" || echo stack-protector
     grep -q '_chk@\|_chk$' <<<"$(grep -v __stack_chk <<<"$symbols")" || echo FORTIFY
-    if [ "$(uname -m)" = x86_64 ]; then
-        grep -q 'IBT, SHSTK' <<<"$notes" || echo CET
-    fi
+    [ "$cet" = no ] || marked "$1" || echo CET
     ! grep -qE 'R(UN)?PATH' <<<"$dynamic" || echo no-RPATH
 }
+
+printf 'int main(void) { return 0; }\n' >"$CHECK_TMP/probe.c"
+cet=no
+if [ "$(uname -m)" = x86_64 ]; then
+    gcc -fcf-protection=full -o "$CHECK_TMP/probe" "$CHECK_TMP/probe.c"
+    ! marked "$CHECK_TMP/probe" || cet=yes
+    find "$build/common" "$build/backend" "$build/kmsbridge" "$build/tools" -name '*.o' >"$CHECK_TMP/objects"
+    [ -s "$CHECK_TMP/objects" ] || not_ok "$build has no objects"
+    while IFS= read -r object; do
+        if marked "$object"; then ok "$object"; else not_ok "$object has no control-flow protection"; fi
+    done <"$CHECK_TMP/objects"
+    gcc -fcf-protection=none -c -o "$CHECK_TMP/probe.o" "$CHECK_TMP/probe.c"
+    if marked "$CHECK_TMP/probe.o"; then not_ok "planted: took an object without"; else ok "planted object"; fi
+fi
 
 for name in kmsbridge/kmsbridged tools/kmsbridgectl; do
     binary=$(program "$build/$name")
@@ -45,6 +60,6 @@ gcc -O0 -no-pie -fno-stack-protector -U_FORTIFY_SOURCE -fcf-protection=none -z e
     -o "$CHECK_TMP/planted" "$CHECK_TMP/p.c" 2>/dev/null
 missing=$(lacks "$CHECK_TMP/planted" | tr '\n' ' ')
 want='PIE RELRO BIND_NOW NX stack-protector FORTIFY '
-[ "$(uname -m)" != x86_64 ] || want="${want}CET "
+[ "$cet" = no ] || want="${want}CET "
 if [ "$missing" = "$want" ]; then ok planted; else not_ok "planted: saw only that it lacks $missing"; fi
 check_end

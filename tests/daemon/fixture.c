@@ -555,6 +555,11 @@ long fixture_rss_kb(const struct fixture *fx)
     return status_row(fx, "VmRSS:");
 }
 
+long fixture_peak_kb(const struct fixture *fx)
+{
+    return status_row(fx, "VmHWM:");
+}
+
 unsigned fixture_threads(const struct fixture *fx)
 {
     return (unsigned)status_row(fx, "Threads:");

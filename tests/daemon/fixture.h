@@ -132,6 +132,7 @@ double fixture_metric(const struct fixture *fx, const char *name);
  */
 
 long fixture_rss_kb(const struct fixture *fx);
+long fixture_peak_kb(const struct fixture *fx);
 unsigned fixture_fds(const struct fixture *fx);
 unsigned fixture_threads(const struct fixture *fx);
 /* Raw connection to kms.socket; -1. */

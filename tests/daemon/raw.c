@@ -14,11 +14,18 @@
 #define FRAME_HEAD 9
 #define FRAME_MAX  16384
 
+#define INITIAL_WINDOW  65535 /* RFC 9113, 6.9.2 */
+#define SETTING_INITIAL 4     /* SETTINGS_INITIAL_WINDOW_SIZE */
+
 static const char preface[] = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 struct raw {
     int fd;
     nghttp2_hd_inflater *inflater; /* of the peer's headers, all of them in order */
+    int64_t window;                /* of the connection, as far as raw_flow() sends */
+    int64_t stream_window;
+    int64_t initial_window;
+    int ended; /* RAW_NO_STATUS until the stream that raw_flow() sends on has ended */
     size_t have;
     uint8_t in[FRAME_HEAD + FRAME_MAX];
 };
@@ -30,6 +37,8 @@ struct raw *raw_open(const struct fixture *fx, bool greet)
     if (raw == NULL) {
         return NULL;
     }
+    raw->window = raw->stream_window = raw->initial_window = INITIAL_WINDOW;
+    raw->ended = RAW_NO_STATUS;
     raw->fd = fixture_socket(fx);
     if (raw->fd < 0 || nghttp2_hd_inflate_new(&raw->inflater) != 0 ||
         (greet && (!raw_send(raw, preface, sizeof(preface) - 1) ||
@@ -156,11 +165,11 @@ bool raw_call(struct raw *raw, uint32_t stream, const char *path, const void *me
 
 /* --- reading ---------------------------------------------------------------------------------- */
 
-/* One more read; false when the peer has closed, or nothing came before @deadline_ns. */
+/* One more read; false when the peer has closed, or nothing came before @deadline_ns; 0: now. */
 static bool read_more(struct raw *raw, uint64_t deadline_ns, bool *ret_silent)
 {
     struct pollfd ready = {.fd = raw->fd, .events = POLLIN};
-    int ms = (int)(kms_deadline_left(deadline_ns) / MS(1)) + 1;
+    int ms = deadline_ns == 0 ? 0 : (int)(kms_deadline_left(deadline_ns) / MS(1)) + 1;
     ssize_t n;
 
     *ret_silent = poll(&ready, 1, ms) <= 0;
@@ -203,12 +212,28 @@ static int inflate(struct raw *raw, const uint8_t *block, size_t len, int status
     }
 }
 
+static uint32_t be32(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 24 | (uint32_t)p[1] << 16 | (uint32_t)p[2] << 8 | p[3];
+}
+
+static void take_settings(struct raw *raw, const uint8_t *rows, size_t len)
+{
+    for (size_t i = 0; i + 6 <= len; i += 6) {
+        if (rows[i] == 0 && rows[i + 1] == SETTING_INITIAL) {
+            raw->stream_window += (int64_t)be32(rows + i + 2) - raw->initial_window;
+            raw->initial_window = be32(rows + i + 2);
+        }
+    }
+    (void)raw_frame(raw, RAW_SETTINGS, RAW_ACK, 0, NULL, 0);
+}
+
 /* Takes the frame at the front, if it is whole. True when the stream has come to an end. */
 static bool take_frame(struct raw *raw, uint32_t stream, bool *ret_took, int *status)
 {
     const uint8_t *f = raw->in;
     size_t len = (size_t)f[0] << 16 | (size_t)f[1] << 8 | f[2];
-    uint32_t of = (uint32_t)f[5] << 24 | (uint32_t)f[6] << 16 | (uint32_t)f[7] << 8 | f[8];
+    uint32_t of = be32(f + 5);
     bool end = false;
 
     *ret_took = raw->have >= FRAME_HEAD && raw->have >= FRAME_HEAD + len;
@@ -224,7 +249,11 @@ static bool take_frame(struct raw *raw, uint32_t stream, bool *ret_took, int *st
         end = true;
         *status = *status >= 0 ? *status : RAW_RESET - f[FRAME_HEAD + 3];
     } else if (f[3] == RAW_SETTINGS && (f[4] & RAW_ACK) == 0) {
-        (void)raw_frame(raw, RAW_SETTINGS, RAW_ACK, 0, NULL, 0);
+        take_settings(raw, f + FRAME_HEAD, len);
+    } else if (f[3] == RAW_PING && (f[4] & RAW_ACK) == 0 && len == 8) {
+        (void)raw_frame(raw, RAW_PING, RAW_ACK, 0, f + FRAME_HEAD, len);
+    } else if (f[3] == RAW_WINDOW_UPDATE && len == 4) {
+        *(of == 0 ? &raw->window : &raw->stream_window) += be32(f + FRAME_HEAD);
     } else if (f[3] == RAW_GOAWAY) {
         end = true;
         *status = RAW_CLOSED;
@@ -237,10 +266,14 @@ static bool take_frame(struct raw *raw, uint32_t stream, bool *ret_took, int *st
 int raw_status(struct raw *raw, uint32_t stream, uint64_t ns)
 {
     uint64_t deadline = kms_deadline_in(ns);
-    int status = RAW_NO_STATUS;
+    int status = raw->ended;
     bool took = false;
     bool silent = false;
 
+    if (status != RAW_NO_STATUS) { /* raw_flow() has seen it */
+        raw->ended = RAW_NO_STATUS;
+        return status;
+    }
     for (;;) {
         if (take_frame(raw, stream, &took, &status)) {
             return status;
@@ -249,6 +282,39 @@ int raw_status(struct raw *raw, uint32_t stream, uint64_t ns)
             return silent ? RAW_SILENT : RAW_CLOSED;
         }
     }
+}
+
+static bool has_window(const struct raw *raw, size_t len)
+{
+    return raw->window >= (int64_t)len && raw->stream_window >= (int64_t)len;
+}
+
+bool raw_flow(struct raw *raw, uint32_t stream, unsigned flags, const void *bytes, size_t len,
+              uint64_t ns)
+{
+    uint64_t deadline = kms_deadline_in(ns);
+    bool took = false;
+    bool silent = false;
+
+    do { /* all that has come, and what must come first */
+        do {
+            int status = RAW_NO_STATUS;
+
+            if (take_frame(raw, stream, &took, &status)) {
+                raw->ended = status;
+                return false;
+            }
+        } while (took);
+    } while (read_more(raw, has_window(raw, len) ? 0 : deadline, &silent));
+    if (!silent) {
+        raw->ended = RAW_CLOSED;
+    }
+    if (!silent || !has_window(raw, len)) {
+        return false;
+    }
+    raw->window -= (int64_t)len;
+    raw->stream_window -= (int64_t)len;
+    return raw_frame(raw, RAW_DATA, flags, stream, bytes, len);
 }
 
 bool raw_ends(struct raw *raw, uint64_t ns)

@@ -50,6 +50,13 @@ bool raw_message(struct raw *raw, uint32_t stream, unsigned flag, const void *me
 /* raw_headers() and raw_message(). */
 bool raw_call(struct raw *raw, uint32_t stream, const char *path, const void *message, size_t len);
 
+/*
+ * One DATA frame of a stream as soon as the windows of both allow, @ns at most; for the
+ * connection's only such stream. False when the stream ended, or nothing allows it in time.
+ */
+bool raw_flow(struct raw *raw, uint32_t stream, unsigned flags, const void *bytes, size_t len,
+              uint64_t ns);
+
 /* What a stream came to. */
 enum {
     RAW_CLOSED = -1, /* the connection ended first, or GOAWAY */

@@ -630,7 +630,7 @@ static void a_hanging_module_is_survived(void)
         CU_ASSERT_EQUAL(round_trip(waist, ref, 200, &call), KMS_E_UNAVAILABLE);
         CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "stuck"));
     }
-    CU_ASSERT(kms_now_ns() - start < KMS_NS_PER_S);
+    CU_ASSERT(kms_now_ns() - start < 3 * KMS_NS_PER_S); /* three deadlines are 0.6 s */
     kms_waist_health(waist, &health);
     CU_ASSERT(health.stuck_ns >= KMS_NS_PER_S);
     CU_ASSERT_EQUAL(calls("C_Finalize"), finals);

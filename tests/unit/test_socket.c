@@ -30,8 +30,8 @@ static struct kms_socket_conf conf_of(mode_t mode)
 static void serve(void *ctx, int fd)
 {
     (void)ctx;
-    int n = atomic_fetch_add(&served, 1);
-    served_fds[n % 64] = fd;
+    served_fds[atomic_load(&served) % 64] = fd; /* one accepting thread */
+    atomic_fetch_add(&served, 1);
 }
 
 static int connect_to(const char *name)

@@ -7,6 +7,7 @@ package client
 
 import (
 	"context"
+	"flag"
 	"fmt"
 	"io"
 	"net/http/httptest"
@@ -40,7 +41,9 @@ func TestMain(m *testing.M) {
 		os.Exit(peerMain(socket))
 	}
 	// The client logs each of the thousands of refusals that these tests provoke.
-	klog.LogToStderr(false)
+	quiet := flag.NewFlagSet("klog", flag.PanicOnError)
+	klog.InitFlags(quiet)
+	_ = quiet.Parse([]string{"-logtostderr=false", "-stderrthreshold=FATAL"})
 	klog.SetOutput(io.Discard)
 	controller.EncryptionConfigFileChangePollDuration = 500 * time.Millisecond
 	os.Exit(m.Run())

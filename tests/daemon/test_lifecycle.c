@@ -1,0 +1,539 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * From start to stop: what the service manager is told, sockets that are handed over, signals,
+ * reloading, who may run it, what it refuses to start with.
+ */
+#include "config.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "tests/daemon/fixture.h"
+#include "tests/daemon/jobs.h"
+#include "tests/unit/unit.h"
+
+#define NAME      "test_lifecycle"
+#define IMPATIENT "tests/daemon/kmsbridged-impatient" /* takes a second for wedged, not 60 */
+#define NOBODY    12345u
+#define PATIENT   SEC(20)
+
+static struct fixture fx;
+
+/* --- the service manager ---------------------------------------------------------------------- */
+
+static struct manager {
+    int fd;
+    char address[128]; /* "NOTIFY_SOCKET=..." */
+    char told[65536];  /* all datagrams, a line of "--" behind each */
+    size_t len;
+} manager = {.fd = -1};
+
+static int bound_socket(const char *path, int type)
+{
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    size_t len = strlen(path);
+    int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
+
+    memcpy(addr.sun_path, path, len < sizeof(addr.sun_path) ? len : sizeof(addr.sun_path) - 1);
+    if (path[0] == '@') {
+        addr.sun_path[0] = '\0';
+    }
+    (void)unlink(path);
+    if (fd < 0 || bind(fd, (const struct sockaddr *)&addr,
+                       (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len +
+                                   (path[0] == '@' ? 0 : 1))) != 0) {
+        abort();
+    }
+    return fd;
+}
+
+static void manager_open(void)
+{
+    char path[96];
+
+    (void)snprintf(path, sizeof(path), "%s/notify", fx.dir);
+    manager.fd = bound_socket(path, SOCK_DGRAM);
+    manager.len = 0;
+    manager.told[0] = '\0';
+    (void)snprintf(manager.address, sizeof(manager.address), "NOTIFY_SOCKET=%s", path);
+}
+
+static void manager_listen(void)
+{
+    for (;;) {
+        size_t room = sizeof(manager.told) - manager.len - 8;
+        ssize_t n = recv(manager.fd, manager.told + manager.len, room, MSG_DONTWAIT);
+
+        if (n < 0 || room < 4096) {
+            break;
+        }
+        manager.len += (size_t)n;
+        manager.len += (size_t)sprintf(manager.told + manager.len, "\n--\n");
+    }
+}
+
+static unsigned manager_count(const char *text)
+{
+    unsigned n = 0;
+
+    manager_listen();
+    for (const char *at = manager.told; (at = strstr(at, text)) != NULL; at++) {
+        n++;
+    }
+    return n;
+}
+
+static void manager_forget(void)
+{
+    manager_listen();
+    manager.len = 0;
+    manager.told[0] = '\0';
+}
+
+static bool was_told(void *ctx)
+{
+    return manager_count(ctx) > 0;
+}
+
+static bool wait_told(const char *text)
+{
+    return fixture_until(was_told, (void *)(uintptr_t)text, SEC(10));
+}
+
+static bool told_thrice_alive(void *ctx)
+{
+    (void)ctx;
+    return manager_count("WATCHDOG=1") >= 3;
+}
+
+static void manager_is_told(void)
+{
+    const char *const env[] = {manager.address, "WATCHDOG_USEC=200000", NULL};
+    const struct fixture_start start = {.env = env};
+
+    manager_open();
+    fixture_shim(&fx, "");
+    fixture_configure(&fx, "  probe_interval: 1s\n", NULL);
+    if (!UNIT_CHECK("", fixture_spawn(&fx, &start)) || !UNIT_CHECK("", fixture_wait_serving(&fx))) {
+        return;
+    }
+    UNIT_CHECK("", wait_told("READY=1\nSTATUS=KEK is good, key_id kb1-"));
+    UNIT_CHECK("", fixture_until(told_thrice_alive, NULL, SEC(10)));
+    manager_forget();
+    (void)kill(fx.pid, SIGHUP);
+    UNIT_CHECK("reload", wait_told("READY=1"));
+    const char *reloading = strstr(manager.told, "RELOADING=1\nMONOTONIC_USEC=");
+    UNIT_CHECK("reload", reloading != NULL && reloading < strstr(manager.told, "READY=1"));
+    fixture_shim(&fx, "fail=CKR_DEVICE_ERROR\n");
+    UNIT_CHECK("", wait_told("STATUS=KEK is not usable: "));
+    manager_forget();
+    fixture_shim(&fx, "");
+    UNIT_CHECK("", wait_told("STATUS=KEK is good"));
+    UNIT_CHECK("", manager_count("STOPPING=1") == 0);
+    UNIT_CHECK("", fixture_stop(&fx));
+    UNIT_CHECK("", manager_count("STOPPING=1") == 1);
+    (void)close(manager.fd);
+}
+
+/* --- the watchdog ----------------------------------------------------------------------------- */
+
+static bool is_not_live(void *ctx)
+{
+    (void)ctx;
+    return fixture_http(&fx, "/livez", NULL, 0) == 503;
+}
+
+static bool is_live(void *ctx)
+{
+    (void)ctx;
+    return fixture_http(&fx, "/livez", NULL, 0) == 200;
+}
+
+/* A call that does not return from the token silences the watchdog, until it does. */
+static void watchdog_falls_silent(void)
+{
+    const char *const env[] = {manager.address, "WATCHDOG_USEC=200000", NULL};
+    const struct fixture_start start = {.program = IMPATIENT, .env = env};
+    struct job job;
+    uint64_t quiet;
+
+    manager_open();
+    fixture_configure(&fx, "  probe_interval: 10m\n", NULL);
+    if (!UNIT_CHECK("", fixture_spawn(&fx, &start)) || !UNIT_CHECK("", fixture_wait_serving(&fx))) {
+        return;
+    }
+    UNIT_CHECK("", fixture_until(told_thrice_alive, NULL, SEC(10)));
+    UNIT_CHECK("", is_live(NULL));
+    fixture_shim(&fx, "hang=1:C_Encrypt\n");
+    jobs_start(&job, 1, &fx, NULL, PATIENT);
+    UNIT_CHECK("", fixture_until(is_not_live, NULL, SEC(10)));
+    UNIT_CHECK("", fixture_log_wait(&fx, "not alive: a call has been stuck in the key service"));
+    manager_forget();
+    for (quiet = fixture_now() + SEC(1); fixture_now() < quiet;) { /* ten times it would be due */
+        (void)fixture_http(&fx, "/livez", NULL, 0);
+    }
+    UNIT_CHECK("", manager_count("WATCHDOG=1") == 0);
+    fixture_shim(&fx, "");
+    UNIT_CHECK("", jobs_join(&job, 1, KMS_OK) == 1);
+    jobs_done(&job, 1);
+    UNIT_CHECK("", wait_told("WATCHDOG=1"));
+    UNIT_CHECK("", fixture_until(is_live, NULL, SEC(10)));
+    UNIT_CHECK("", fixture_stop(&fx));
+    (void)close(manager.fd);
+}
+
+/* --- sockets ---------------------------------------------------------------------------------- */
+
+static void socket_activation(void)
+{
+    char path[sizeof(fx.socket)];
+    char abstract[sizeof(fx.socket)];
+
+    memcpy(path, fx.socket, sizeof(path));
+    (void)snprintf(abstract, sizeof(abstract), "@kmsbridge-test-%ld", (long)getpid());
+    for (int i = 0; i < 2; i++) {
+        const char *row = i == 0 ? "path" : "abstract";
+        struct stat st;
+        int fd;
+
+        memcpy(fx.socket, i == 0 ? path : abstract, sizeof(fx.socket));
+        fd = bound_socket(fx.socket, SOCK_STREAM | SOCK_NONBLOCK);
+        UNIT_CHECK(row, listen(fd, 16) == 0);
+        const struct fixture_start start = {.fds = &fd, .fd_count = 1};
+        fixture_configure(&fx, NULL, NULL);
+        UNIT_CHECK(row, fixture_spawn(&fx, &start) && fixture_wait_serving(&fx));
+        UNIT_CHECK(row, fixture_log_count(&fx, "was handed over by the service manager") == 1);
+        UNIT_CHECK(row, fixture_round_trip(&fx));
+        UNIT_CHECK(row, fixture_stop(&fx));
+        UNIT_CHECK(row, i == 1 || stat(path, &st) == 0); /* it is the manager's, and stays */
+        (void)close(fd);
+        if (i == 0) {
+            (void)unlink(path);
+        }
+    }
+    memcpy(fx.socket, abstract, sizeof(fx.socket)); /* by itself, too */
+    fixture_configure(&fx, NULL, NULL);
+    UNIT_CHECK("abstract, own", fixture_start(&fx) && fixture_round_trip(&fx));
+    UNIT_CHECK("abstract, own", fixture_stop(&fx));
+    memcpy(fx.socket, path, sizeof(fx.socket));
+}
+
+static void socket_of_another(void)
+{
+    const char *const args[] = {"--config", fx.config, NULL};
+    struct stat st;
+
+    fixture_configure(&fx, NULL, NULL);
+    UNIT_CHECK("", fixture_start(&fx));
+    UNIT_CHECK("second", fixture_run(&fx, args) == 1);
+    UNIT_CHECK("second", fixture_log_count(&fx, "another kmsbridged serves this socket") == 1);
+    UNIT_CHECK("second", fixture_round_trip(&fx));
+    UNIT_CHECK("stale", fixture_end(&fx, SIGKILL, SEC(5)));
+    UNIT_CHECK("stale", stat(fx.socket, &st) == 0);
+    UNIT_CHECK("stale", fixture_start(&fx) && fixture_round_trip(&fx));
+    UNIT_CHECK("own", fixture_stop(&fx));
+    UNIT_CHECK("own", stat(fx.socket, &st) != 0 && errno == ENOENT);
+    fixture_write(fx.socket, "a file\n");
+    UNIT_CHECK("file", fixture_run(&fx, args) == 1);
+    UNIT_CHECK("file", stat(fx.socket, &st) == 0 && S_ISREG(st.st_mode));
+    UNIT_CHECK("file", fixture_log_count(&fx, "is not a socket; it is left as it is") == 1);
+    (void)unlink(fx.socket);
+}
+
+/* --- stopping --------------------------------------------------------------------------------- */
+
+static bool one_in_flight(void *ctx)
+{
+    (void)ctx;
+    return fixture_metric(&fx, "calls_in_flight") == 1;
+}
+
+static void stop_finishes_calls(void)
+{
+    struct job job;
+
+    fixture_configure(&fx, NULL, NULL);
+    UNIT_CHECK("", fixture_start(&fx));
+    fixture_shim(&fx, "latency_us=500000\n");
+    jobs_start(&job, 1, &fx, NULL, PATIENT);
+    UNIT_CHECK("", fixture_until(one_in_flight, NULL, SEC(5)));
+    (void)kill(fx.pid, SIGTERM);
+    UNIT_CHECK("", jobs_join(&job, 1, KMS_OK) == 1);
+    jobs_done(&job, 1);
+    UNIT_CHECK("", fixture_end(&fx, 0, SEC(15)));
+    UNIT_CHECK("", WIFEXITED(fx.status) && WEXITSTATUS(fx.status) == 0);
+    UNIT_CHECK("", fixture_log_count(&fx, "server: stopped") == 1);
+    fixture_shim(&fx, "");
+}
+
+static void stop_with_a_hanging_token(void)
+{
+    struct job job;
+
+    UNIT_CHECK("", fixture_start(&fx));
+    fixture_shim(&fx, "hang=1\n");
+    jobs_start(&job, 1, &fx, NULL, PATIENT);
+    UNIT_CHECK("", fixture_until(one_in_flight, NULL, SEC(5)));
+    UNIT_CHECK("",
+               fixture_end(&fx, SIGTERM, SEC(20))); /* 5 s of grace, and a second for each part */
+    UNIT_CHECK("", WIFEXITED(fx.status) && WEXITSTATUS(fx.status) == 0);
+    UNIT_CHECK("", fixture_log_count(&fx, "a call is stuck in the key service") == 1);
+    UNIT_CHECK("", jobs_join(&job, 1, KMS_OK) == 0);
+    jobs_done(&job, 1);
+    fixture_shim(&fx, "");
+}
+
+static bool has_failed(void *ctx)
+{
+    return fixture_calls(&fx, "faults") > *(const long *)ctx;
+}
+
+/* The probe goes on trying while the token fails; it does not hold up the end. */
+static void stop_with_a_failing_token(void)
+{
+    long faults = fixture_calls(&fx, "faults");
+
+    fixture_configure(&fx, "  probe_interval: 1s\n", NULL);
+    UNIT_CHECK("", fixture_start(&fx));
+    fixture_shim(&fx, "fail=CKR_DEVICE_ERROR\n");
+    UNIT_CHECK("", fixture_until(has_failed, &faults, SEC(10)));
+    UNIT_CHECK("", fixture_stop(&fx));
+    UNIT_CHECK("", fixture_log_count(&fx, "server: stopped") == 1);
+    fixture_shim(&fx, "");
+}
+
+/* --- reloading -------------------------------------------------------------------------------- */
+
+static bool reload(double good, double bad)
+{
+    fixture_log_clear(&fx);
+    (void)kill(fx.pid, SIGHUP);
+    return fixture_log_wait(&fx, bad > 0 ? "the old configuration stays" : "reload: done") &&
+           fixture_metric(&fx, "reloads_ok_total") == good &&
+           fixture_metric(&fx, "reloads_failed_total") == bad;
+}
+
+static void reload_applies(void)
+{
+    struct kms_v2_client *client = NULL;
+    struct kms_v2_client *stranger = NULL;
+    struct fixture_sealed sealed = {.sealed = {.storage = NULL}};
+    struct kms_v2_status status;
+    struct kms_error err = KMS_ERROR_INIT;
+
+    fixture_configure(&fx, "  probe_interval: 1s\n", NULL);
+    UNIT_CHECK("", fixture_start(&fx));
+    client = fixture_connect(&fx);
+    if (!UNIT_CHECK("", client != NULL)) {
+        return;
+    }
+    fixture_configure(&fx,
+                      "  probe_interval: 1s\n  allow_uids: [12345]\n  on_failure: keep-writing\n",
+                      "log:\n  level: debug\n");
+    UNIT_CHECK("", reload(1, 0));
+    UNIT_CHECK("log.level", fixture_encrypt(client, PATIENT, &sealed, &err) == KMS_OK);
+    UNIT_CHECK("log.level", fixture_log_wait(&fx, "debug kms: Encrypt done"));
+    UNIT_CHECK("allow_uids", kms_v2_client_open(fx.socket, fixture_now() + SEC(5), &stranger,
+                                                &err) == KMS_E_DENIED);
+    UNIT_CHECK("allow_uids", fixture_metric(&fx, "connections_refused_peer_total") == 1);
+    UNIT_CHECK("on_failure", fixture_status(client, &status, &err) == KMS_OK &&
+                                 strcmp(status.healthz, "ok") == 0);
+    fixture_configure(&fx, "  probe_interval: 1s\n  nonsense: 1\n", NULL);
+    UNIT_CHECK("bad", reload(1, 1));
+    UNIT_CHECK("bad", fixture_log_count(&fx, fx.config) == 1);
+    UNIT_CHECK("bad", fixture_log_count(&fx, "nonsense") == 1);
+    UNIT_CHECK("bad", kms_v2_client_open(fx.socket, fixture_now() + SEC(5), &stranger, &err) ==
+                          KMS_E_DENIED); /* still the first one's */
+    UNIT_CHECK("bad", fixture_encrypt(client, PATIENT, &sealed, &err) == KMS_OK);
+    fixture_configure(&fx, "  queue: 7\n", NULL);
+    fixture_log_clear(&fx);
+    (void)kill(fx.pid, SIGHUP);
+    UNIT_CHECK("restart", fixture_log_wait(&fx, "kms.queue has changed and needs a restart"));
+    UNIT_CHECK("restart", fixture_log_wait(&fx, "reload: done"));
+    UNIT_CHECK("restart", fixture_round_trip(&fx));
+    kms_v2_sealed_done(&sealed.sealed);
+    kms_v2_client_close(client);
+    UNIT_CHECK("", fixture_stop(&fx));
+}
+
+static const struct {
+    const char *name;
+    const char *kms;
+    bool keeps_writing;
+} failures[] = {
+    {"stop-writing", "  probe_interval: 1s\n  on_failure: stop-writing\n", false},
+    {"keep-writing", "  probe_interval: 1s\n  on_failure: keep-writing\n", true},
+};
+
+static void on_failure(void)
+{
+    for (size_t i = 0; i < UNIT_COUNT(failures); i++) {
+        const char *row = failures[i].name;
+        struct kms_v2_client *client;
+        struct kms_v2_status good;
+        struct kms_v2_status bad = {.healthz = ""};
+        struct kms_error err = KMS_ERROR_INIT;
+        enum kms_status status;
+
+        fixture_configure(&fx, failures[i].kms, NULL);
+        UNIT_CHECK(row, fixture_start(&fx));
+        client = fixture_connect(&fx);
+        if (!UNIT_CHECK(row, client != NULL && fixture_status(client, &good, &err) == KMS_OK)) {
+            return;
+        }
+        UNIT_CHECK(row, strcmp(good.healthz, "ok") == 0 && strcmp(good.version, "v2") == 0);
+        fixture_shim(&fx, "fail=CKR_DEVICE_ERROR\n");
+        UNIT_CHECK(row, fixture_wait_healthy(&fx, false));
+        status = fixture_status(client, &bad, &err);
+        if (failures[i].keeps_writing) {
+            UNIT_CHECK(row, status == KMS_OK && strncmp(bad.healthz, "unhealthy: ", 11) == 0);
+            UNIT_CHECK(row, strcmp(bad.key_id, good.key_id) == 0);
+        } else {
+            UNIT_CHECK(row, status != KMS_OK);
+            UNIT_CHECK(row, strstr(err.text, "CKR_") == NULL); /* that is for the log */
+        }
+        UNIT_CHECK(row, fixture_http(&fx, "/readyz", NULL, 0) == 503);
+        UNIT_CHECK(row, fixture_http(&fx, "/livez", NULL, 0) == 200);
+        fixture_shim(&fx, "");
+        UNIT_CHECK(row, fixture_wait_healthy(&fx, true));
+        UNIT_CHECK(row, fixture_round_trip(&fx));
+        kms_v2_client_close(client);
+        UNIT_CHECK(row, fixture_stop(&fx));
+    }
+}
+
+/* --- --check, and what it does not start with ------------------------------------------------- */
+
+static void check_says(void)
+{
+    const char *const check[] = {"--check", "--config", fx.config, NULL};
+    const char *const missing[] = {"--check", "--config", "/nowhere/kmsbridge.yaml", NULL};
+    const char *const usage[] = {"--nonsense", NULL};
+    const char *const version[] = {"--version", NULL};
+
+    fixture_configure(&fx, NULL, NULL);
+    fixture_log_clear(&fx);
+    UNIT_CHECK("good", fixture_run(&fx, check) == 0);
+    UNIT_CHECK("good", fixture_log_count(&fx, ": good; KEK kb1-") == 1);
+    fixture_write(fx.pin_file, "wrong\n");
+    UNIT_CHECK("PIN", fixture_run(&fx, check) == 1);
+    UNIT_CHECK("PIN", fixture_log_count(&fx, "CKR_PIN_INCORRECT") >= 1);
+    UNIT_CHECK("PIN", chmod(fx.pin_file, 0644) == 0 && fixture_run(&fx, check) == 1);
+    UNIT_CHECK("PIN", fixture_log_count(&fx, fx.pin_file) >= 1);
+    UNIT_CHECK("PIN", unlink(fx.pin_file) == 0 && fixture_run(&fx, check) == 1);
+    fixture_write(fx.pin_file, FIXTURE_PIN "\n");
+    fixture_log_clear(&fx);
+    fixture_configure(&fx, "  workers: many\n", NULL);
+    UNIT_CHECK("value", fixture_run(&fx, check) == 3);
+    UNIT_CHECK("value", fixture_log_count(&fx, "kms.workers") == 1);
+    fixture_configure(&fx, NULL, NULL);
+    UNIT_CHECK("writable", chmod(fx.config, 0666) == 0 && fixture_run(&fx, check) == 3);
+    UNIT_CHECK("writable", fixture_log_count(&fx, "writ") >= 1);
+    UNIT_CHECK("missing", fixture_run(&fx, missing) == 3);
+    UNIT_CHECK("usage", fixture_run(&fx, usage) == 2);
+    UNIT_CHECK("version", fixture_run(&fx, version) == 0);
+    fixture_configure(&fx, NULL, NULL);
+}
+
+/* --- another user ----------------------------------------------------------------------------- */
+
+static bool copy_file(const char *from, const char *to)
+{
+    char bytes[65536];
+    int in = open(from, O_RDONLY | O_CLOEXEC);
+    int out = open(to, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0755);
+    ssize_t n = 0;
+
+    while (in >= 0 && out >= 0 && (n = read(in, bytes, sizeof(bytes))) > 0) {
+        if (write(out, bytes, (size_t)n) != n) {
+            n = -1;
+            break;
+        }
+    }
+    if (in >= 0) {
+        (void)close(in);
+    }
+    return in >= 0 && out >= 0 && close(out) == 0 && n == 0;
+}
+
+/* The build's folder may be closed to others: what they need lies beside the token. */
+static bool copy_build(void)
+{
+    static const char *const folders[] = {"kmsbridge", "tests", "tests/fakes", "tests/fakes/.libs"};
+    static const char *const files[] = {"kmsbridge/kmsbridged", "tests/fakes/.libs/p11-shim.so"};
+    char from[PATH_MAX];
+    char to[PATH_MAX];
+    bool good = true;
+
+    for (size_t i = 0; i < UNIT_COUNT(folders); i++) {
+        (void)snprintf(to, sizeof(to), "%s/%s", fx.dir, folders[i]);
+        good = good && mkdir(to, 0755) == 0;
+    }
+    for (size_t i = 0; i < UNIT_COUNT(files); i++) {
+        (void)snprintf(from, sizeof(from), "%s/%s", fx.build, files[i]);
+        (void)snprintf(to, sizeof(to), "%s/%s", fx.dir, files[i]);
+        good = good && copy_file(from, to);
+    }
+    (void)snprintf(fx.build, sizeof(fx.build), "%s", fx.dir);
+    return good;
+}
+
+/* Last: the fixture's files are another's afterwards. */
+static void unprivileged(void)
+{
+    /* ptrace, which LeakSanitizer needs, is what a non-dumpable process does not allow */
+    const char *const env[] = {"ASAN_OPTIONS=detect_leaks=0", NULL};
+    const struct fixture_start start = {.env = env, .uid = NOBODY};
+    char command[128];
+    char path[64];
+    struct stat st;
+
+    if (geteuid() != 0) {
+        return; /* as this user the whole program ran unprivileged */
+    }
+    UNIT_CHECK("", copy_build());
+    fixture_configure(&fx, NULL, NULL);
+    (void)snprintf(command, sizeof(command), "chown -R %u:%u %s", NOBODY, NOBODY, fx.dir);
+    UNIT_CHECK("", system(command) == 0);
+    if (!UNIT_CHECK("", fixture_spawn(&fx, &start)) || !UNIT_CHECK("", fixture_wait_serving(&fx))) {
+        return;
+    }
+    UNIT_CHECK("", fixture_round_trip(&fx)); /* root may, by default */
+    UNIT_CHECK("",
+               stat(fx.socket, &st) == 0 && st.st_uid == NOBODY && (st.st_mode & 07777) == 0600);
+    /* the files of a process that is not dumpable are root's */
+    (void)snprintf(path, sizeof(path), "/proc/%ld/environ", (long)fx.pid);
+    UNIT_CHECK("", stat(path, &st) == 0 && st.st_uid == 0);
+    UNIT_CHECK("", fixture_stop(&fx));
+}
+
+static const struct unit_test tests[] = {
+    {"the service manager is told", manager_is_told},
+    {"the watchdog falls silent", watchdog_falls_silent},
+    {"socket activation", socket_activation},
+    {"sockets of others", socket_of_another},
+    {"SIGTERM finishes calls", stop_finishes_calls},
+    {"SIGTERM with a hanging token", stop_with_a_hanging_token},
+    {"SIGTERM with a failing token", stop_with_a_failing_token},
+    {"SIGHUP", reload_applies},
+    {"on_failure", on_failure},
+    {"--check", check_says},
+    {"an unprivileged user", unprivileged},
+};
+
+int main(void)
+{
+    fixture_init(&fx, NAME);
+    return fixture_main(&fx, NAME, tests, UNIT_COUNT(tests));
+}
