@@ -73,8 +73,15 @@ static void round_trip(struct kms_waist *waist, const struct scheme *s,
     UNIT_CHECK(s->name, strcmp(sealed.sealed.key_id, info->id) == 0);
     UNIT_CHECK(s->name, sealed.sealed.ciphertext.len > size);
     UNIT_CHECK(s->name, size < 16 || memcmp(sealed.ciphertext, text, 16) != 0);
+    memset(opened, 0xa5, sizeof(opened));
     UNIT_CHECK(s->name, fx_unseal(waist, sealed.sealed.key_id, &sealed, aad, &out) == KMS_OK);
     UNIT_CHECK(s->name, out.len == size && memcmp(opened, text, size) == 0);
+    for (size_t i = size; i < sealed.sealed.ciphertext.len && i < sizeof(opened); i++) {
+        if (opened[i] != 0) { /* what tokens and unpadding leave behind the plaintext is wiped */
+            UNIT_CHECK(s->name, !"wiped behind the plaintext");
+            break;
+        }
+    }
 }
 
 static void all_sizes_come_back(void)
