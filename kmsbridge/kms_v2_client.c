@@ -528,7 +528,7 @@ enum kms_status kms_v2_client_decrypt(struct kms_v2_client *client, uint64_t dea
     return status;
 }
 
-enum kms_status kms_v2_uid_make(char ret_uid[KMS_V2_UID_MAX], struct kms_error *err)
+enum kms_status kms_v2_uid_make(char ret_uid[KMS_V2_UID_SIZE], struct kms_error *err)
 {
     uint8_t b[16];
 
@@ -537,7 +537,7 @@ enum kms_status kms_v2_uid_make(char ret_uid[KMS_V2_UID_MAX], struct kms_error *
     }
     b[6] = (uint8_t)(0x40u | (b[6] & 0x0fu)); /* version 4 */
     b[8] = (uint8_t)(0x80u | (b[8] & 0x3fu)); /* variant 10 */
-    snprintf(ret_uid, KMS_V2_UID_MAX,
+    snprintf(ret_uid, KMS_V2_UID_SIZE,
              "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x", b[0], b[1],
              b[2], b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14],
              b[15]);

@@ -15,7 +15,7 @@
 
 #define KMS_V2_MESSAGE_MAX 65536u /* bytes of a message either way */
 #define KMS_V2_TEXT_MAX    1025   /* key_id is at most 1024 bytes (kube-apiserver's KeyIDMaxSize) */
-#define KMS_V2_UID_MAX     37     /* a UUID with NUL */
+#define KMS_V2_UID_SIZE    37     /* a UUID with NUL */
 
 struct kms_v2_client;
 
@@ -72,6 +72,7 @@ enum kms_status kms_v2_client_decrypt(struct kms_v2_client *client, uint64_t dea
 void kms_v2_sealed_done(struct kms_v2_sealed *sealed);
 
 /* A fresh random UUID (RFC 9562 version 4), as kube-apiserver sends one with each call. */
-enum kms_status kms_v2_uid_make(char ret_uid[KMS_V2_UID_MAX], struct kms_error *err) KMS_MUST_CHECK;
+enum kms_status kms_v2_uid_make(char ret_uid[KMS_V2_UID_SIZE],
+                                struct kms_error *err) KMS_MUST_CHECK;
 
 #endif

@@ -30,6 +30,7 @@
 #define SLOTS_PER_METHOD  8 /* calls that gRPC may hand over before we come round */
 #define UNKNOWN_SLOTS     2
 #define SECRET_SLOTS      64 /* replies in the locked pool; more are allocated one by one */
+#define JOIN_NS           (500 * KMS_NS_PER_MS) /* how long a call may be joined by identical ones */
 #define SAME_BUCKETS      64
 #define WORKER_STACK      (512u * 1024u)
 #define WORKER_IDLE_NS    (30 * KMS_NS_PER_S)
@@ -534,13 +535,16 @@ static struct call **bucket_of(struct kms_rpc *rpc, const struct call *call)
     return &rpc->buckets[call->same[0] % SAME_BUCKETS];
 }
 
-/* Whether @call may wait for @leader's answer: not for one that is overdue, its key service hangs.
+/*
+ * Whether @call may wait for @leader's answer: not for one that has taken long, since its key
+ * service may hang, and would take every later call of the same ciphertext with it.
  */
 static bool same_leads(const struct call *leader, const struct call *call)
 {
     return leader->method == call->method &&
            memcmp(leader->same, call->same, KMS_RPC_SAME_LEN) == 0 &&
-           call->arrived_ns < leader->request.deadline_ns;
+           call->arrived_ns < leader->request.deadline_ns &&
+           call->arrived_ns - leader->arrived_ns < JOIN_NS;
 }
 
 /* True when an identical call is under way and will answer this one. Otherwise this one leads. */

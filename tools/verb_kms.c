@@ -137,7 +137,7 @@ static enum kms_status encrypt(const struct kms_options *options, struct kms_v2_
                                struct kms_failure *failure)
 {
     struct kms_v2_sealed sealed = {0};
-    char uid[KMS_V2_UID_MAX];
+    char uid[KMS_V2_UID_SIZE];
     enum kms_status status = kms_v2_uid_make(uid, &failure->error);
 
     if (status == KMS_OK) {
@@ -219,7 +219,7 @@ static enum kms_status decrypt(const struct kms_options *options, struct kms_v2_
                                struct kms_failure *failure)
 {
     struct kms_buf plaintext = kms_buf_over(kms_secure_new(KMS_V2_MESSAGE_MAX), KMS_V2_MESSAGE_MAX);
-    char uid[KMS_V2_UID_MAX];
+    char uid[KMS_V2_UID_SIZE];
     enum kms_status status;
 
     if (plaintext.data == NULL) {

@@ -1,0 +1,222 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The server of rpc.h with methods of the test's own, asked by a real client over a real socket. */
+#include "kmsbridge/rpc.h"
+
+#include <pthread.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "common/secure.h"
+#include "kmsbridge/kms_v2_client.h"
+#include "kmsbridge/socket.h"
+#include "tests/unit/unit.h"
+
+#define DECRYPT "/v2.KeyManagementService/Decrypt"
+
+static struct {
+    pthread_mutex_t mutex;
+    pthread_cond_t released;
+    bool hold; /* the next run waits until it is false */
+    atomic_uint runs;
+    atomic_uint answered;
+} world = {.mutex = PTHREAD_MUTEX_INITIALIZER, .released = PTHREAD_COND_INITIALIZER};
+
+static struct kms_metrics metrics;
+static char path[96];
+
+static void set_hold(bool hold)
+{
+    pthread_mutex_lock(&world.mutex);
+    world.hold = hold;
+    pthread_cond_broadcast(&world.released);
+    pthread_mutex_unlock(&world.mutex);
+}
+
+/* A DecryptResponse of the one byte 'x'. Waits when it is told to, once. */
+static void run(void *ctx, struct kms_rpc_request *request, struct kms_rpc_reply *reply)
+{
+    static const uint8_t answer[] = {0x0a, 1, 'x'};
+    (void)ctx;
+    (void)request;
+    unsigned n = atomic_fetch_add(&world.runs, 1);
+    pthread_mutex_lock(&world.mutex);
+    while (world.hold && n == 0) {
+        pthread_cond_wait(&world.released, &world.mutex);
+    }
+    pthread_mutex_unlock(&world.mutex);
+    reply->status = kms_buf_put(&reply->message, kms_span_of(answer, sizeof answer));
+}
+
+static bool always_the_same(void *ctx, const struct kms_rpc_request *request,
+                            uint8_t ret_same[KMS_RPC_SAME_LEN])
+{
+    (void)ctx;
+    (void)request;
+    memset(ret_same, 7, KMS_RPC_SAME_LEN);
+    return true;
+}
+
+static const struct kms_rpc_method methods[] = {
+    {.path = DECRYPT, .id = 0, .secret_reply = true, .run = run, .same = always_the_same},
+    {.path = NULL},
+};
+
+static void observe(void *ctx, int method_id, int grpc_code, uint64_t ns, enum kms_rpc_place place)
+{
+    (void)ctx;
+    (void)method_id;
+    (void)grpc_code;
+    (void)ns;
+    (void)place;
+    atomic_fetch_add(&world.answered, 1);
+}
+
+struct server {
+    struct kms_rpc *rpc;
+    struct kms_socket *socket;
+};
+
+static void serve(void *ctx, int fd)
+{
+    struct server *server = ctx;
+    kms_rpc_serve_fd(server->rpc, fd);
+}
+
+static void begin(struct server *server)
+{
+    static const struct kms_rpc_limits limits = {
+        .calls = 64, .workers = 4, .queue = 64, .call_timeout_ns = 20 * KMS_NS_PER_S};
+    const uid_t me = getuid();
+    const struct kms_peers peers = {.uids = &me, .uid_count = 1};
+    atomic_store(&world.runs, 0);
+    atomic_store(&world.answered, 0);
+    snprintf(path, sizeof path, "@kmsbridge-rpc-test-%ld", (long)getpid());
+    const struct kms_socket_conf conf = {
+        .path = path, .mode = 0600, .owner = (uid_t)-1, .group = (gid_t)-1};
+    CU_ASSERT_EQUAL_FATAL(kms_rpc_start(methods, NULL, &limits, observe, &server->rpc, NULL),
+                          KMS_OK);
+    CU_ASSERT_EQUAL_FATAL(kms_socket_open(&conf, &server->socket, NULL), KMS_OK);
+    CU_ASSERT_EQUAL_FATAL(
+        kms_socket_accept(server->socket, &peers, 16, &metrics, serve, server, NULL), KMS_OK);
+}
+
+static void end(struct server *server)
+{
+    kms_socket_stop(server->socket);
+    CU_ASSERT(kms_rpc_stop(server->rpc, KMS_NS_PER_S));
+    kms_socket_close(server->socket);
+}
+
+static enum kms_status decrypt(struct kms_v2_client *client, uint64_t timeout_ns)
+{
+    uint8_t plain[64];
+    struct kms_buf out = KMS_BUF_OVER(plain);
+    struct kms_error err = KMS_ERROR_INIT;
+    const struct kms_v2_sealed sealed = {.ciphertext = kms_span_str("any"), .key_id = "kb1-a"};
+    return kms_v2_client_decrypt(client, kms_deadline_in(timeout_ns), "uid", &sealed, &out, &err);
+}
+
+static struct kms_v2_client *client_new(void)
+{
+    struct kms_v2_client *client = NULL;
+    CU_ASSERT_EQUAL_FATAL(
+        kms_v2_client_open(path, kms_deadline_in(10 * KMS_NS_PER_S), &client, NULL), KMS_OK);
+    return client;
+}
+
+/* The first hangs past its client's patience: the same call again does not hang with it. */
+static void nobody_waits_for_an_overdue_leader(void)
+{
+    struct server server;
+    begin(&server);
+    struct kms_v2_client *client = client_new();
+    set_hold(true);
+    /* inline: the guard moves to workers; then one that leads on a worker */
+    CU_ASSERT_EQUAL(decrypt(client, 300 * KMS_NS_PER_MS), KMS_E_TIMEOUT);
+    set_hold(false);
+    set_hold(true);
+    atomic_store(&world.runs, 0);
+    CU_ASSERT_EQUAL(decrypt(client, KMS_NS_PER_S), KMS_E_TIMEOUT);
+    CU_ASSERT_EQUAL(atomic_load(&world.runs), 1);
+    for (int i = 0; i < 3; i++) {
+        CU_ASSERT_EQUAL(decrypt(client, 10 * KMS_NS_PER_S), KMS_OK);
+    }
+    CU_ASSERT_EQUAL(atomic_load(&world.runs), 4);
+    set_hold(false);
+    kms_v2_client_close(client);
+    end(&server);
+}
+
+struct waiter {
+    pthread_t thread;
+    struct kms_v2_client *client;
+    uint64_t timeout_ns;
+    enum kms_status status;
+};
+
+static void *wait_main(void *arg)
+{
+    struct waiter *waiter = arg;
+    waiter->status = decrypt(waiter->client, waiter->timeout_ns);
+    return NULL;
+}
+
+static bool in_flight(struct kms_rpc *rpc, unsigned count)
+{
+    for (int i = 0; i < 2000; i++) {
+        struct kms_rpc_stats stats;
+        kms_rpc_stats(rpc, &stats);
+        if (stats.calls_in_flight == count) {
+            return true;
+        }
+        usleep(5000);
+    }
+    return false;
+}
+
+/* Many ask the same at once: it is done once; who gives up meanwhile is let go at once. */
+static void the_same_is_done_once_and_who_gives_up_goes(void)
+{
+    struct server server;
+    struct waiter waiters[6];
+    begin(&server);
+    struct kms_v2_client *first = client_new();
+    set_hold(true);
+    CU_ASSERT_EQUAL(decrypt(first, 300 * KMS_NS_PER_MS), KMS_E_TIMEOUT); /* to workers */
+    set_hold(false);
+    CU_ASSERT(in_flight(server.rpc, 0));
+    set_hold(true);
+    atomic_store(&world.runs, 0);
+    for (size_t i = 0; i < UNIT_COUNT(waiters); i++) {
+        waiters[i].client = client_new();
+        waiters[i].timeout_ns = i < 3 ? 15 * KMS_NS_PER_S : 500 * KMS_NS_PER_MS;
+        CU_ASSERT_EQUAL(pthread_create(&waiters[i].thread, NULL, wait_main, &waiters[i]), 0);
+        CU_ASSERT(in_flight(server.rpc, (unsigned)i + 1));
+    }
+    CU_ASSERT(in_flight(server.rpc, 3)); /* the impatient three are gone, the leader still held */
+    CU_ASSERT_EQUAL(atomic_load(&world.runs), 1);
+    set_hold(false);
+    for (size_t i = 0; i < UNIT_COUNT(waiters); i++) {
+        pthread_join(waiters[i].thread, NULL);
+        CU_ASSERT_EQUAL(waiters[i].status, i < 3 ? KMS_OK : KMS_E_TIMEOUT);
+        kms_v2_client_close(waiters[i].client);
+    }
+    CU_ASSERT_EQUAL(atomic_load(&world.runs), 1);
+    kms_v2_client_close(first);
+    end(&server);
+}
+
+int main(void)
+{
+    static const struct unit_test tests[] = {
+        {"overdue leader", nobody_waits_for_an_overdue_leader},
+        {"done once", the_same_is_done_once_and_who_gives_up_goes},
+    };
+    if (kms_secure_init() != KMS_OK) {
+        return EXIT_FAILURE;
+    }
+    return unit_main("test_rpc", tests, UNIT_COUNT(tests));
+}
