@@ -2,26 +2,41 @@
 #include "common/log.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "common/clock.h"
 #include "common/codec.h"
 
-#define FULL_PIPE_WAIT_MS 100 /* a reader of our lines that sleeps longer loses them */
-#define TAIL_ROOM         32  /* of a line: for the closing quote, the mark of a cut, the newline */
-#define ESCAPED_MAX       8   /* bytes that one byte or character of text becomes at most */
+#define PATIENCE_NS (100 * KMS_NS_PER_MS) /* a reader of our lines that sleeps longer loses them   \
+                                           */
+#define TAIL_ROOM   32 /* of a line: for the closing quote, the mark of a cut, the newline */
+#define ESCAPED_MAX 8  /* bytes that one byte or character of text becomes at most */
+
+_Static_assert(KMS_LOG_LINE_MAX <= PIPE_BUF, "a pipe with room takes a line whole, at once");
 
 /* The one sink. Members change independently: a line in flight may see the old or the new one. */
 static struct {
     atomic_int fd;
     atomic_int level;
     atomic_int format;
-    atomic_bool torn; /* the last line lost its end: begin the next on a line of its own */
-} sink = {.fd = STDERR_FILENO, .level = KMS_LOG_INFO, .format = KMS_LOG_TEXT};
+    atomic_uint dropped; /* lines lost since the last note about them */
+
+    /* Guards the members below. Of two writers that saw room for one line, one would block. */
+    pthread_mutex_t mutex;
+    bool torn;    /* the last line lost its end: begin the next on a line of its own */
+    bool stalled; /* the reader was waited for in vain: no more waiting until there is room */
+} sink = {.fd = STDERR_FILENO,
+          .level = KMS_LOG_INFO,
+          .format = KMS_LOG_TEXT,
+          .mutex = PTHREAD_MUTEX_INITIALIZER};
 
 static const char *const level_names[] = {
     [KMS_LOG_ERROR] = "error",
@@ -204,56 +219,137 @@ static void compose_json(struct line *line, const char *time, const char *level,
     put_tail(line, line->cut ? ",\"cut\":true}\n" : "}\n");
 }
 
-/* True when waiting helped: the pipe has room again. */
-static bool wait_for_room(int fd)
+static void compose(struct line *line, enum kms_log_level level, const char *message,
+                    const struct kms_log_field *fields, size_t count)
+{
+    char time[32];
+
+    kms_wall_text(kms_wall_ms(), time, sizeof(time));
+    if (atomic_load(&sink.format) == KMS_LOG_JSON) {
+        compose_json(line, time, level_names[level], message, fields, count);
+    } else {
+        compose_text(line, time, level_names[level], message, fields, count);
+    }
+}
+
+/* True when there is room before the deadline. */
+static bool wait_for_room(int fd, uint64_t deadline_ns)
 {
     struct pollfd pfd = {.fd = fd, .events = POLLOUT};
+    int ready;
 
-    return poll(&pfd, 1, FULL_PIPE_WAIT_MS) > 0 && (pfd.revents & POLLOUT) != 0;
+    do {
+        uint64_t now = kms_now_ns();
+        uint64_t left = deadline_ns > now ? deadline_ns - now : 0;
+
+        ready = poll(&pfd, 1, (int)((left + KMS_NS_PER_MS - 1) / KMS_NS_PER_MS));
+    } while (ready < 0 && errno == EINTR);
+    return ready > 0 && (pfd.revents & POLLOUT) != 0;
+}
+
+/*
+ * As write(2), but EAGAIN instead of blocking, whatever the descriptor's flags: they are not ours
+ * to change, others share them. A socket has a flag for that. A pipe that polls writable has a page
+ * free, which takes a line; regular files and terminals poll writable.
+ */
+static ssize_t write_at_once(int fd, const char *data, size_t len)
+{
+    ssize_t done = send(fd, data, len, MSG_DONTWAIT | MSG_NOSIGNAL);
+
+    if (done >= 0 || errno != ENOTSOCK) {
+        return done;
+    }
+    if (!wait_for_room(fd, 0)) {
+        errno = EAGAIN;
+        return -1;
+    }
+    return write(fd, data, len);
 }
 
 /* One write(2) in the usual case. What a full pipe does not take in time is lost: a log must not
- * stop the work. */
-static void write_line(int fd, const char *data, size_t len)
+ * stop the work. False when nothing of it was written. */
+static bool write_line_locked(int fd, const char *data, size_t len, uint64_t deadline_ns)
 {
     size_t done = 0;
 
     while (done < len) {
-        ssize_t written = write(fd, data + done, len - done);
+        ssize_t written = write_at_once(fd, data + done, len - done);
 
-        if (written >= 0) {
+        if (written > 0) {
             done += (size_t)written;
-        } else if (errno == EAGAIN || errno == EWOULDBLOCK) {
-            if (!wait_for_room(fd)) {
-                break;
-            }
-        } else if (errno != EINTR) {
+        } else if (written == 0 || (errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR)) {
+            break;
+        } else if (errno != EINTR && (sink.stalled || kms_deadline_passed(deadline_ns) ||
+                                      !wait_for_room(fd, deadline_ns))) {
+            sink.stalled = true;
             break;
         }
     }
-    if (done > 0) {
-        atomic_store(&sink.torn, done < len);
+    if (done == 0) {
+        return false;
     }
+    sink.torn = done < len;
+    sink.stalled = sink.stalled && sink.torn;
+    return true;
+}
+
+/* Says how many lines are missing here. False: there is still no room. */
+static bool note_dropped_locked(int fd, uint64_t deadline_ns)
+{
+    unsigned count = atomic_exchange(&sink.dropped, 0);
+    struct line line = {.len = 0, .cut = false};
+    char message[48];
+
+    if (count == 0) {
+        return true;
+    }
+    (void)snprintf(message, sizeof(message), "%u log lines dropped", count);
+    compose(&line, KMS_LOG_WARN, message, NULL, 0);
+    if (!write_line_locked(fd, line.data, line.len, deadline_ns)) {
+        atomic_fetch_add(&sink.dropped, count);
+        return false;
+    }
+    return true;
+}
+
+static bool deliver_locked(int fd, const struct line *line, uint64_t deadline_ns)
+{
+    if (sink.torn && !write_line_locked(fd, "\n", 1, deadline_ns)) {
+        return false;
+    }
+    return note_dropped_locked(fd, deadline_ns) &&
+           write_line_locked(fd, line->data, line->len, deadline_ns);
+}
+
+/* False: whoever has it makes no headway. (ThreadSanitizer does not know pthread_mutex_clocklock().
+ * A holder leaves in bounded time, should the wall clock be turned back.) */
+static bool lock_sink(void)
+{
+    struct timespec until;
+
+    (void)clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += (long)PATIENCE_NS;
+    until.tv_sec += until.tv_nsec / (long)KMS_NS_PER_S;
+    until.tv_nsec %= (long)KMS_NS_PER_S;
+    return pthread_mutex_timedlock(&sink.mutex, &until) == 0;
 }
 
 static void emit(enum kms_log_level level, const char *message, const struct kms_log_field *fields,
                  size_t count)
 {
     struct line line = {.len = 0, .cut = false};
-    char time[32];
     int saved_errno = errno;
-    int fd = atomic_load(&sink.fd);
+    uint64_t deadline_ns = kms_deadline_in(PATIENCE_NS);
+    bool delivered = false;
 
-    kms_wall_text(kms_wall_ms(), time, sizeof(time));
-    if (atomic_load(&sink.format) == KMS_LOG_JSON) {
-        compose_json(&line, time, level_names[level], message, fields, count);
-    } else {
-        compose_text(&line, time, level_names[level], message, fields, count);
+    compose(&line, level, message, fields, count);
+    if (lock_sink()) {
+        delivered = deliver_locked(atomic_load(&sink.fd), &line, deadline_ns);
+        (void)pthread_mutex_unlock(&sink.mutex);
     }
-    if (atomic_exchange(&sink.torn, false)) {
-        write_line(fd, "\n", 1);
+    if (!delivered) {
+        atomic_fetch_add(&sink.dropped, 1);
     }
-    write_line(fd, line.data, line.len);
     errno = saved_errno;
 }
 

@@ -3,8 +3,15 @@
  * Log lines, one write(2) each, as text or JSON lines. A line has a level, a message and fields.
  * Fields are key and string; text is escaped, so that nobody's data can forge a line. Never a
  * secret. Thread-safe. There is one process-wide sink, set up once at start; libraries of ours only
- * write to it. text:  2026-11-22T07:05:49.123Z info kms: encrypt done uid=... key_id=... json:
- * {"time":"...","level":"info","msg":"...","uid":"..."}
+ * write to it.
+ *
+ * text: 2026-11-22T07:05:49.123Z info kms: encrypt done uid=... key_id=...
+ *
+ * json: {"time":"...","level":"info","msg":"...","uid":"..."}
+ *
+ * A reader that stalls costs its lines, not our time: no line waits for more than 100 ms, and none
+ * at all after one that waited in vain; "N log lines dropped" stands where they are missing. (With
+ * other writers to the same blocking pipe: unless they fill it between our poll(2) and write(2).)
  */
 #ifndef KMS_COMMON_LOG_H
 #define KMS_COMMON_LOG_H

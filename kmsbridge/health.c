@@ -63,7 +63,8 @@ static uint64_t earlier(uint64_t a, uint64_t b)
     return a < b ? a : b;
 }
 
-static void set_verdict_locked(struct kms_healthd *h, enum kms_status status,
+/* True when the verdict turned. */
+static bool set_verdict_locked(struct kms_healthd *h, enum kms_status status,
                                const struct kms_error *error, uint64_t now)
 {
     bool was_known = h->verdict.known;
@@ -78,12 +79,23 @@ static void set_verdict_locked(struct kms_healthd *h, enum kms_status status,
         h->verdict.error = *error;
         h->retry_ns = earlier(h->retry_ns * 2, RETRY_LAST_NS);
     }
-    if (h->verdict.good && (!was_known || !was_good)) {
-        kms_log(KMS_LOG_INFO, "health: KEK is good, key_id %s", h->verdict.key_id);
-    } else if (!h->verdict.good && (!was_known || was_good)) {
-        kms_log_error(KMS_LOG_ERROR, error, "health: KEK is not usable");
-    }
     pthread_cond_broadcast(&h->changed);
+    return !was_known || was_good != h->verdict.good;
+}
+
+static void log_verdict(const struct kms_verdict *verdict)
+{
+    if (verdict->good) {
+        kms_log(KMS_LOG_INFO, "health: KEK is good, key_id %s", verdict->key_id);
+    } else {
+        kms_log_error(KMS_LOG_ERROR, &verdict->error, "health: KEK is not usable");
+    }
+}
+
+/* A probe that takes this long: meanwhile the verdict is bad. */
+static bool hangs_locked(const struct kms_healthd *h, uint64_t running_ns)
+{
+    return running_ns > 2 * h->conf.call_timeout_ns;
 }
 
 /* One round outside the lock: keys if due, then the proof if real traffic gave none. */
@@ -100,9 +112,12 @@ static void round_of_probe(struct kms_healthd *h, bool refresh, bool probe, uint
     }
     char key_id[KMS_KEY_ID_MAX] = "";
     bool have_id = kms_keyring_active(h->ring, key_id) != KMS_E_NOT_FOUND;
+    struct kms_verdict turned = {.known = false};
 
     pthread_mutex_lock(&h->mutex);
     uint64_t now = kms_now_ns();
+    uint64_t took_ns = now - h->probe_began_ns;
+    bool hung = hangs_locked(h, took_ns);
     h->probe_began_ns = 0;
     if (have_id) {
         memcpy(h->verdict.key_id, key_id, sizeof key_id);
@@ -110,10 +125,19 @@ static void round_of_probe(struct kms_healthd *h, bool refresh, bool probe, uint
     if (refresh && status == KMS_OK) {
         h->refreshed_ns = now;
     }
-    if ((probe || status != KMS_OK) && !h->stopping) {
-        set_verdict_locked(h, status, &call.error, now);
+    if ((probe || status != KMS_OK) && !h->stopping &&
+        set_verdict_locked(h, status, &call.error, now)) {
+        turned = h->verdict;
     }
     pthread_mutex_unlock(&h->mutex);
+    /* Status takes the mutex, and a log may be slow */
+    if (hung) {
+        kms_log(KMS_LOG_WARN, "health: the probe hung for %llu s; the KEK counted as not usable",
+                (unsigned long long)(took_ns / KMS_NS_PER_S));
+    }
+    if (turned.known) {
+        log_verdict(&turned);
+    }
 }
 
 /* When the next round is due, by the lock's holder. */
@@ -282,8 +306,8 @@ void kms_healthd_verdict(struct kms_healthd *h, struct kms_verdict *ret_verdict)
     uint64_t proof = later(h->proven_ns, earlier(h->encrypt_ok_ns, h->decrypt_ok_ns));
     ret_verdict->age_ns = proof == 0 ? 0 : now - proof;
     uint64_t running_ns = h->probe_began_ns == 0 ? 0 : now - h->probe_began_ns;
-    bool hangs = running_ns > 2 * h->conf.call_timeout_ns;
-    if (ret_verdict->good && (hangs || ret_verdict->age_ns > staleness_locked(h))) {
+    if (ret_verdict->good &&
+        (hangs_locked(h, running_ns) || ret_verdict->age_ns > staleness_locked(h))) {
         ret_verdict->good = false;
         kms_error_set(&ret_verdict->error, KMS_E_TIMEOUT,
                       "the key service has not answered the probe for %llu s",

@@ -334,7 +334,7 @@ static void child(const struct fixture *fx, const struct fixture_start *start, c
     (void)sigprocmask(SIG_SETMASK, &none, NULL);
     (void)signal(SIGPIPE, SIG_DFL);
     (void)snprintf(listen_pid, room, "LISTEN_PID=%ld", (long)getpid());
-    if (fd < 0 || dup2(fd, 1) < 0 || dup2(fd, 2) < 0 ||
+    if (fd < 0 || dup2(fd, 1) < 0 || dup2(start->err != 0 ? start->err : fd, 2) < 0 ||
         (start->files != 0 && setrlimit(RLIMIT_NOFILE, &files) != 0) || !child_user(start->uid)) {
         _exit(126);
     }

@@ -72,6 +72,7 @@ struct fixture_start {
     const char *const *env; /* more "NAME=value"; ends with NULL; may be NULL */
     const int *fds;         /* handed over as systemd does, LISTEN_FDS from 3 on */
     int fd_count;
+    int err;        /* its standard error; 0: the log */
     uid_t uid;      /* run as this user, without capabilities; 0: as we are */
     unsigned files; /* RLIMIT_NOFILE; 0: as we are */
 };

@@ -313,6 +313,70 @@ static void stop_with_a_failing_token(void)
     fixture_shim(&fx, "");
 }
 
+/* --- a log that nobody reads ------------------------------------------------------------------ */
+
+static bool answers(void *ctx)
+{
+    struct kms_v2_client *client = access(fx.socket, F_OK) == 0 ? fixture_connect(ctx) : NULL;
+    struct kms_v2_status status;
+    struct kms_error err = KMS_ERROR_INIT;
+    bool good = client != NULL && fixture_status(client, &status, &err) == KMS_OK;
+
+    kms_v2_client_close(client);
+    return good;
+}
+
+/* A refusal is a line in the log. True when all were refused in time. */
+static bool refusals(unsigned count)
+{
+    const struct kms_v2_sealed garbage = {.ciphertext = kms_span_str("x"), .key_id = "nonsense"};
+    struct kms_v2_client *client = fixture_connect(&fx);
+    uint8_t bytes[64];
+    bool good = client != NULL;
+
+    for (unsigned i = 0; good && i < count; i++) {
+        struct kms_buf plaintext = kms_buf_over(bytes, sizeof(bytes));
+        struct kms_error err = KMS_ERROR_INIT;
+        enum kms_status status = kms_v2_client_decrypt(client, fixture_now() + PATIENT, "stalled",
+                                                       &garbage, &plaintext, &err);
+
+        good = status != KMS_OK && status != KMS_E_TIMEOUT && status != KMS_E_UNAVAILABLE;
+    }
+    kms_v2_client_close(client);
+    return good;
+}
+
+/* Standard error is a pipe that blocks, as it is under most managers, full, and nobody reads. */
+static void stalled_log_reader(void)
+{
+    static char text[1 << 20];
+    struct fixture_start start = {.fd_count = 0};
+    int fds[2] = {-1, -1};
+    ssize_t n;
+
+    UNIT_CHECK("", pipe2(fds, O_CLOEXEC | O_NONBLOCK) == 0);
+    while (write(fds[1], text, 4096) > 0) {
+    }
+    UNIT_CHECK("", fcntl(fds[1], F_SETFL, 0) == 0);
+    start.err = fds[1];
+    fixture_shim(&fx, "");
+    fixture_configure(&fx, NULL, NULL);
+    UNIT_CHECK("", fixture_spawn(&fx, &start));
+    (void)close(fds[1]);
+    UNIT_CHECK("starts", fixture_until(answers, &fx, PATIENT));
+    UNIT_CHECK("refuses", refusals(500));
+    UNIT_CHECK("answers", answers(&fx) && fixture_round_trip(&fx));
+    while (read(fds[0], text, sizeof(text)) > 0) {
+    }
+    UNIT_CHECK("read again", refusals(1));
+    n = read(fds[0], text, sizeof(text) - 1);
+    text[n > 0 ? n : 0] = '\0';
+    UNIT_CHECK("read again", strstr(text, " log lines dropped\n") != NULL);
+    UNIT_CHECK("fills up", refusals(1000));
+    UNIT_CHECK("stops", fixture_stop(&fx));
+    (void)close(fds[0]);
+}
+
 /* --- reloading -------------------------------------------------------------------------------- */
 
 static bool reload(double good, double bad)
@@ -526,6 +590,7 @@ static const struct unit_test tests[] = {
     {"SIGTERM finishes calls", stop_finishes_calls},
     {"SIGTERM with a hanging token", stop_with_a_hanging_token},
     {"SIGTERM with a failing token", stop_with_a_failing_token},
+    {"a log that nobody reads", stalled_log_reader},
     {"SIGHUP", reload_applies},
     {"on_failure", on_failure},
     {"--check", check_says},

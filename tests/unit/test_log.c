@@ -5,9 +5,13 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "common/codec.h"
 #include "tests/unit/scratch.h"
 #include "tests/unit/unit.h"
@@ -221,7 +225,143 @@ static void full_pipe_loses_lines(void)
     while (drain()[0] != '\0') {
     }
     kms_log(KMS_LOG_INFO, "seen");
-    CU_ASSERT_PTR_NOT_NULL(strstr(drain(), "Z info seen\n"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(drain(), "Z warn 1 log lines dropped\n20"));
+    kms_log(KMS_LOG_INFO, "seen");
+    CU_ASSERT_PTR_NULL(strstr(drain(), "dropped"));
+    close_pipe();
+}
+
+/* As standard error is: the write end blocks. The test itself reads without blocking. */
+static void open_blocking(bool is_socket)
+{
+    int fds[2] = {-1, -1};
+
+    CU_ASSERT_EQUAL_FATAL(is_socket ? socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds)
+                                    : pipe2(fds, O_CLOEXEC),
+                          0);
+    read_end = fds[0];
+    write_end = fds[1];
+    CU_ASSERT_EQUAL(fcntl(read_end, F_SETFL, O_NONBLOCK), 0);
+}
+
+static void fill_blocking(void)
+{
+    int flags = fcntl(write_end, F_GETFL);
+
+    CU_ASSERT_EQUAL(fcntl(write_end, F_SETFL, flags | O_NONBLOCK), 0);
+    fill_pipe();
+    CU_ASSERT_EQUAL(fcntl(write_end, F_SETFL, flags), 0);
+}
+
+/* Nobody reads from a descriptor that blocks: one short wait, then none, and the gap is told. */
+static void a_blocking_reader_loses_lines(void)
+{
+    static const struct {
+        const char *name;
+        bool is_socket;
+        enum kms_log_format format;
+        const char *note;
+    } rows[] = {
+        {"pipe", false, KMS_LOG_TEXT, "Z warn 500 log lines dropped\n20"},
+        {"pipe, json", false, KMS_LOG_JSON,
+         "\"level\":\"warn\",\"msg\":\"500 log lines dropped\"}\n{"},
+        {"socket", true, KMS_LOG_TEXT, "Z warn 500 log lines dropped\n20"},
+    };
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        const char *got;
+        const char *note;
+        uint64_t began;
+
+        open_blocking(rows[i].is_socket);
+        kms_log_setup(write_end, KMS_LOG_INFO, rows[i].format);
+        fill_blocking();
+        (void)alarm(60); /* it would hang */
+        began = kms_now_ns();
+        for (int line = 0; line < 500; line++) {
+            kms_log(KMS_LOG_INFO, "lost %d", line);
+        }
+        UNIT_CHECK(rows[i].name, kms_now_ns() - began < 5 * KMS_NS_PER_S);
+        (void)alarm(0);
+        UNIT_CHECK(rows[i].name, (fcntl(write_end, F_GETFL) & O_NONBLOCK) == 0);
+        for (got = drain(); got[0] != '\0'; got = drain()) {
+            UNIT_CHECK(rows[i].name, strstr(got, "lost") == NULL);
+        }
+        kms_log(KMS_LOG_INFO, "seen");
+        got = drain();
+        note = strstr(got, rows[i].note);
+        UNIT_CHECK(rows[i].name, note != NULL && strstr(note, "seen") != NULL);
+        close_pipe();
+    }
+}
+
+#define WRITERS      4
+#define LINES_EACH   300
+#define LINE_PADDING 900
+
+static void *write_lines(void *arg)
+{
+    (void)arg;
+    for (int i = 0; i < LINES_EACH; i++) {
+        kms_log(KMS_LOG_INFO, "line %0*d.", LINE_PADDING, i);
+    }
+    return NULL;
+}
+
+/* Of the lines in @text: those that are whole, and those that the notes tell of. */
+static void count_lines(const char *text, unsigned *whole, unsigned *dropped)
+{
+    for (const char *end; (end = strchr(text, '\n')) != NULL; text = end + 1) {
+        const char *note = strstr(text, "Z warn ");
+
+        if (note != NULL && note < end) {
+            *dropped += (unsigned)strtoul(note + 7, NULL, 10);
+        } else {
+            const char *line = strstr(text, "Z info line ");
+
+            CU_ASSERT_TRUE(line != NULL && line + 12 + LINE_PADDING + 1 == end);
+            (*whole)++;
+        }
+    }
+    CU_ASSERT_EQUAL(text[0], '\0');
+}
+
+/* The reader sleeps for longer than anybody waits, and reads some at a time. */
+static void writers_do_not_block_each_other(void)
+{
+    static char text[2 * WRITERS * LINES_EACH * (LINE_PADDING + 64)];
+    pthread_t threads[WRITERS];
+    unsigned whole = 0;
+    unsigned dropped = 0;
+    size_t len = 0;
+    ssize_t got;
+
+    open_blocking(false);
+    kms_log_setup(write_end, KMS_LOG_INFO, KMS_LOG_TEXT);
+    (void)alarm(60);
+    for (size_t i = 0; i < WRITERS; i++) {
+        CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL, write_lines, NULL), 0);
+    }
+    for (int i = 0; i < 40; i++) {
+        (void)poll(NULL, 0, i % 10 == 0 ? 150 : 5);
+        got = read(read_end, text + len, 10000);
+        len += got > 0 ? (size_t)got : 0;
+    }
+    for (size_t i = 0; i < WRITERS; i++) {
+        (void)pthread_join(threads[i], NULL); /* though nobody reads */
+    }
+    (void)alarm(0);
+    while ((got = read(read_end, text + len, sizeof(text) - 1 - len)) > 0) {
+        len += (size_t)got;
+    }
+    kms_log(KMS_LOG_INFO, "line %0*d.", LINE_PADDING, 0); /* brings the last note */
+    while ((got = read(read_end, text + len, sizeof(text) - 1 - len)) > 0) {
+        len += (size_t)got;
+    }
+    text[len] = '\0';
+    count_lines(text, &whole, &dropped);
+    CU_ASSERT_TRUE(whole > 0 && dropped > 0);
+    CU_ASSERT_EQUAL(whole + dropped, WRITERS * LINES_EACH + 1);
     close_pipe();
 }
 
@@ -277,10 +417,15 @@ static void a_torn_line_is_ended(void)
 
 static void a_bad_descriptor_is_no_end(void)
 {
+    uint64_t began = kms_now_ns();
+
     errno = EXDEV;
     kms_log_setup(-1, KMS_LOG_INFO, KMS_LOG_TEXT);
-    kms_log(KMS_LOG_ERROR, "nobody hears");
+    for (int i = 0; i < 100; i++) {
+        kms_log(KMS_LOG_ERROR, "nobody hears");
+    }
     CU_ASSERT_EQUAL(errno, EXDEV);
+    CU_ASSERT_TRUE(kms_now_ns() - began < 5 * KMS_NS_PER_S); /* and nobody is waited for */
     kms_log_setup(STDERR_FILENO, KMS_LOG_INFO, KMS_LOG_TEXT);
 }
 
@@ -315,6 +460,8 @@ int main(void)
         {"lines near the ceiling", lines_near_the_ceiling},
         {"full pipe loses lines", full_pipe_loses_lines},
         {"full pipe is waited for", full_pipe_is_waited_for},
+        {"a blocking reader loses lines", a_blocking_reader_loses_lines},
+        {"writers do not block each other", writers_do_not_block_each_other},
         {"a torn line is ended", a_torn_line_is_ended},
         {"a bad descriptor is no end", a_bad_descriptor_is_no_end},
         {"words", words},
