@@ -99,6 +99,14 @@ static bool family_done(void)
            wrong("a family without samples");
 }
 
+static bool ends_in(const char *text, const char *end)
+{
+    size_t len = strlen(text);
+    size_t end_len = strlen(end);
+
+    return len >= end_len && strcmp(text + len - end_len, end) == 0;
+}
+
 static bool read_comment(char *line)
 {
     struct family *f = &reader.family;
@@ -122,8 +130,7 @@ static bool read_comment(char *line)
         return wrong("TYPE does not follow its HELP");
     }
     (void)snprintf(f->type, sizeof(f->type), "%s", line + rest);
-    if (strcmp(f->type, "counter") == 0 &&
-        strcmp(name + strlen(name) - strlen("_total"), "_total") != 0) {
+    if (strcmp(f->type, "counter") == 0 && !ends_in(name, "_total")) {
         return wrong("a counter that does not end in _total");
     }
     return strcmp(f->type, "counter") == 0 || strcmp(f->type, "gauge") == 0 ||
