@@ -30,7 +30,7 @@ struct kms_v2_client *fixture_connect(const struct fixture *fx)
 enum kms_status fixture_encrypt(struct kms_v2_client *client, uint64_t ns,
                                 struct fixture_sealed *ret_sealed, struct kms_error *err)
 {
-    char uid[KMS_V2_UID_MAX];
+    char uid[KMS_V2_UID_SIZE];
     enum kms_status status = kms_v2_uid_make(uid, err);
 
     if (status == KMS_OK) {
@@ -47,7 +47,7 @@ enum kms_status fixture_encrypt(struct kms_v2_client *client, uint64_t ns,
 enum kms_status fixture_decrypt(struct kms_v2_client *client, uint64_t ns,
                                 const struct fixture_sealed *sealed, struct kms_error *err)
 {
-    char uid[KMS_V2_UID_MAX];
+    char uid[KMS_V2_UID_SIZE];
     uint8_t room[64];
     struct kms_buf plain = KMS_BUF_OVER(room);
     enum kms_status status = kms_v2_uid_make(uid, err);
