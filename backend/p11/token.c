@@ -121,6 +121,24 @@ CK_RV kms_p11_check_login(struct kms_p11 *p)
     return rv;
 }
 
+CK_RV kms_p11_renew(struct kms_p11 *p)
+{
+    struct kms_p11_slot *slot = p->slot;
+    enum kms_p11_mode mode = KMS_P11_READ;
+    bool opened = false;
+    CK_RV rv = CKR_OK;
+
+    if (slot->write_session != CK_INVALID_HANDLE) {
+        mode = KMS_P11_WRITE;
+        (void)p->functions->C_CloseSession(slot->write_session);
+        slot->write_session = CK_INVALID_HANDLE;
+    }
+    kms_p11_slot_close(p->token, slot);
+    rv = kms_p11_slot_open(p->token, slot, mode, slot->epoch, &opened, &p->function);
+    p->session = mode == KMS_P11_READ ? slot->session : slot->write_session;
+    return rv;
+}
+
 void kms_p11_token_state(struct kms_p11_token *token, struct kms_p11_state *ret_state,
                          struct kms_error *ret_err)
 {
@@ -412,6 +430,7 @@ static CK_RV attempt(struct kms_p11 *p, enum kms_p11_mode mode, uint64_t epoch, 
     CK_RV rv = CKR_CRYPTOKI_NOT_INITIALIZED;
     bool opened = false;
     bool closed = false;
+    bool was_open = p->slot->session != CK_INVALID_HANDLE && p->slot->epoch == epoch;
 
     p->functions = p->token->functions;
     p->function = "C_Initialize";
@@ -419,9 +438,9 @@ static CK_RV attempt(struct kms_p11 *p, enum kms_p11_mode mode, uint64_t epoch, 
         atomic_store_explicit(&p->slot->entered_ns, kms_now_ns(), memory_order_relaxed);
         rv = run_inside(p, mode, epoch, step, ctx, &opened);
         if (rv == CKR_BUFFER_TOO_SMALL || kms_ckr_find(rv)->action == KMS_P11_REOPEN) {
-            closed = p->slot->session != CK_INVALID_HANDLE;
             kms_p11_slot_close(p->token, p->slot);
         }
+        closed = (was_open || opened) && p->slot->session == CK_INVALID_HANDLE;
         atomic_store_explicit(&p->slot->entered_ns, 0, memory_order_relaxed);
         kms_p11_module_leave(p->token->module);
     }

@@ -21,6 +21,8 @@
  *   until_reinit=1           fail, fail_once, hang and logout_sessions end once C_Finalize and then
  *                            C_Initialize have succeeded
  *   no_mech=CKM[,CKM...]     the token neither lists nor takes these mechanisms
+ *   fail_id=CKR:HEX          C_EncryptInit with the key of this CKA_ID (one byte) returns CKR
+ *   fail_mech=CKR:CKM        C_EncryptInit with this mechanism returns CKR
  *   own_iv=1                 CKM_AES_GCM: the token makes the IV and C_EncryptInit writes it to pIv
  *   own_iv=late              the same, but pIv is written by C_Encrypt
  *   serial=TEXT              the token's serial number
@@ -56,6 +58,10 @@ struct p11_shim_settings {
     bool has_serial;
     unsigned char serial[P11_SHIM_SERIAL_LEN]; /* blank padded, as in CK_TOKEN_INFO */
     bool logged_out;
+    CK_RV id_fault; /* CKR_OK: none */
+    unsigned char id;
+    CK_RV mech_fault; /* CKR_OK: none */
+    CK_MECHANISM_TYPE mech;
 };
 
 /* Counts the call and plays its faults; anything but CKR_OK is what the call has to return. */
