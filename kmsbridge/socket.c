@@ -25,7 +25,7 @@
 #define BACKLOG    128
 #define GROUPS_MAX 256 /* supplementary groups of a peer that we look at */
 #define PAUSE_MS   50  /* after a failed accept, as when out of descriptors */
-#define FDS_APART  64  /* ours, gRPC's, the monitor's, the PKCS#11 module's */
+#define FDS_APART  160 /* ours, gRPC's, the monitor's, the PKCS#11 module's */
 #define TEMP_MAX   40  /* name of a socket that is not ready yet */
 /* Refused peers: so many log lines each time, and no two in a row about the same user. */
 #define COMPLAINTS_NS  (5 * KMS_NS_PER_S)
