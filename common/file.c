@@ -44,6 +44,11 @@ static bool group_is_trusted(gid_t group)
 static enum kms_status judge_mode(const char *path, enum kms_file_care care, const struct stat *st,
                                   struct kms_error *err)
 {
+    if (st->st_uid != 0 && st->st_uid != geteuid()) { /* who owns it can write it, or soon can */
+        return kms_error_set(err, KMS_E_DENIED,
+                             "%s is owned by uid %u: only root and uid %u may own it", path,
+                             (unsigned)st->st_uid, (unsigned)geteuid());
+    }
     if ((st->st_mode & S_IWOTH) != 0) {
         return kms_error_set(err, KMS_E_DENIED,
                              "%s can be written by everybody (mode %04o): run chmod o-w %s", path,
