@@ -38,7 +38,8 @@ static enum kms_status error_of_errno(struct kms_error *err, const char *what, c
 
 static bool group_is_trusted(gid_t group)
 {
-    return group == 0 || group_member(group) != 0; /* our effective and supplementary groups */
+    /* group_member() knows the supplementary groups only */
+    return group == 0 || group == getegid() || group_member(group) != 0;
 }
 
 static enum kms_status judge_mode(const char *path, enum kms_file_care care, const struct stat *st,
