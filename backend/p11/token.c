@@ -276,8 +276,8 @@ static bool wait_locked(struct kms_p11_token *token, uint64_t deadline_ns)
 
 /*
  * Several calls are inside and none has come back for a while: the module is wedged, and whoever
- * goes in after them is lost too. Their return is what tells that it lives; a trial now and then is
- * for the one that lost those calls for good.
+ * goes in after them is lost too. Their return is what tells that it lives, or that of a call which
+ * went in later: then those are lost for good and count no more. A trial now and then finds out.
  */
 static bool wedged_locked(struct kms_p11_token *token, uint64_t *ret_oldest, unsigned *ret_stuck)
 {
@@ -290,10 +290,10 @@ static bool wedged_locked(struct kms_p11_token *token, uint64_t *ret_oldest, uns
     if (now - token->last_return_ns < KMS_P11_STUCK_NS) {
         return false;
     }
-    *ret_oldest = kms_p11_pool_oldest_ns(token, ret_stuck);
-    if (*ret_stuck < 2) {
+    if (kms_p11_pool_unexplained_locked(token) < 2) {
         return false;
     }
+    *ret_oldest = kms_p11_pool_oldest_ns(token, ret_stuck);
     if (token->last_trial_ns <= token->last_return_ns) { /* newly wedged */
         token->last_trial_ns = now;
     }
@@ -403,12 +403,13 @@ static CK_RV run_inside(struct kms_p11 *p, enum kms_p11_mode mode, uint64_t epoc
 }
 
 /* After an attempt: gives the slot back, closed when its session is in doubt. */
-static void give(struct kms_p11 *p, CK_RV rv, bool opened, bool closed)
+static void give(struct kms_p11 *p, CK_RV rv, bool opened, bool closed, uint64_t entered_ns)
 {
     struct kms_p11_token *token = p->token;
 
     pthread_mutex_lock(&token->lock);
     token->last_return_ns = kms_now_ns();
+    kms_p11_pool_lose_locked(token, entered_ns);
     if (p->generation == token->generation) {
         token->open += opened ? 1u : 0u;
         token->open -= closed && token->open > 0 ? 1u : 0u;
@@ -432,10 +433,13 @@ static CK_RV attempt(struct kms_p11 *p, enum kms_p11_mode mode, uint64_t epoch, 
     bool closed = false;
     bool was_open = p->slot->session != CK_INVALID_HANDLE && p->slot->epoch == epoch;
 
+    uint64_t entered_ns = 0;
+
     p->functions = p->token->functions;
     p->function = "C_Initialize";
     if (kms_p11_module_enter(p->token->module, epoch)) {
-        atomic_store_explicit(&p->slot->entered_ns, kms_now_ns(), memory_order_relaxed);
+        entered_ns = kms_now_ns();
+        atomic_store_explicit(&p->slot->entered_ns, entered_ns, memory_order_relaxed);
         rv = run_inside(p, mode, epoch, step, ctx, &opened);
         if (rv == CKR_BUFFER_TOO_SMALL || kms_ckr_find(rv)->action == KMS_P11_REOPEN) {
             kms_p11_slot_close(p->token, p->slot);
@@ -444,7 +448,7 @@ static CK_RV attempt(struct kms_p11 *p, enum kms_p11_mode mode, uint64_t epoch, 
         atomic_store_explicit(&p->slot->entered_ns, 0, memory_order_relaxed);
         kms_p11_module_leave(p->token->module);
     }
-    give(p, rv, opened, closed);
+    give(p, rv, opened, closed, entered_ns);
     return rv;
 }
 

@@ -25,6 +25,7 @@ struct kms_p11_slot {
     CK_SESSION_HANDLE session;       /* CK_INVALID_HANDLE: not open */
     CK_SESSION_HANDLE write_session; /* KMS_P11_WRITE's own */
     uint64_t epoch;                  /* of the module's start that it was opened under */
+    bool lost; /* stuck, and a call that went in after it came back; guarded by the token's lock */
     atomic_uint_fast64_t entered_ns; /* when its taker went into the module, 0: nobody is in */
 };
 
@@ -95,6 +96,11 @@ void kms_p11_pool_give_locked(struct kms_p11_token *token, struct kms_p11_slot *
 void kms_p11_pool_full_locked(struct kms_p11_token *token);
 /* Age of the oldest call inside the module, and how many are older than KMS_P11_STUCK_NS. */
 uint64_t kms_p11_pool_oldest_ns(const struct kms_p11_token *token, unsigned *ret_stuck);
+/* A call that went in at @entered_ns came back: the stuck ones before it are lost, not the module.
+ */
+void kms_p11_pool_lose_locked(struct kms_p11_token *token, uint64_t entered_ns);
+/* How many are stuck and not known as lost. */
+unsigned kms_p11_pool_unexplained_locked(const struct kms_p11_token *token);
 /* Opens what @mode needs. */
 CK_RV kms_p11_slot_open(struct kms_p11_token *token, struct kms_p11_slot *slot,
                         enum kms_p11_mode mode, uint64_t epoch, bool *ret_opened,

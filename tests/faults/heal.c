@@ -766,6 +766,34 @@ static void a_hanging_module_is_survived(void)
     kms_waist_close(waist);
 }
 
+/* Two calls never come back, others do: those two are lost, and the module is not. */
+static void lost_calls_are_not_a_wedge(void)
+{
+    char ref[KMS_KEY_REF_MAX];
+    struct kms_waist *waist = healthy("one", 8, ref);
+    struct worker workers[2];
+    struct sealed sealed;
+    struct kms_call call = call_for(5000);
+
+    CU_ASSERT_EQUAL(seal(waist, ref, &call, &sealed), KMS_OK);
+    plan("hang=1:C_Encrypt");
+    start_all(workers, 2, waist, ref, 10000);
+    for (unsigned i = 0; i < 13; i++) {
+        sleep_ms(100);
+        call = call_for(1000);
+        CU_ASSERT_EQUAL(unseal(waist, ref, &call, &sealed), KMS_OK);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        sleep_ms(1200); /* nobody comes back */
+        call = call_for(300);
+        CU_ASSERT_EQUAL(unseal(waist, ref, &call, &sealed), KMS_OK);
+    }
+    plan("");
+    join_all(workers, 2);
+    CU_ASSERT(workers[0].status == KMS_OK && workers[1].status == KMS_OK);
+    kms_waist_close(waist);
+}
+
 static void no_finalize_under_a_stuck_call(void)
 {
     char ref[KMS_KEY_REF_MAX];
@@ -878,6 +906,7 @@ static const struct unit_test tests[] = {
     {"GCM that fails is done without", gcm_that_fails_is_done_without},
     {"a slow token keeps deadlines", a_slow_token_keeps_deadlines},
     {"a hanging module is survived", a_hanging_module_is_survived},
+    {"lost calls are not a wedge", lost_calls_are_not_a_wedge},
     {"no finalize under a stuck call", no_finalize_under_a_stuck_call},
     {"a full token is shared", a_full_token_is_shared},
     {"reconnects under load", reconnects_under_load},
