@@ -14,10 +14,13 @@
 #define KMS_P11_MECHANISMS_MAX 512
 #define KMS_P11_BACKOFF_MIN_NS (100 * KMS_NS_PER_MS)
 #define KMS_P11_BACKOFF_MAX_NS (5 * KMS_NS_PER_S)
+#define KMS_P11_RESTART_MIN_NS (1 * KMS_NS_PER_S) /* between restarts on suspicion */
+#define KMS_P11_RESTART_MAX_NS (10 * KMS_NS_PER_S)
 #define KMS_P11_PIN_REREAD_NS  (1 * KMS_NS_PER_S)  /* how often a refused PIN's source is read */
 #define KMS_P11_STUCK_NS       (1 * KMS_NS_PER_S)  /* a call inside for so long counts as stuck */
 #define KMS_P11_TRIAL_NS       (10 * KMS_NS_PER_S) /* how often a wedged module gets another call */
 #define KMS_P11_COUNT_NS       (10 * KMS_NS_PER_S) /* how long CKR_SESSION_COUNT is remembered */
+#define KMS_P11_CALM_NS        (10 * KMS_NS_PER_S) /* up for so long: what was before is forgotten */
 #define KMS_P11_DRAIN_NS       (2 * KMS_NS_PER_S)  /* how long a restart waits for calls inside */
 
 /* One session of the pool. The taker owns all but entered_ns. */
@@ -61,7 +64,11 @@ struct kms_p11_token {
     uint64_t epoch;      /* the module's, of this connection */
     uint64_t generation; /* object handles are good for one */
     uint64_t next_try_ns;
-    uint64_t backoff_ns; /* 0 after a call that succeeded */
+    uint64_t backoff_ns; /* 0 once it has worked for KMS_P11_CALM_NS */
+    uint64_t up_since_ns;
+    uint64_t successes;         /* calls that succeeded in this generation */
+    uint64_t next_suspicion_ns; /* when a working token may be restarted on suspicion again */
+    uint64_t suspicion_pause_ns;
     uint64_t connecting_since_ns;
     uint64_t last_return_ns; /* when a call last came back from the module */
     uint64_t last_trial_ns;

@@ -629,6 +629,37 @@ static void one_sick_key_is_passed_over(void)
     }
 }
 
+/* Requests for one sick key, again and again, do not restart the module under all others. */
+static void one_sick_key_restarts_little(void)
+{
+    static const char *const codes[] = {"CKR_GENERAL_ERROR", "CKR_DEVICE_ERROR",
+                                        "CKR_KEY_HANDLE_INVALID", "0x80001234"};
+
+    for (size_t i = 0; i < UNIT_COUNT(codes); i++) {
+        char sick[KMS_KEY_REF_MAX], text[128];
+        struct kms_waist *waist = healthy("one", 4, sick);
+        unsigned long inits = calls("C_Initialize");
+        struct kms_call call;
+        struct listed listed;
+        unsigned good = 0;
+
+        UNIT_CHECK(codes[i], list_many(waist, &call, &listed) == KMS_OK && listed.count == 3);
+        (void)snprintf(text, sizeof(text), "fail_id=%s:01", codes[i]);
+        plan(text);
+        for (unsigned n = 0; n < 20; n++) {
+            UNIT_CHECK(codes[i], round_trip(waist, sick, 60, &call) == KMS_E_UNAVAILABLE);
+            good += round_trip(waist, listed.ref, 500, &call) == KMS_OK ? 1u : 0u;
+        }
+        UNIT_CHECK(codes[i], good == 20);
+        if (!UNIT_CHECK(codes[i], calls("C_Initialize") - inits <= 3)) {
+            fprintf(stderr, "%s: %lu restarts\n", codes[i], calls("C_Initialize") - inits);
+        }
+        plan("");
+        UNIT_CHECK(codes[i], round_trip(waist, sick, 8000, &call) == KMS_OK);
+        kms_waist_close(waist);
+    }
+}
+
 static void gcm_that_fails_is_done_without(void)
 {
     static const char *const plans[] = {
@@ -903,6 +934,7 @@ static const struct unit_test tests[] = {
     {"identity needs no ECB", identity_needs_no_ecb},
     {"another serial is the same key", another_serial_is_the_same_key},
     {"one sick key is passed over", one_sick_key_is_passed_over},
+    {"one sick key restarts little", one_sick_key_restarts_little},
     {"GCM that fails is done without", gcm_that_fails_is_done_without},
     {"a slow token keeps deadlines", a_slow_token_keeps_deadlines},
     {"a hanging module is survived", a_hanging_module_is_survived},
