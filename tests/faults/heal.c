@@ -386,6 +386,51 @@ static void pin_states_are_told(void)
     }
 }
 
+/* The last try is the owner's: a supervisor that restarts us must not lock the token. */
+static void the_final_try_is_not_taken(void)
+{
+    char ref[KMS_KEY_REF_MAX];
+    struct kms_waist *waist = NULL;
+    struct kms_call call = call_for(1000);
+    unsigned long logins = calls("C_Login");
+
+    plan("final_try=1");
+    set_pin(PIN);
+    waist = open_on("one", 4);
+    CU_ASSERT_EQUAL(find_kek(waist, ref, &call), KMS_E_AUTH);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "one try is left"));
+    CU_ASSERT_EQUAL(calls("C_Login"), logins);
+    plan("");
+    sleep_ms(1100);
+    call = call_for(1000);
+    CU_ASSERT_EQUAL(find_kek(waist, ref, &call), KMS_OK);
+    kms_waist_close(waist);
+}
+
+static void other_login_failures_spare_the_pin(void)
+{
+    static const char *const codes[] = {"CKR_USER_ANOTHER_ALREADY_LOGGED_IN",
+                                        "CKR_USER_TOO_MANY_TYPES"};
+
+    for (size_t i = 0; i < UNIT_COUNT(codes); i++) {
+        char ref[KMS_KEY_REF_MAX], text[128];
+        struct kms_waist *waist = NULL;
+        struct kms_call call = call_for(500);
+
+        (void)snprintf(text, sizeof(text), "fail=%s:C_Login", codes[i]);
+        plan(text);
+        set_pin(PIN);
+        waist = open_on("one", 4);
+        UNIT_CHECK(codes[i], find_kek(waist, ref, &call) != KMS_OK);
+        UNIT_CHECK(codes[i], strcmp(call.error.code, codes[i]) == 0);
+        plan("");
+        sleep_ms(1100);
+        call = call_for(5000);
+        UNIT_CHECK(codes[i], find_kek(waist, ref, &call) == KMS_OK); /* the same PIN, tried again */
+        kms_waist_close(waist);
+    }
+}
+
 static void a_missing_pin_file_is_no_missing_key(void)
 {
     char ref[KMS_KEY_REF_MAX];
@@ -927,6 +972,8 @@ static const struct unit_test tests[] = {
     {"away and back", away_and_back},
     {"wrong PIN is tried once", wrong_pin_is_tried_once},
     {"PIN states are told", pin_states_are_told},
+    {"the final try is not taken", the_final_try_is_not_taken},
+    {"other login failures spare the PIN", other_login_failures_spare_the_pin},
     {"a missing PIN file is no missing key", a_missing_pin_file_is_no_missing_key},
     {"its own IV is obeyed", its_own_iv_is_obeyed},
     {"without GCM there is CBC and HMAC", without_gcm_there_is_cbc_and_hmac},
