@@ -355,6 +355,9 @@ CK_RV C_GetTokenInfo(CK_SLOT_ID slot_id, CK_TOKEN_INFO_PTR info)
     if (rv == CKR_OK) {
         rv = real->C_GetTokenInfo(slot_id, info);
     }
+    if (rv == CKR_OK && p11_shim_settings()->final_try) {
+        info->flags |= CKF_USER_PIN_FINAL_TRY;
+    }
     if (rv == CKR_OK && p11_shim_settings()->has_serial) {
         memcpy(info->serialNumber, p11_shim_settings()->serial, P11_SHIM_SERIAL_LEN);
     }

@@ -386,6 +386,51 @@ static void pin_states_are_told(void)
     }
 }
 
+/* The last try is the owner's: a supervisor that restarts us must not lock the token. */
+static void the_final_try_is_not_taken(void)
+{
+    char ref[KMS_KEY_REF_MAX];
+    struct kms_waist *waist = NULL;
+    struct kms_call call = call_for(1000);
+    unsigned long logins = calls("C_Login");
+
+    plan("final_try=1");
+    set_pin(PIN);
+    waist = open_on("one", 4);
+    CU_ASSERT_EQUAL(find_kek(waist, ref, &call), KMS_E_AUTH);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "one try is left"));
+    CU_ASSERT_EQUAL(calls("C_Login"), logins);
+    plan("");
+    sleep_ms(1100);
+    call = call_for(1000);
+    CU_ASSERT_EQUAL(find_kek(waist, ref, &call), KMS_OK);
+    kms_waist_close(waist);
+}
+
+static void other_login_failures_spare_the_pin(void)
+{
+    static const char *const codes[] = {"CKR_USER_ANOTHER_ALREADY_LOGGED_IN",
+                                        "CKR_USER_TOO_MANY_TYPES"};
+
+    for (size_t i = 0; i < UNIT_COUNT(codes); i++) {
+        char ref[KMS_KEY_REF_MAX], text[128];
+        struct kms_waist *waist = NULL;
+        struct kms_call call = call_for(500);
+
+        (void)snprintf(text, sizeof(text), "fail=%s:C_Login", codes[i]);
+        plan(text);
+        set_pin(PIN);
+        waist = open_on("one", 4);
+        UNIT_CHECK(codes[i], find_kek(waist, ref, &call) != KMS_OK);
+        UNIT_CHECK(codes[i], strcmp(call.error.code, codes[i]) == 0);
+        plan("");
+        sleep_ms(1100);
+        call = call_for(5000);
+        UNIT_CHECK(codes[i], find_kek(waist, ref, &call) == KMS_OK); /* the same PIN, tried again */
+        kms_waist_close(waist);
+    }
+}
+
 static void a_missing_pin_file_is_no_missing_key(void)
 {
     char ref[KMS_KEY_REF_MAX];
@@ -629,6 +674,37 @@ static void one_sick_key_is_passed_over(void)
     }
 }
 
+/* Requests for one sick key, again and again, do not restart the module under all others. */
+static void one_sick_key_restarts_little(void)
+{
+    static const char *const codes[] = {"CKR_GENERAL_ERROR", "CKR_DEVICE_ERROR",
+                                        "CKR_KEY_HANDLE_INVALID", "0x80001234"};
+
+    for (size_t i = 0; i < UNIT_COUNT(codes); i++) {
+        char sick[KMS_KEY_REF_MAX], text[128];
+        struct kms_waist *waist = healthy("one", 4, sick);
+        unsigned long inits = calls("C_Initialize");
+        struct kms_call call;
+        struct listed listed;
+        unsigned good = 0;
+
+        UNIT_CHECK(codes[i], list_many(waist, &call, &listed) == KMS_OK && listed.count == 3);
+        (void)snprintf(text, sizeof(text), "fail_id=%s:01", codes[i]);
+        plan(text);
+        for (unsigned n = 0; n < 20; n++) {
+            UNIT_CHECK(codes[i], round_trip(waist, sick, 60, &call) == KMS_E_UNAVAILABLE);
+            good += round_trip(waist, listed.ref, 500, &call) == KMS_OK ? 1u : 0u;
+        }
+        UNIT_CHECK(codes[i], good == 20);
+        if (!UNIT_CHECK(codes[i], calls("C_Initialize") - inits <= 3)) {
+            fprintf(stderr, "%s: %lu restarts\n", codes[i], calls("C_Initialize") - inits);
+        }
+        plan("");
+        UNIT_CHECK(codes[i], round_trip(waist, sick, 8000, &call) == KMS_OK);
+        kms_waist_close(waist);
+    }
+}
+
 static void gcm_that_fails_is_done_without(void)
 {
     static const char *const plans[] = {
@@ -766,6 +842,34 @@ static void a_hanging_module_is_survived(void)
     kms_waist_close(waist);
 }
 
+/* Two calls never come back, others do: those two are lost, and the module is not. */
+static void lost_calls_are_not_a_wedge(void)
+{
+    char ref[KMS_KEY_REF_MAX];
+    struct kms_waist *waist = healthy("one", 8, ref);
+    struct worker workers[2];
+    struct sealed sealed;
+    struct kms_call call = call_for(5000);
+
+    CU_ASSERT_EQUAL(seal(waist, ref, &call, &sealed), KMS_OK);
+    plan("hang=1:C_Encrypt");
+    start_all(workers, 2, waist, ref, 10000);
+    for (unsigned i = 0; i < 13; i++) {
+        sleep_ms(100);
+        call = call_for(1000);
+        CU_ASSERT_EQUAL(unseal(waist, ref, &call, &sealed), KMS_OK);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        sleep_ms(1200); /* nobody comes back */
+        call = call_for(300);
+        CU_ASSERT_EQUAL(unseal(waist, ref, &call, &sealed), KMS_OK);
+    }
+    plan("");
+    join_all(workers, 2);
+    CU_ASSERT(workers[0].status == KMS_OK && workers[1].status == KMS_OK);
+    kms_waist_close(waist);
+}
+
 static void no_finalize_under_a_stuck_call(void)
 {
     char ref[KMS_KEY_REF_MAX];
@@ -868,6 +972,8 @@ static const struct unit_test tests[] = {
     {"away and back", away_and_back},
     {"wrong PIN is tried once", wrong_pin_is_tried_once},
     {"PIN states are told", pin_states_are_told},
+    {"the final try is not taken", the_final_try_is_not_taken},
+    {"other login failures spare the PIN", other_login_failures_spare_the_pin},
     {"a missing PIN file is no missing key", a_missing_pin_file_is_no_missing_key},
     {"its own IV is obeyed", its_own_iv_is_obeyed},
     {"without GCM there is CBC and HMAC", without_gcm_there_is_cbc_and_hmac},
@@ -875,9 +981,11 @@ static const struct unit_test tests[] = {
     {"identity needs no ECB", identity_needs_no_ecb},
     {"another serial is the same key", another_serial_is_the_same_key},
     {"one sick key is passed over", one_sick_key_is_passed_over},
+    {"one sick key restarts little", one_sick_key_restarts_little},
     {"GCM that fails is done without", gcm_that_fails_is_done_without},
     {"a slow token keeps deadlines", a_slow_token_keeps_deadlines},
     {"a hanging module is survived", a_hanging_module_is_survived},
+    {"lost calls are not a wedge", lost_calls_are_not_a_wedge},
     {"no finalize under a stuck call", no_finalize_under_a_stuck_call},
     {"a full token is shared", a_full_token_is_shared},
     {"reconnects under load", reconnects_under_load},
