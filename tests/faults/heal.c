@@ -320,6 +320,21 @@ static void away_and_back(void)
     kms_waist_close(waist);
 }
 
+/* The client did not choose the token: it must not be told that it is to blame. */
+static void two_tokens_are_nobodys_fault(void)
+{
+    char ref[KMS_KEY_REF_MAX];
+    struct kms_call call = call_for(300);
+    struct kms_waist *waist = NULL;
+
+    plan("");
+    set_pin(PIN);
+    waist = open_on("twin", 4);
+    CU_ASSERT_EQUAL(find_kek(waist, ref, &call), KMS_E_UNAVAILABLE);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "2 tokens match"));
+    kms_waist_close(waist);
+}
+
 /* ---- PINs --------------------------------------------------------------------------------- */
 
 static void wrong_pin_is_tried_once(void)
@@ -970,6 +985,7 @@ static const struct unit_test tests[] = {
     {"sick is not bad data", sick_is_not_bad_data},
     {"a lost login hides no key", a_lost_login_hides_no_key},
     {"away and back", away_and_back},
+    {"two tokens are nobody's fault", two_tokens_are_nobodys_fault},
     {"wrong PIN is tried once", wrong_pin_is_tried_once},
     {"PIN states are told", pin_states_are_told},
     {"the final try is not taken", the_final_try_is_not_taken},
