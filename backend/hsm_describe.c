@@ -182,13 +182,30 @@ static CK_RV identify_aes(struct kms_p11 *p, struct kms_hsm_key *key)
     }
     rv = kms_p11_keyid_mac(p, key->mac, mac);
     if (rv == CKR_OK) {
-        memcpy(key->alias, key->info.id, sizeof(key->alias));
-        set_id(key->info.id, "aes+mac", c, kms_span_of(mac, sizeof(mac)));
+        set_id(key->alias, "aes+mac", c, kms_span_of(mac, sizeof(mac)));
     } else if (kms_ckr_is_unsupported(rv)) {
         key->mac = CK_INVALID_HANDLE;
         rv = CKR_OK;
+    } else if (kms_ckr_is_unclear(rv)) { /* GCM does without it */
+        key->unclear = rv;
+        rv = kms_p11_renew(p);
     }
     return rv;
+}
+
+/*
+ * The companion is a part of the key only when it takes part in sealing; otherwise who makes or
+ * destroys that object must not change the key's identity. The key answers to both.
+ */
+static void bind_companion(struct kms_hsm_key *key)
+{
+    char plain[KMS_KEY_ID_MAX];
+
+    if (key->info.seal == KMS_ALG_AES_CBC_HMAC) {
+        memcpy(plain, key->info.id, sizeof(plain));
+        memcpy(key->info.id, key->alias, sizeof(key->info.id));
+        memcpy(key->alias, plain, sizeof(key->alias));
+    }
 }
 
 static CK_RV identify_generic(struct kms_p11 *p, struct kms_hsm_key *key)
@@ -264,10 +281,15 @@ CK_RV kms_hsm_describe(struct kms_backend *b, struct kms_p11 *p, CK_OBJECT_HANDL
         rv = identify(p, key);
     }
     if (rv == CKR_OK) {
-        memcpy(key->info.ref, key->info.id, sizeof(key->info.id));
         rv = kms_hsm_seal_probe(b, p, key);
     }
+    if (rv == CKR_OK && key->mac != CK_INVALID_HANDLE && key->alias[0] == '\0' &&
+        key->info.seal != KMS_ALG_AES_GCM) {
+        rv = key->unclear; /* its identity would be another than usual */
+    }
     if (rv == CKR_OK) {
+        bind_companion(key);
+        memcpy(key->info.ref, key->info.id, sizeof(key->info.id));
         *ret_key = key;
         key = NULL;
     } else if (kms_ckr_is_unsupported(rv)) {

@@ -500,6 +500,9 @@ static CK_RV look_for(struct kms_backend *b, struct kms_p11 *p, const struct kms
         if (kms_hsm_key_is(found.keys[i], ref)) {
             *ret_key = key_ref(found.keys[i]);
         }
+        if (found.keys[i]->unclear != CKR_OK) { /* it may have a name more than it knows now */
+            *ret_sick = found.keys[i]->unclear;
+        }
     }
     *ret_sick = found.sick == CKR_OK ? *ret_sick : found.sick;
     kms_hsm_keys_done(&found);

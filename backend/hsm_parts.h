@@ -38,7 +38,8 @@ struct kms_hsm_key {
     CK_OBJECT_HANDLE mac; /* the companion HMAC key, or CK_INVALID_HANDLE */
     CK_KEY_TYPE key_type;
     struct kms_key_info info;
-    char alias[KMS_KEY_ID_MAX]; /* the AES key's identity without its companion, or "" */
+    char alias[KMS_KEY_ID_MAX]; /* the AES key's identity with its companion, or without; "": it has
+                                   none */
     CK_MECHANISM_TYPE allowed[KMS_HSM_ALLOWED_MAX];
     size_t allowed_count; /* 0: any */
     enum kms_hsm_gcm gcm;

@@ -60,7 +60,7 @@ static CK_RV probe_aes(const struct kms_backend *b, struct kms_p11 *p, struct km
         key->unclear = b->only == KMS_ALG_AES_CBC_HMAC ? CKR_OK : rv;
         rv = kms_p11_renew(p);
     }
-    key->cbc_hmac = key->mac != CK_INVALID_HANDLE &&
+    key->cbc_hmac = key->mac != CK_INVALID_HANDLE && key->alias[0] != '\0' &&
                     kms_p11_can(p, CKM_AES_CBC_PAD, CKF_ENCRYPT | CKF_DECRYPT) &&
                     kms_hsm_allows(key, CKM_AES_CBC_PAD);
     return rv;

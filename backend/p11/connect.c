@@ -89,7 +89,8 @@ static enum kms_status find_slot(struct kms_p11_token *token, CK_TOKEN_INFO *ret
                              "%s: no token \"%s\" in the %lu slots of module %s", token->conf.name,
                              token->conf.token, count, token->conf.module);
     }
-    return kms_error_set(err, KMS_E_INVALID,
+    /* not KMS_E_INVALID: that is for what the caller asked, and it did not choose the token */
+    return kms_error_set(err, KMS_E_UNAVAILABLE,
                          "%s: %u tokens match \"%s\"; name one by a pkcs11: URI with serial=",
                          token->conf.name, found, token->conf.token);
 }

@@ -320,6 +320,21 @@ static void away_and_back(void)
     kms_waist_close(waist);
 }
 
+/* The client did not choose the token: it must not be told that it is to blame. */
+static void two_tokens_are_nobodys_fault(void)
+{
+    char ref[KMS_KEY_REF_MAX];
+    struct kms_call call = call_for(300);
+    struct kms_waist *waist = NULL;
+
+    plan("");
+    set_pin(PIN);
+    waist = open_on("twin", 4);
+    CU_ASSERT_EQUAL(find_kek(waist, ref, &call), KMS_E_UNAVAILABLE);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "2 tokens match"));
+    kms_waist_close(waist);
+}
+
 /* ---- PINs --------------------------------------------------------------------------------- */
 
 static void wrong_pin_is_tried_once(void)
@@ -490,7 +505,9 @@ static void without_gcm_there_is_cbc_and_hmac(void)
     plan("no_mech=CKM_AES_GCM");
     waist = open_on("one", 4);
     CU_ASSERT_EQUAL(find_kek(waist, ref, &call), KMS_OK);
-    CU_ASSERT_STRING_EQUAL(ref, with_gcm); /* the same keys, so the same identity */
+    /* now the HMAC key is a part of it; but it answers to its other name, or there would be none */
+    CU_ASSERT_STRING_NOT_EQUAL(ref, with_gcm);
+    CU_ASSERT_EQUAL(seal(waist, with_gcm, &call, &cbc), KMS_OK);
     CU_ASSERT_EQUAL(seal(waist, ref, &call, &cbc), KMS_OK);
     CU_ASSERT_EQUAL(cbc.sealed.alg, KMS_ALG_AES_CBC_HMAC);
     CU_ASSERT_EQUAL(unseal(waist, ref, &call, &cbc), KMS_OK);
@@ -499,7 +516,8 @@ static void without_gcm_there_is_cbc_and_hmac(void)
     cbc.ciphertext[0] ^= 1;
     CU_ASSERT_EQUAL(unseal(waist, ref, &call, &gcm), KMS_E_UNSUPPORTED);
     kms_waist_close(waist);
-    waist = healthy("one", 4, ref); /* GCM is back: what was sealed without it opens still */
+    waist = healthy("one", 4, with_gcm); /* GCM is back: what was sealed without opens still */
+    CU_ASSERT_EQUAL(unseal(waist, with_gcm, &call, &cbc), KMS_OK);
     CU_ASSERT_EQUAL(unseal(waist, ref, &call, &cbc), KMS_OK);
     kms_waist_close(waist);
 }
@@ -733,6 +751,30 @@ static void gcm_that_fails_is_done_without(void)
         UNIT_CHECK(plans[i], calls("C_Initialize") - inits <= 1);
         kms_waist_close(waist);
     }
+}
+
+static bool take_kek(void *ctx, const struct kms_key_info *info)
+{
+    if (strcmp(info->label, "kek") == 0) {
+        memcpy(ctx, info->id, KMS_KEY_REF_MAX);
+    }
+    return true;
+}
+
+/* An HMAC key that takes no part in sealing is no part of the AES key's identity. */
+static void gcm_has_no_companion(void)
+{
+    char with[KMS_KEY_REF_MAX], without[KMS_KEY_REF_MAX] = "";
+    struct kms_waist *waist = healthy("one", 4, with);
+    struct kms_key_filter filter = {.label = "kek"};
+    struct kms_call call = call_for(5000);
+
+    kms_waist_close(waist);
+    plan("no_mech=CKM_SHA256_HMAC"); /* as if there were none: it is not even looked for */
+    waist = open_on("one", 4);
+    CU_ASSERT_EQUAL(kms_waist_list_keys(waist, &call, &filter, take_kek, without), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(without, with);
+    kms_waist_close(waist);
 }
 
 /* ---- slow, hanging, full ------------------------------------------------------------------ */
@@ -970,6 +1012,7 @@ static const struct unit_test tests[] = {
     {"sick is not bad data", sick_is_not_bad_data},
     {"a lost login hides no key", a_lost_login_hides_no_key},
     {"away and back", away_and_back},
+    {"two tokens are nobody's fault", two_tokens_are_nobodys_fault},
     {"wrong PIN is tried once", wrong_pin_is_tried_once},
     {"PIN states are told", pin_states_are_told},
     {"the final try is not taken", the_final_try_is_not_taken},
@@ -980,6 +1023,7 @@ static const struct unit_test tests[] = {
     {"a wrong tag reaches no decrypt", a_wrong_tag_reaches_no_decrypt},
     {"identity needs no ECB", identity_needs_no_ecb},
     {"another serial is the same key", another_serial_is_the_same_key},
+    {"GCM has no companion", gcm_has_no_companion},
     {"one sick key is passed over", one_sick_key_is_passed_over},
     {"one sick key restarts little", one_sick_key_restarts_little},
     {"GCM that fails is done without", gcm_that_fails_is_done_without},

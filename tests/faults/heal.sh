@@ -14,6 +14,9 @@ export SOFTHSM2_CONF=$dir/conf
 
 make_token() {
     softhsm2-util --init-token --free --label one --pin 1234 --so-pin 123456
+    for twin in 1 2; do
+        softhsm2-util --init-token --free --label twin --pin "${twin}234" --so-pin 123456
+    done
     for id in 11 12 13; do
         pkcs11-tool --module "$KMSBRIDGE_SHIM_MODULE" --token-label one --login --pin 1234 \
             --keygen --id "$id" --sensitive --key-type AES:32 --label many
