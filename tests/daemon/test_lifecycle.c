@@ -419,6 +419,7 @@ static void reload_applies(void)
     UNIT_CHECK("bad", fixture_log_count(&fx, "nonsense") == 1);
     UNIT_CHECK("bad", kms_v2_client_open(fx.socket, fixture_now() + SEC(5), &stranger, &err) ==
                           KMS_E_DENIED); /* still the first one's */
+    kms_v2_sealed_done(&sealed.sealed);
     UNIT_CHECK("bad", fixture_encrypt(client, PATIENT, &sealed, &err) == KMS_OK);
     fixture_configure(&fx, "  queue: 7\n", NULL);
     fixture_log_clear(&fx);
