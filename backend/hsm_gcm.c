@@ -136,12 +136,6 @@ static bool is_refusal(CK_RV rv)
            kms_ckr_find(rv)->status == KMS_E_INVALID;
 }
 
-/* SoftHSM says so of a wrong tag, and a sick token of everything. */
-static bool is_unclear(CK_RV rv)
-{
-    return rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED;
-}
-
 CK_RV kms_hsm_gcm_probe(struct kms_p11 *p, const struct kms_hsm_key *key, enum kms_hsm_gcm *ret)
 {
     static const enum kms_hsm_gcm ways[] = {KMS_HSM_GCM_OURS, KMS_HSM_GCM_EMPTY,
@@ -156,10 +150,10 @@ CK_RV kms_hsm_gcm_probe(struct kms_p11 *p, const struct kms_hsm_key *key, enum k
             *ret = ways[i];
             return CKR_OK;
         }
-        if (!is_refusal(rv) && !is_unclear(rv)) {
+        if (!is_refusal(rv) && !kms_ckr_is_unclear(rv)) {
             return rv;
         }
-        unclear = is_unclear(rv) ? rv : unclear;
+        unclear = kms_ckr_is_unclear(rv) ? rv : unclear;
     }
     return unclear; /* not to be taken for a token without GCM */
 }

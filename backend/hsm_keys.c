@@ -5,17 +5,25 @@
  * generation only: after a reconnect each key is looked for again when it is next used.
  */
 #include <pthread.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "backend/hsm_parts.h"
 #include "backend/p11/ckr.h"
 #include "backend/p11/uri.h"
+#include "common/codec.h"
+#include "common/log.h"
+
+#define SICK_MAX  32 /* keys remembered as sick; more are logged again */
+#define NAME_SIZE (KMS_LABEL_MAX + 2 * KMS_KEY_TAG_MAX + 32)
 
 struct kms_hsm_table {
     pthread_rwlock_t lock; /* guards the rest */
     struct kms_hsm_key **keys;
     size_t count;
+    char *sick[SICK_MAX]; /* names of keys that failed by themselves when last looked at */
+    size_t next_sick;
 };
 
 static struct kms_hsm_key *key_ref(struct kms_hsm_key *key)
@@ -65,6 +73,9 @@ void kms_hsm_table_free(struct kms_hsm_table *table)
         all.keys = table->keys;
         all.count = table->count;
         kms_hsm_keys_done(&all);
+        for (size_t i = 0; i < SICK_MAX; i++) {
+            free(table->sick[i]);
+        }
         pthread_rwlock_destroy(&table->lock);
         free(table);
     }
@@ -102,6 +113,53 @@ static struct kms_hsm_key *table_by_handle(struct kms_hsm_table *table, uint64_t
     return found;
 }
 
+static bool is_sick(struct kms_hsm_table *table, const char *name)
+{
+    bool sick = false;
+
+    pthread_rwlock_rdlock(&table->lock);
+    for (size_t i = 0; i < SICK_MAX && !sick; i++) {
+        sick = table->sick[i] != NULL && strcmp(table->sick[i], name) == 0;
+    }
+    pthread_rwlock_unlock(&table->lock);
+    return sick;
+}
+
+static bool has_sick(struct kms_hsm_table *table)
+{
+    bool has = false;
+
+    pthread_rwlock_rdlock(&table->lock);
+    for (size_t i = 0; i < SICK_MAX && !has; i++) {
+        has = table->sick[i] != NULL;
+    }
+    pthread_rwlock_unlock(&table->lock);
+    return has;
+}
+
+static void set_sick(struct kms_hsm_table *table, const char *name)
+{
+    char *copy = strdup(name);
+
+    pthread_rwlock_wrlock(&table->lock);
+    free(table->sick[table->next_sick]);
+    table->sick[table->next_sick] = copy; /* NULL: it is logged again, no more */
+    table->next_sick = (table->next_sick + 1) % SICK_MAX;
+    pthread_rwlock_unlock(&table->lock);
+}
+
+static void set_well(struct kms_hsm_table *table, const char *name)
+{
+    pthread_rwlock_wrlock(&table->lock);
+    for (size_t i = 0; i < SICK_MAX; i++) {
+        if (table->sick[i] != NULL && strcmp(table->sick[i], name) == 0) {
+            free(table->sick[i]);
+            table->sick[i] = NULL;
+        }
+    }
+    pthread_rwlock_unlock(&table->lock);
+}
+
 static bool tag_is(const struct kms_key_info *info, struct kms_span tag)
 {
     return kms_span_equal(kms_span_of(info->tag, info->tag_len), tag);
@@ -132,7 +190,7 @@ static bool holds(const struct kms_hsm_keys *keys, const struct kms_hsm_key *key
 /*
  * Brings the table up to what a scan for @filter found: keys that should have been found and were
  * not are gone, new ones are added. Stale entries that the filter says nothing about stay: they
- * tell by which label to look for their key.
+ * tell by which label to look for their key. Nothing is gone when a key could not be looked at.
  */
 static CK_RV table_update(struct kms_hsm_table *table, const struct kms_key_filter *filter,
                           const struct kms_hsm_keys *found)
@@ -149,7 +207,7 @@ static CK_RV table_update(struct kms_hsm_table *table, const struct kms_key_filt
     }
     for (size_t i = 0; i < table->count; i++) {
         struct kms_hsm_key *key = table->keys[i];
-        bool drop = matches(key, filter) && !holds(found, key);
+        bool drop = found->sick == CKR_OK && matches(key, filter) && !holds(found, key);
         struct kms_hsm_keys *to = drop ? &gone : &next;
 
         to->keys[to->count++] = key;
@@ -243,6 +301,102 @@ static CK_RV scan_add(struct scan *scan, struct kms_hsm_key *key)
     return CKR_OK;
 }
 
+/* Its label and CKA_ID, as far as the token tells them. */
+static void name_of(struct kms_p11 *p, CK_OBJECT_HANDLE handle, char ret_name[NAME_SIZE])
+{
+    char label[KMS_LABEL_MAX];
+    uint8_t tag[KMS_KEY_TAG_MAX];
+    char hex[2 * KMS_KEY_TAG_MAX + 1] = "";
+    CK_ATTRIBUTE rows[] = {{CKA_LABEL, label, sizeof(label) - 1}, {CKA_ID, tag, sizeof(tag)}};
+    bool told = kms_p11_read(p, handle, rows, 2) == CKR_OK;
+
+    label[told && kms_p11_has(&rows[0]) ? rows[0].ulValueLen : 0] = '\0';
+    if (told && kms_p11_has(&rows[1]) &&
+        kms_hex_encode(kms_span_of(tag, rows[1].ulValueLen), hex, sizeof(hex)) != KMS_OK) {
+        hex[0] = '\0';
+    }
+    (void)snprintf(ret_name, NAME_SIZE, "\"%s\", CKA_ID %s", label, hex);
+}
+
+/* Whether a key's failure may be its own: not the session's, the login's, the module's, or ours. */
+static bool is_its_own(CK_RV rv)
+{
+    enum kms_p11_action action = kms_ckr_find(rv)->action;
+
+    switch (rv) {
+    case CKR_OK:
+    case CKR_HOST_MEMORY:
+    case CKR_SESSION_COUNT:
+    case CKR_SESSION_CLOSED:
+    case CKR_SESSION_HANDLE_INVALID:
+        return false;
+    default:
+        return action != KMS_P11_RELOGIN && action != KMS_P11_REINIT;
+    }
+}
+
+static void log_sick(struct kms_p11 *p, const char *name, const struct kms_hsm_key *key, CK_RV rv)
+{
+    struct kms_error why = KMS_ERROR_INIT;
+
+    (void)kms_ckr_error(&why, kms_p11_token_name(p->token), key == NULL ? p->function : "probe",
+                        rv);
+    kms_log_error(KMS_LOG_WARN, &why, "hsm: key %s %s", name,
+                  key == NULL ? "does not work, and is passed over"
+                              : "fails at its best mechanism, and does without");
+}
+
+/*
+ * The key of @handle, tried again on a fresh session unless it was sick before. What fails then is
+ * the key's own: *ret_key is NULL and *ret_sick says why.
+ */
+static CK_RV key_surely(struct kms_backend *b, struct kms_p11 *p, CK_OBJECT_HANDLE handle,
+                        CK_OBJECT_CLASS class, struct kms_hsm_key **ret_key, CK_RV *ret_sick)
+{
+    char name[NAME_SIZE];
+    bool known = false;
+
+    for (bool again = false;; again = true) {
+        CK_RV rv = key_of(b, p, handle, class, ret_key);
+        CK_RV sick = rv == CKR_OK ? (*ret_key)->unclear : rv;
+
+        if (rv == CKR_MECHANISM_INVALID || (rv != CKR_OK && !is_its_own(rv))) {
+            return rv;
+        }
+        if (sick == CKR_OK && !has_sick(b->table)) {
+            return CKR_OK;
+        }
+        if (!again) {
+            name_of(p, handle, name);
+            known = is_sick(b->table, name);
+        }
+        if (sick == CKR_OK) {
+            if (known) {
+                set_well(b->table, name);
+            }
+            return CKR_OK;
+        }
+        if (rv != CKR_OK && is_gone(p, handle)) {
+            return CKR_OK;
+        }
+        kms_error_clear(p->ask->err);
+        if (known || again) {
+            if (!known) {
+                log_sick(p, name, *ret_key, sick);
+                set_sick(b->table, name);
+            }
+            *ret_sick = rv;
+            return rv == CKR_OK ? CKR_OK : kms_p11_renew(p);
+        }
+        kms_hsm_key_put(*ret_key);
+        *ret_key = NULL;
+        rv = kms_p11_renew(p);
+        if (rv != CKR_OK) {
+            return rv;
+        }
+    }
+}
+
 static CK_RV scan_class(struct scan *scan, struct kms_p11 *p, CK_OBJECT_CLASS class)
 {
     struct kms_p11_objects objects;
@@ -254,16 +408,16 @@ static CK_RV scan_class(struct scan *scan, struct kms_p11 *p, CK_OBJECT_CLASS cl
     for (size_t i = 0; i < objects.count && rv == CKR_OK; i++) {
         struct kms_hsm_key *key = NULL;
 
-        rv = key_of(scan->backend, p, objects.handles[i], class, &key);
-        if (rv == CKR_OK) {
+        CK_RV sick = CKR_OK;
+
+        rv = key_surely(scan->backend, p, objects.handles[i], class, &key, &sick);
+        if (rv == CKR_OK && key != NULL) {
             rv = scan_add(scan, key);
-        } else if (rv == CKR_MECHANISM_INVALID) {
+        } else if (rv == CKR_MECHANISM_INVALID || sick != CKR_OK) {
             scan->unidentified++;
-            rv = CKR_OK;
-        } else if ((rv == CKR_OBJECT_HANDLE_INVALID || rv == CKR_KEY_HANDLE_INVALID) &&
-                   is_gone(p, objects.handles[i])) {
-            rv = CKR_OK;
+            rv = rv == CKR_MECHANISM_INVALID ? CKR_OK : rv;
         }
+        scan->all.sick = scan->all.sick == CKR_OK ? sick : scan->all.sick;
     }
     kms_p11_objects_done(&objects);
     return rv;
@@ -305,6 +459,9 @@ CK_RV kms_hsm_scan(struct kms_backend *b, struct kms_p11 *p, const struct kms_ke
     if (rv == CKR_OK) {
         rv = kms_p11_check_login(p);
     }
+    if (rv == CKR_OK && scan.all.count == 0) {
+        rv = scan.all.sick; /* not one works: it is the token */
+    }
     hide_companions(&scan.all);
     if (rv == CKR_OK) {
         rv = table_update(b->table, &wide, &scan.all);
@@ -328,7 +485,7 @@ CK_RV kms_hsm_scan(struct kms_backend *b, struct kms_p11 *p, const struct kms_ke
 
 /* Looks for @ref on the token, by the label and tag that it had if those are known. */
 static CK_RV look_for(struct kms_backend *b, struct kms_p11 *p, const struct kms_hsm_key *stale,
-                      const char *ref, struct kms_hsm_key **ret_key)
+                      const char *ref, struct kms_hsm_key **ret_key, CK_RV *ret_sick)
 {
     struct kms_key_filter filter = {.label = NULL};
     struct kms_hsm_keys found = {.keys = NULL, .count = 0};
@@ -344,6 +501,7 @@ static CK_RV look_for(struct kms_backend *b, struct kms_p11 *p, const struct kms
             *ret_key = key_ref(found.keys[i]);
         }
     }
+    *ret_sick = found.sick == CKR_OK ? *ret_sick : found.sick;
     kms_hsm_keys_done(&found);
     return rv;
 }
@@ -353,6 +511,7 @@ CK_RV kms_hsm_key_get(struct kms_backend *b, struct kms_p11 *p, const char *ref,
 {
     struct kms_hsm_key *known = table_find(b->table, ref);
     struct kms_hsm_key *found = NULL;
+    CK_RV sick = CKR_OK;
     CK_RV rv = CKR_OK;
 
     if (known != NULL && known->generation == p->generation && !p->refresh) {
@@ -360,11 +519,16 @@ CK_RV kms_hsm_key_get(struct kms_backend *b, struct kms_p11 *p, const char *ref,
         return CKR_OK;
     }
     if (known != NULL) {
-        rv = look_for(b, p, known, ref, &found);
+        rv = look_for(b, p, known, ref, &found, &sick);
         kms_hsm_key_put(known);
     }
     if (rv == CKR_OK && found == NULL) {
-        rv = look_for(b, p, NULL, ref, &found); /* it may have been renamed */
+        rv = look_for(b, p, NULL, ref, &found, &sick); /* it may have been renamed */
+    }
+    if (rv == CKR_OK && found == NULL && sick != CKR_OK) { /* it may well be the one that is sick */
+        p->function = "probe";
+        (void)kms_ckr_error(p->ask->err, kms_p11_token_name(b->token), p->function, sick);
+        rv = sick;
     }
     if (rv == CKR_OK && found == NULL) {
         (void)kms_error_set(p->ask->err, KMS_E_NOT_FOUND, "%s: no key %s on the token",

@@ -164,11 +164,6 @@ static bool is_refusal(CK_RV rv)
     return kms_ckr_is_unsupported(rv) || kms_ckr_find(rv)->status == KMS_E_BAD_DATA;
 }
 
-static bool is_unclear(CK_RV rv)
-{
-    return rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED;
-}
-
 CK_RV kms_hsm_oaep_probe(struct kms_p11 *p, const struct kms_hsm_key *key, bool *ret_can,
                          bool *ret_raw)
 {
@@ -191,10 +186,10 @@ CK_RV kms_hsm_oaep_probe(struct kms_p11 *p, const struct kms_hsm_key *key, bool 
             *ret_raw = ways[i] == CKM_RSA_X_509;
             return CKR_OK;
         }
-        if (!is_refusal(rv) && !is_unclear(rv)) {
+        if (!is_refusal(rv) && !kms_ckr_is_unclear(rv)) {
             return rv;
         }
-        unclear = is_unclear(rv) ? rv : unclear;
+        unclear = kms_ckr_is_unclear(rv) ? rv : unclear;
     }
     return unclear; /* not to be taken for a token without OAEP */
 }

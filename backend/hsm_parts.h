@@ -43,6 +43,7 @@ struct kms_hsm_key {
     size_t allowed_count; /* 0: any */
     enum kms_hsm_gcm gcm;
     bool cbc_hmac;        /* can do it */
+    CK_RV unclear;        /* what GCM or OAEP failed with, though the key works otherwise */
     bool oaep;            /* can decrypt it */
     bool oaep_raw;        /* by CKM_RSA_X_509 */
     size_t size;          /* RSA: bytes of the modulus; EC: of the field */
@@ -71,9 +72,11 @@ void kms_hsm_key_put(struct kms_hsm_key *key); /* NULL is fine */
 struct kms_hsm_keys {
     struct kms_hsm_key **keys;
     size_t count;
+    CK_RV sick; /* why a key that is on the token is not among them; CKR_OK: none is missing */
 };
-/* The keys on the token that match, brought into the table. ask->err tells of KMS_E_UNSUPPORTED
- * when some match and none of them can be identified. */
+/* The keys on the token that match, brought into the table. A key that fails by itself is left out
+ * and only logged, unless there is no other: old keys are not to take the new one down. ask->err
+ * tells of KMS_E_UNSUPPORTED when some match and none of them can be identified. */
 CK_RV kms_hsm_scan(struct kms_backend *b, struct kms_p11 *p, const struct kms_key_filter *filter,
                    struct kms_hsm_keys *ret_found);
 void kms_hsm_keys_done(struct kms_hsm_keys *keys);
@@ -136,6 +139,8 @@ CK_RV kms_hsm_decrypt_surely(struct kms_p11 *p, struct kms_hsm_work *work,
 CK_RV kms_hsm_gcm_probe(struct kms_p11 *p, const struct kms_hsm_key *key, enum kms_hsm_gcm *ret);
 CK_RV kms_hsm_gcm_encrypt(struct kms_p11 *p, struct kms_hsm_work *work);
 CK_RV kms_hsm_gcm_decrypt(struct kms_p11 *p, struct kms_hsm_work *work);
+/* Whether a round trip works. */
+CK_RV kms_hsm_cbc_probe(struct kms_p11 *p, const struct kms_hsm_key *key);
 CK_RV kms_hsm_cbc_encrypt(struct kms_p11 *p, struct kms_hsm_work *work);
 CK_RV kms_hsm_cbc_decrypt(struct kms_p11 *p, struct kms_hsm_work *work);
 CK_RV kms_hsm_oaep_probe(struct kms_p11 *p, const struct kms_hsm_key *key, bool *ret_can,

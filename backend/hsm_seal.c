@@ -55,13 +55,23 @@ static CK_RV probe_aes(const struct kms_backend *b, struct kms_p11 *p, struct km
         kms_hsm_allows(key, CKM_AES_GCM)) {
         rv = kms_hsm_gcm_probe(p, key, &key->gcm);
     }
-    if (kms_ckr_find(rv)->action == KMS_P11_REOPEN && b->only == KMS_ALG_AES_CBC_HMAC) {
-        rv = CKR_OK; /* GCM that does not work is not missed when it is not wanted */
+    if (kms_ckr_is_unclear(rv)) {
+        /* GCM that does not work is not missed when it is not wanted */
+        key->unclear = b->only == KMS_ALG_AES_CBC_HMAC ? CKR_OK : rv;
+        rv = kms_p11_renew(p);
     }
     key->cbc_hmac = key->mac != CK_INVALID_HANDLE &&
                     kms_p11_can(p, CKM_AES_CBC_PAD, CKF_ENCRYPT | CKF_DECRYPT) &&
                     kms_hsm_allows(key, CKM_AES_CBC_PAD);
     return rv;
+}
+
+/* A token that fails at everything must not be taken for one without GCM. */
+static bool is_proven(const struct kms_backend *b, struct kms_p11 *p, const struct kms_hsm_key *key,
+                      enum kms_alg alg)
+{
+    return key->unclear == CKR_OK || b->only != KMS_ALG_NONE || alg != KMS_ALG_AES_CBC_HMAC ||
+           kms_hsm_cbc_probe(p, key) == CKR_OK;
 }
 
 CK_RV kms_hsm_seal_probe(struct kms_backend *b, struct kms_p11 *p, struct kms_hsm_key *key)
@@ -74,11 +84,18 @@ CK_RV kms_hsm_seal_probe(struct kms_backend *b, struct kms_p11 *p, struct kms_hs
     }
     if (key->info.type == KMS_KEY_RSA && (key->info.uses & KMS_USE_DECRYPT) != 0) {
         rv = kms_hsm_oaep_probe(p, key, &key->oaep, &key->oaep_raw);
+        if (kms_ckr_is_unclear(rv)) {
+            key->unclear = rv; /* it may sign all the same */
+            rv = kms_p11_renew(p);
+        }
+    }
+    if (rv != CKR_OK) {
+        return rv;
     }
     for (size_t i = 0; i < SCHEME_COUNT && key->info.seal == KMS_ALG_NONE; i++) {
         bool wanted = b->only == KMS_ALG_NONE || b->only == schemes[i].alg;
 
-        if (wanted && can_seal(key, schemes[i].alg)) {
+        if (wanted && can_seal(key, schemes[i].alg) && is_proven(b, p, key, schemes[i].alg)) {
             key->info.seal = schemes[i].alg;
         }
     }
@@ -147,13 +164,39 @@ static CK_RV refuse(struct kms_p11 *p, const struct kms_hsm_key *key, enum kms_a
     return CKR_MECHANISM_INVALID;
 }
 
+/* The job's key. One whose probe failed for no clear reason is looked at again. */
+static CK_RV get_key(struct kms_p11 *p, const struct job *job, struct kms_hsm_key **ret_key)
+{
+    for (;;) {
+        struct kms_hsm_key *key = NULL;
+        CK_RV rv = kms_hsm_key_get(job->backend, p, job->ref, &key);
+        enum kms_alg alg = KMS_ALG_NONE;
+
+        if (rv != CKR_OK) {
+            return rv;
+        }
+        alg = job->alg == KMS_ALG_BEST ? key->info.seal : job->alg;
+        if (key->unclear == CKR_OK || can_seal(key, alg)) {
+            *ret_key = key;
+            return CKR_OK;
+        }
+        rv = key->unclear;
+        kms_hsm_key_put(key);
+        if (p->refresh) {
+            p->function = "probe";
+            return rv;
+        }
+        p->refresh = true;
+    }
+}
+
 static CK_RV encrypt_step(struct kms_p11 *p, void *ctx)
 {
     struct job *job = ctx;
     struct kms_hsm_key *key = NULL;
     const struct scheme *scheme = NULL;
     enum kms_alg alg = job->alg;
-    CK_RV rv = kms_hsm_key_get(job->backend, p, job->ref, &key);
+    CK_RV rv = get_key(p, job, &key);
 
     if (rv != CKR_OK) {
         return rv;
@@ -227,7 +270,7 @@ static CK_RV decrypt_step(struct kms_p11 *p, void *ctx)
 {
     struct job *job = ctx;
     struct kms_hsm_key *key = NULL;
-    CK_RV rv = kms_hsm_key_get(job->backend, p, job->ref, &key);
+    CK_RV rv = get_key(p, job, &key);
 
     if (rv != CKR_OK) {
         return rv;

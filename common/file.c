@@ -38,12 +38,18 @@ static enum kms_status error_of_errno(struct kms_error *err, const char *what, c
 
 static bool group_is_trusted(gid_t group)
 {
-    return group == 0 || group_member(group) != 0; /* our effective and supplementary groups */
+    /* group_member() knows the supplementary groups only */
+    return group == 0 || group == getegid() || group_member(group) != 0;
 }
 
 static enum kms_status judge_mode(const char *path, enum kms_file_care care, const struct stat *st,
                                   struct kms_error *err)
 {
+    if (st->st_uid != 0 && st->st_uid != geteuid()) { /* who owns it can write it, or soon can */
+        return kms_error_set(err, KMS_E_DENIED,
+                             "%s is owned by uid %u: only root and uid %u may own it", path,
+                             (unsigned)st->st_uid, (unsigned)geteuid());
+    }
     if ((st->st_mode & S_IWOTH) != 0) {
         return kms_error_set(err, KMS_E_DENIED,
                              "%s can be written by everybody (mode %04o): run chmod o-w %s", path,

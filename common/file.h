@@ -9,8 +9,8 @@
 #include "common/status.h"
 
 enum kms_file_care {
-    KMS_FILE_CONFIG, /* refused when others may write it, or its group may and its group is not
-                        root's or ours */
+    KMS_FILE_CONFIG, /* refused when neither root nor our effective user owns it, when others may
+                        write it, or its group may and its group is not root's or ours */
     KMS_FILE_SECRET, /* as above, and refused when others may read it */
 };
 

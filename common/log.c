@@ -15,8 +15,7 @@
 #include "common/clock.h"
 #include "common/codec.h"
 
-#define PATIENCE_NS (100 * KMS_NS_PER_MS) /* a reader of our lines that sleeps longer loses them   \
-                                           */
+#define PATIENCE_NS (100 * KMS_NS_PER_MS) /* a reader that sleeps longer loses lines */
 #define TAIL_ROOM   32 /* of a line: for the closing quote, the mark of a cut, the newline */
 #define ESCAPED_MAX 8  /* bytes that one byte or character of text becomes at most */
 

@@ -14,10 +14,10 @@
 #include "common/numbers.h"
 #include "kmsbridge/socket.h"
 
-#define CONNECTIONS_MAX   32
+#define CONNECTIONS_MAX   128   /* all from one address as a rule: no limit for each */
 #define CONNECTION_MEMORY 16384 /* bytes of request */
-#define IDLE_SECONDS      10
-#define BACKLOG           16
+#define IDLE_SECONDS      5
+#define BACKLOG           128
 
 struct kms_monitor {
     struct kms_monitor_source source;
@@ -162,10 +162,15 @@ enum kms_status kms_monitor_start(const char *listen, const struct kms_monitor_s
         if (status == KMS_OK) {
             fd = kms_socket_dup(monitor->unix_socket);
         }
+        if (status == KMS_OK && fd < 0) { /* libmicrohttpd would open a TCP socket instead */
+            status = kms_error_set(err, KMS_E_INTERNAL, "monitor.listen: %s: %s", listen,
+                                   strerror(errno));
+        }
     } else {
         status = listen_tcp(listen, &fd, err);
     }
     if (status != KMS_OK) {
+        kms_socket_close(monitor->unix_socket);
         free(monitor);
         return status;
     }

@@ -6,6 +6,7 @@
 #include <poll.h>
 #include <pthread.h>
 #include <stddef.h>
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,11 +22,14 @@
 #include "common/log.h"
 #include "kmsbridge/notify.h"
 
-#define BACKLOG       128
-#define GROUPS_MAX    256                /* supplementary groups of a peer that we look at */
-#define PAUSE_MS      50                 /* after a failed accept, as when out of descriptors */
-#define FDS_APART     64                 /* ours, gRPC's, the monitor's, the PKCS#11 module's */
-#define COMPLAINTS_NS (5 * KMS_NS_PER_S) /* at most one log line each about refused peers */
+#define BACKLOG    128
+#define GROUPS_MAX 256 /* supplementary groups of a peer that we look at */
+#define PAUSE_MS   50  /* after a failed accept, as when out of descriptors */
+#define FDS_APART  160 /* ours, gRPC's, the monitor's, the PKCS#11 module's */
+#define TEMP_MAX   40  /* name of a socket that is not ready yet */
+/* Refused peers: so many log lines each time, and no two in a row about the same user. */
+#define COMPLAINTS_NS  (5 * KMS_NS_PER_S)
+#define COMPLAINTS_MAX 8
 
 /* A descriptor that gRPC owns: as long as its number still means this socket, the connection is
  * open. */
@@ -50,6 +54,8 @@ struct kms_socket {
     kms_socket_serve serve;
     void *ctx;
     uint64_t complained_ns; /* accepting thread only */
+    uid_t complained_uid;
+    unsigned complaints; /* since complained_ns */
 
     pthread_mutex_t mutex; /* guards the members below */
     uid_t *uids;
@@ -163,22 +169,61 @@ static enum kms_status check_vacant(struct kms_socket *sock, struct kms_error *e
                                 sock->path);
 }
 
+/* After the lock file, which is this socket's own: process ids are not, since containers that share
+ * the directory all count from 1. Short, whatever the socket's name is. */
+static enum kms_status name_temp(struct kms_socket *sock, char ret_temp[TEMP_MAX],
+                                 struct kms_error *err)
+{
+    struct stat st;
+    if (fstat(sock->lock_fd, &st) != 0) {
+        return kms_error_set(err, KMS_E_INTERNAL, "%s.lock: %s", sock->path, strerror(errno));
+    }
+    snprintf(ret_temp, TEMP_MAX, ".kmsbridged.%ju", (uintmax_t)st.st_ino);
+    return KMS_OK;
+}
+
+/* Of a starter that died: the lock is ours, so no living one uses the name. Whatever is no socket
+ * is somebody else's. */
+static enum kms_status clear_temp(struct kms_socket *sock, const char *temp, struct kms_error *err)
+{
+    struct stat st;
+    if (fstatat(sock->dir_fd, temp, &st, AT_SYMLINK_NOFOLLOW) != 0) {
+        return KMS_OK; /* what is wrong with the place, bind() says */
+    }
+    if (!S_ISSOCK(st.st_mode)) {
+        return kms_error_set(err, KMS_E_EXISTS,
+                             "%s: %s beside it is in the way and is not a socket; it is left as it "
+                             "is",
+                             sock->path, temp);
+    }
+    if (unlinkat(sock->dir_fd, temp, 0) != 0) {
+        return kms_error_set(err, KMS_E_DENIED, "%s: cannot remove %s beside it: %s", sock->path,
+                             temp, strerror(errno));
+    }
+    return KMS_OK;
+}
+
 /* Ready in every respect before it gets its name: nobody can connect to it half made. */
 static enum kms_status bind_in_place(struct kms_socket *sock, const struct kms_socket_conf *conf,
                                      struct kms_error *err)
 {
     struct sockaddr_un addr;
-    char temp[32];
+    char temp[TEMP_MAX];
     char full[sizeof addr.sun_path + sizeof temp];
     socklen_t len;
     struct stat st;
-    snprintf(temp, sizeof temp, ".kmsbridged.%ld", (long)getpid());
+    enum kms_status status = name_temp(sock, temp, err);
+    if (status == KMS_OK) {
+        status = clear_temp(sock, temp, err);
+    }
+    if (status != KMS_OK) {
+        return status;
+    }
     int n = snprintf(full, sizeof full, "%.*s%s", (int)(sock->base - sock->path), sock->path, temp);
     if (n >= (int)sizeof addr.sun_path) { /* the directory by its descriptor is shorter */
         n = snprintf(full, sizeof full, "/proc/self/fd/%d/%s", sock->dir_fd, temp);
     }
     sock->listen_fd = stream_socket();
-    unlinkat(sock->dir_fd, temp, 0);
     if (sock->listen_fd < 0 || address_of(full, (size_t)n, false, &addr, &len) != KMS_OK ||
         bind(sock->listen_fd, (const struct sockaddr *)&addr, len) != 0) {
         return kms_error_set(err, errno == EACCES ? KMS_E_DENIED : KMS_E_INTERNAL,
@@ -365,13 +410,17 @@ static bool connection_add_locked(struct kms_socket *sock, int fd)
     return true;
 }
 
-static bool may_complain(struct kms_socket *sock)
+static bool may_complain(struct kms_socket *sock, uid_t uid)
 {
     uint64_t now = kms_now_ns();
-    if (sock->complained_ns != 0 && now - sock->complained_ns < COMPLAINTS_NS) {
+    if (sock->complaints == 0 || now - sock->complained_ns >= COMPLAINTS_NS) {
+        sock->complained_ns = now;
+        sock->complaints = 0;
+    } else if (sock->complained_uid == uid || sock->complaints == COMPLAINTS_MAX) {
         return false;
     }
-    sock->complained_ns = now;
+    sock->complained_uid = uid;
+    sock->complaints++;
     return true;
 }
 
@@ -391,7 +440,7 @@ static void take_connection(struct kms_socket *sock, int fd)
                              : &sock->metrics->connections_refused_peer,
                      1);
     close(fd);
-    if (may_complain(sock)) {
+    if (may_complain(sock, peer.uid)) {
         kms_log(KMS_LOG_WARN, "socket: connection of uid %ld gid %ld pid %ld refused: %s",
                 (long)peer.uid, (long)peer.gid, (long)peer.pid,
                 allowed ? "kms.max_connections is reached"
@@ -410,7 +459,7 @@ static bool accept_all(struct kms_socket *sock)
             return true;
         } else if (errno != EINTR && errno != ECONNABORTED) {
             atomic_fetch_add(&sock->metrics->accept_errors, 1);
-            if (may_complain(sock)) {
+            if (may_complain(sock, (uid_t)-1)) {
                 kms_log(KMS_LOG_WARN, "socket: cannot accept a connection: %s", strerror(errno));
             }
             return false;

@@ -139,6 +139,12 @@ bool kms_ckr_is_unsupported(CK_RV rv)
            rv == KMS_P11_BAD_REPLY;
 }
 
+bool kms_ckr_is_unclear(CK_RV rv)
+{
+    return rv == CKR_GENERAL_ERROR || rv == CKR_FUNCTION_FAILED || rv == CKR_DEVICE_ERROR ||
+           kms_ckr_find(rv)->rv == CKR_VENDOR_DEFINED;
+}
+
 enum kms_status kms_ckr_error(struct kms_error *err, const char *where, const char *function,
                               CK_RV rv)
 {

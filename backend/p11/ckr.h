@@ -33,6 +33,9 @@ const struct kms_ckr *kms_ckr_rows(size_t *ret_count);
 /* True for "this token or key does not do that": another mechanism may. */
 bool kms_ckr_is_unsupported(CK_RV rv);
 
+/* True for what may be about the token, one key or one mechanism alike; vendors' own codes too. */
+bool kms_ckr_is_unclear(CK_RV rv);
+
 /* Fills @err with status, name and "<where>: <function>: <name>"; returns the status. */
 enum kms_status kms_ckr_error(struct kms_error *err, const char *where, const char *function,
                               CK_RV rv);

@@ -156,20 +156,26 @@ static enum kms_status may_try(struct kms_p11_token *token, const struct kms_sec
                                   "must unlock it",
                                   token->conf.name, token->conf.token);
     }
-    if (token->refused_pin == NULL) {
-        return KMS_OK;
-    }
-    if (same_secret(token->refused_pin, pin)) {
+    if (token->refused_pin != NULL && same_secret(token->refused_pin, pin)) {
         return refuse_pin(token, err, "CKR_PIN_INCORRECT", "the PIN was refused");
     }
-    if ((info->flags & CKF_USER_PIN_FINAL_TRY) != 0) {
+    if ((info->flags & CKF_USER_PIN_FINAL_TRY) !=
+        0) { /* a supervisor restarts us with a wrong PIN */
         return kms_error_set(
             err, KMS_E_AUTH,
-            "%s: token \"%s\": one PIN was refused and only one try is left before "
-            "it locks; log in to it once by other means",
+            "%s: token \"%s\": PINs were refused and only one try is left before it locks, which "
+            "is not taken: log in to it once by other means (pkcs11-tool --login --test), then the "
+            "PIN is tried again",
             token->conf.name, token->conf.token);
     }
     return KMS_OK;
+}
+
+/* The PIN itself was refused. Other failures of C_Login say nothing about it. */
+static bool is_about_pin(CK_RV rv)
+{
+    return rv == CKR_PIN_INCORRECT || rv == CKR_PIN_INVALID || rv == CKR_PIN_LEN_RANGE ||
+           rv == CKR_PIN_EXPIRED || rv == CKR_PIN_LOCKED || rv == CKR_PIN_TOO_WEAK;
 }
 
 static enum kms_status try_login(struct kms_p11_token *token, CK_SESSION_HANDLE session,
@@ -183,7 +189,7 @@ static enum kms_status try_login(struct kms_p11_token *token, CK_SESSION_HANDLE 
         token->refused_pin = NULL;
         return KMS_OK;
     }
-    if (kms_ckr_find(rv)->status != KMS_E_AUTH) {
+    if (!is_about_pin(rv)) {
         return kms_ckr_error(err, token->conf.name, "C_Login", rv);
     }
     kms_secret_free(token->refused_pin);

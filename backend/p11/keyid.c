@@ -131,6 +131,8 @@ CK_RV kms_p11_keyid_block(struct kms_p11 *p, CK_OBJECT_HANDLE key,
                           bool (*allowed)(const void *ctx, CK_MECHANISM_TYPE), const void *ctx,
                           uint8_t ret_block[KMS_P11_KEYID_BLOCK])
 {
+    CK_RV unclear = CKR_MECHANISM_INVALID;
+
     for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
         CK_RV rv = CKR_OK;
 
@@ -138,11 +140,12 @@ CK_RV kms_p11_keyid_block(struct kms_p11 *p, CK_OBJECT_HANDLE key,
             continue;
         }
         rv = ways[i].run(p, key, ret_block);
-        if (!kms_ckr_is_unsupported(rv)) {
+        if (!kms_ckr_is_unsupported(rv) && !kms_ckr_is_unclear(rv)) {
             return rv;
         }
+        unclear = kms_ckr_is_unclear(rv) ? rv : unclear;
     }
-    return CKR_MECHANISM_INVALID;
+    return unclear;
 }
 
 CK_RV kms_p11_keyid_mac(struct kms_p11 *p, CK_OBJECT_HANDLE key, uint8_t ret_mac[KMS_P11_KEYID_MAC])

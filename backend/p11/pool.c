@@ -52,6 +52,7 @@ void kms_p11_pool_give_locked(struct kms_p11_token *token, struct kms_p11_slot *
     } else {
         token->free_slots[token->free_count] = slot;
     }
+    slot->lost = false;
     token->free_count++;
     token->busy--;
 }
@@ -76,6 +77,35 @@ uint64_t kms_p11_pool_oldest_ns(const struct kms_p11_token *token, unsigned *ret
         *ret_stuck += age >= KMS_P11_STUCK_NS ? 1u : 0u;
     }
     return oldest;
+}
+
+static bool is_stuck(const struct kms_p11_slot *slot, uint64_t before_ns, uint64_t now)
+{
+    uint64_t entered = atomic_load_explicit(&slot->entered_ns, memory_order_relaxed);
+
+    return entered != 0 && entered < before_ns && now - entered >= KMS_P11_STUCK_NS;
+}
+
+void kms_p11_pool_lose_locked(struct kms_p11_token *token, uint64_t entered_ns)
+{
+    uint64_t now = kms_now_ns();
+
+    for (unsigned i = 0; token->busy > 1 && i < token->slot_count; i++) {
+        if (is_stuck(&token->slots[i], entered_ns, now)) {
+            token->slots[i].lost = true;
+        }
+    }
+}
+
+unsigned kms_p11_pool_unexplained_locked(const struct kms_p11_token *token)
+{
+    uint64_t now = kms_now_ns();
+    unsigned count = 0;
+
+    for (unsigned i = 0; i < token->slot_count; i++) {
+        count += !token->slots[i].lost && is_stuck(&token->slots[i], now, now) ? 1u : 0u;
+    }
+    return count;
 }
 
 static CK_RV open_session(struct kms_p11_token *token, CK_FLAGS flags, CK_SESSION_HANDLE *session)

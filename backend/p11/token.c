@@ -121,6 +121,24 @@ CK_RV kms_p11_check_login(struct kms_p11 *p)
     return rv;
 }
 
+CK_RV kms_p11_renew(struct kms_p11 *p)
+{
+    struct kms_p11_slot *slot = p->slot;
+    enum kms_p11_mode mode = KMS_P11_READ;
+    bool opened = false;
+    CK_RV rv = CKR_OK;
+
+    if (slot->write_session != CK_INVALID_HANDLE) {
+        mode = KMS_P11_WRITE;
+        (void)p->functions->C_CloseSession(slot->write_session);
+        slot->write_session = CK_INVALID_HANDLE;
+    }
+    kms_p11_slot_close(p->token, slot);
+    rv = kms_p11_slot_open(p->token, slot, mode, slot->epoch, &opened, &p->function);
+    p->session = mode == KMS_P11_READ ? slot->session : slot->write_session;
+    return rv;
+}
+
 void kms_p11_token_state(struct kms_p11_token *token, struct kms_p11_state *ret_state,
                          struct kms_error *ret_err)
 {
@@ -202,6 +220,8 @@ static void connect_locked(struct kms_p11_token *token, const struct kms_p11_ask
         token->bound = limit;
         token->limit = limit;
         token->generation++;
+        token->successes = 0;
+        token->up_since_ns = kms_now_ns();
         token->repairs += token->generation > 1 ? 1u : 0u;
     } else {
         token->phase = KMS_P11_DOWN;
@@ -258,8 +278,8 @@ static bool wait_locked(struct kms_p11_token *token, uint64_t deadline_ns)
 
 /*
  * Several calls are inside and none has come back for a while: the module is wedged, and whoever
- * goes in after them is lost too. Their return is what tells that it lives; a trial now and then is
- * for the one that lost those calls for good.
+ * goes in after them is lost too. Their return is what tells that it lives, or that of a call which
+ * went in later: then those are lost for good and count no more. A trial now and then finds out.
  */
 static bool wedged_locked(struct kms_p11_token *token, uint64_t *ret_oldest, unsigned *ret_stuck)
 {
@@ -272,10 +292,10 @@ static bool wedged_locked(struct kms_p11_token *token, uint64_t *ret_oldest, uns
     if (now - token->last_return_ns < KMS_P11_STUCK_NS) {
         return false;
     }
-    *ret_oldest = kms_p11_pool_oldest_ns(token, ret_stuck);
-    if (*ret_stuck < 2) {
+    if (kms_p11_pool_unexplained_locked(token) < 2) {
         return false;
     }
+    *ret_oldest = kms_p11_pool_oldest_ns(token, ret_stuck);
     if (token->last_trial_ns <= token->last_return_ns) { /* newly wedged */
         token->last_trial_ns = now;
     }
@@ -385,17 +405,21 @@ static CK_RV run_inside(struct kms_p11 *p, enum kms_p11_mode mode, uint64_t epoc
 }
 
 /* After an attempt: gives the slot back, closed when its session is in doubt. */
-static void give(struct kms_p11 *p, CK_RV rv, bool opened, bool closed)
+static void give(struct kms_p11 *p, CK_RV rv, bool opened, bool closed, uint64_t entered_ns)
 {
     struct kms_p11_token *token = p->token;
 
     pthread_mutex_lock(&token->lock);
     token->last_return_ns = kms_now_ns();
+    kms_p11_pool_lose_locked(token, entered_ns);
     if (p->generation == token->generation) {
         token->open += opened ? 1u : 0u;
         token->open -= closed && token->open > 0 ? 1u : 0u;
         token->repairs += closed ? 1u : 0u;
-        token->backoff_ns = rv == CKR_OK ? 0 : token->backoff_ns;
+        token->successes += rv == CKR_OK ? 1u : 0u;
+        if (rv == CKR_OK && token->last_return_ns - token->up_since_ns >= KMS_P11_CALM_NS) {
+            token->backoff_ns = 0; /* not before: a flapping device would be restarted for ever */
+        }
         if (rv == CKR_SESSION_COUNT) {
             kms_p11_pool_full_locked(token);
         }
@@ -412,20 +436,24 @@ static CK_RV attempt(struct kms_p11 *p, enum kms_p11_mode mode, uint64_t epoch, 
     CK_RV rv = CKR_CRYPTOKI_NOT_INITIALIZED;
     bool opened = false;
     bool closed = false;
+    bool was_open = p->slot->session != CK_INVALID_HANDLE && p->slot->epoch == epoch;
+
+    uint64_t entered_ns = 0;
 
     p->functions = p->token->functions;
     p->function = "C_Initialize";
     if (kms_p11_module_enter(p->token->module, epoch)) {
-        atomic_store_explicit(&p->slot->entered_ns, kms_now_ns(), memory_order_relaxed);
+        entered_ns = kms_now_ns();
+        atomic_store_explicit(&p->slot->entered_ns, entered_ns, memory_order_relaxed);
         rv = run_inside(p, mode, epoch, step, ctx, &opened);
         if (rv == CKR_BUFFER_TOO_SMALL || kms_ckr_find(rv)->action == KMS_P11_REOPEN) {
-            closed = p->slot->session != CK_INVALID_HANDLE;
             kms_p11_slot_close(p->token, p->slot);
         }
+        closed = (was_open || opened) && p->slot->session == CK_INVALID_HANDLE;
         atomic_store_explicit(&p->slot->entered_ns, 0, memory_order_relaxed);
         kms_p11_module_leave(p->token->module);
     }
-    give(p, rv, opened, closed);
+    give(p, rv, opened, closed, entered_ns);
     return rv;
 }
 
@@ -449,6 +477,49 @@ static enum kms_p11_action escalate(const struct kms_ckr *row, unsigned times)
     }
 }
 
+/* Where a call's first failure happened; generation 0: it had none. */
+struct first {
+    uint64_t generation;
+    uint64_t successes;
+};
+
+static void note_failure(struct kms_p11 *p, struct first *first)
+{
+    pthread_mutex_lock(&p->token->lock);
+    if (first->generation != p->generation) {
+        first->generation = p->generation;
+        first->successes = p->token->generation == p->generation ? p->token->successes : 0;
+    }
+    pthread_mutex_unlock(&p->token->lock);
+}
+
+/*
+ * Whether a call that failed twice by a code that does not say "the device" may restart the module
+ * under everybody. Not while others succeed: then it is its key; and not again and again.
+ */
+static bool may_suspect(struct kms_p11 *p, const struct first *first)
+{
+    struct kms_p11_token *token = p->token;
+    uint64_t now = kms_now_ns();
+    bool may = true;
+
+    pthread_mutex_lock(&token->lock);
+    if (token->phase == KMS_P11_UP && token->generation == p->generation) {
+        may = token->successes == first->successes &&
+              (token->successes == 0 || now >= token->next_suspicion_ns);
+        if (may) {
+            bool calm = now >= token->next_suspicion_ns + KMS_P11_CALM_NS;
+            uint64_t pause = calm ? KMS_P11_RESTART_MIN_NS : 2 * token->suspicion_pause_ns;
+
+            pause = pause > KMS_P11_RESTART_MAX_NS ? KMS_P11_RESTART_MAX_NS : pause;
+            token->suspicion_pause_ns = pause;
+            token->next_suspicion_ns = now + pause;
+        }
+    }
+    pthread_mutex_unlock(&token->lock);
+    return may;
+}
+
 static void note_broken(struct kms_p11 *p, enum kms_p11_action action, CK_RV rv)
 {
     struct kms_error cause = KMS_ERROR_INIT;
@@ -464,6 +535,7 @@ enum kms_status kms_p11_run(struct kms_p11_token *token, enum kms_p11_mode mode,
 {
     struct kms_p11 p = {.token = token, .ask = ask};
     unsigned times[KMS_P11_ACTION_COUNT] = {0};
+    struct first first = {.generation = 0};
 
     for (unsigned repairs = 0;; repairs++) {
         const struct kms_ckr *row = NULL;
@@ -487,6 +559,10 @@ enum kms_status kms_p11_run(struct kms_p11_token *token, enum kms_p11_mode mode,
         }
         row = kms_ckr_find(rv);
         action = escalate(row, ++times[row->action]);
+        note_failure(&p, &first);
+        if (action == KMS_P11_REINIT && row->action != KMS_P11_REINIT && !may_suspect(&p, &first)) {
+            action = KMS_P11_NONE;
+        }
         if (action == KMS_P11_RELOGIN || action == KMS_P11_REINIT) {
             note_broken(&p, action, rv);
         }

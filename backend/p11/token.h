@@ -69,6 +69,12 @@ bool kms_p11_can(const struct kms_p11 *p, CK_MECHANISM_TYPE mechanism, CK_FLAGS 
  */
 CK_RV kms_p11_check_login(struct kms_p11 *p);
 
+/*
+ * Gives the step a fresh session, after a failure that may have left the old one in any state. When
+ * it fails the step is over.
+ */
+CK_RV kms_p11_renew(struct kms_p11 *p);
+
 struct kms_p11_uri;
 /* Whether the token that the step runs on is the one that @uri means. */
 bool kms_p11_is_on(const struct kms_p11 *p, const struct kms_p11_uri *uri);

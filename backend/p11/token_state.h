@@ -14,10 +14,13 @@
 #define KMS_P11_MECHANISMS_MAX 512
 #define KMS_P11_BACKOFF_MIN_NS (100 * KMS_NS_PER_MS)
 #define KMS_P11_BACKOFF_MAX_NS (5 * KMS_NS_PER_S)
+#define KMS_P11_RESTART_MIN_NS (1 * KMS_NS_PER_S) /* between restarts on suspicion */
+#define KMS_P11_RESTART_MAX_NS (10 * KMS_NS_PER_S)
 #define KMS_P11_PIN_REREAD_NS  (1 * KMS_NS_PER_S)  /* how often a refused PIN's source is read */
 #define KMS_P11_STUCK_NS       (1 * KMS_NS_PER_S)  /* a call inside for so long counts as stuck */
 #define KMS_P11_TRIAL_NS       (10 * KMS_NS_PER_S) /* how often a wedged module gets another call */
 #define KMS_P11_COUNT_NS       (10 * KMS_NS_PER_S) /* how long CKR_SESSION_COUNT is remembered */
+#define KMS_P11_CALM_NS        (10 * KMS_NS_PER_S) /* up for so long: what was before is forgotten */
 #define KMS_P11_DRAIN_NS       (2 * KMS_NS_PER_S)  /* how long a restart waits for calls inside */
 
 /* One session of the pool. The taker owns all but entered_ns. */
@@ -25,6 +28,7 @@ struct kms_p11_slot {
     CK_SESSION_HANDLE session;       /* CK_INVALID_HANDLE: not open */
     CK_SESSION_HANDLE write_session; /* KMS_P11_WRITE's own */
     uint64_t epoch;                  /* of the module's start that it was opened under */
+    bool lost; /* stuck, and a call that went in after it came back; guarded by the token's lock */
     atomic_uint_fast64_t entered_ns; /* when its taker went into the module, 0: nobody is in */
 };
 
@@ -60,7 +64,11 @@ struct kms_p11_token {
     uint64_t epoch;      /* the module's, of this connection */
     uint64_t generation; /* object handles are good for one */
     uint64_t next_try_ns;
-    uint64_t backoff_ns; /* 0 after a call that succeeded */
+    uint64_t backoff_ns; /* 0 once it has worked for KMS_P11_CALM_NS */
+    uint64_t up_since_ns;
+    uint64_t successes;         /* calls that succeeded in this generation */
+    uint64_t next_suspicion_ns; /* when a working token may be restarted on suspicion again */
+    uint64_t suspicion_pause_ns;
     uint64_t connecting_since_ns;
     uint64_t last_return_ns; /* when a call last came back from the module */
     uint64_t last_trial_ns;
@@ -95,6 +103,11 @@ void kms_p11_pool_give_locked(struct kms_p11_token *token, struct kms_p11_slot *
 void kms_p11_pool_full_locked(struct kms_p11_token *token);
 /* Age of the oldest call inside the module, and how many are older than KMS_P11_STUCK_NS. */
 uint64_t kms_p11_pool_oldest_ns(const struct kms_p11_token *token, unsigned *ret_stuck);
+/* A call that went in at @entered_ns came back: the stuck ones before it are lost, not the module.
+ */
+void kms_p11_pool_lose_locked(struct kms_p11_token *token, uint64_t entered_ns);
+/* How many are stuck and not known as lost. */
+unsigned kms_p11_pool_unexplained_locked(const struct kms_p11_token *token);
 /* Opens what @mode needs. */
 CK_RV kms_p11_slot_open(struct kms_p11_token *token, struct kms_p11_slot *slot,
                         enum kms_p11_mode mode, uint64_t epoch, bool *ret_opened,

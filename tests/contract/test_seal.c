@@ -78,7 +78,7 @@ static void round_trip(struct kms_waist *waist, const struct scheme *s,
     UNIT_CHECK(s->name, out.len == size && memcmp(opened, text, size) == 0);
     for (size_t i = size; i < sealed.sealed.ciphertext.len && i < sizeof(opened); i++) {
         if (opened[i] != 0) { /* what tokens and unpadding leave behind the plaintext is wiped */
-            UNIT_CHECK(s->name, !"wiped behind the plaintext");
+            UNIT_CHECK(s->name, false && "wiped behind the plaintext");
             break;
         }
     }

@@ -84,7 +84,9 @@ static void *good_main(void *arg)
         uint64_t took = fixture_now() - began;
 
         good.slowest_ns = took > good.slowest_ns ? took : good.slowest_ns;
-        if (!ok && (strstr(err.text, "GOAWAY") != NULL || strstr(err.text, "Transport closed"))) {
+        if (!ok &&
+            (strstr(err.text, "GOAWAY") != NULL || strstr(err.text, "Transport closed") != NULL ||
+             strstr(err.text, "Broken pipe") != NULL)) {
             /* out of memory gRPC lets idle connections go; its clients then come back */
             kms_v2_client_close(good.client);
             good.client = fixture_connect(&fx);

@@ -160,6 +160,24 @@ static CK_RV gcm_init_own_iv(enum p11_shim_iv when, CK_SESSION_HANDLE session,
     return rv;
 }
 
+/* What fail_id and fail_mech say of this call. */
+static CK_RV picked_fault(CK_SESSION_HANDLE session, const CK_MECHANISM *mechanism,
+                          CK_OBJECT_HANDLE key)
+{
+    const struct p11_shim_settings *s = p11_shim_settings();
+    CK_BYTE id = 0;
+    CK_ATTRIBUTE row = {CKA_ID, &id, sizeof id};
+
+    if (s->mech_fault != CKR_OK && mechanism != NULL && mechanism->mechanism == s->mech) {
+        return s->mech_fault;
+    }
+    if (s->id_fault != CKR_OK && real->C_GetAttributeValue(session, key, &row, 1) == CKR_OK &&
+        row.ulValueLen == sizeof id && id == s->id) {
+        return s->id_fault;
+    }
+    return CKR_OK;
+}
+
 CK_RV C_EncryptInit(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_OBJECT_HANDLE key)
 {
     CK_RV rv = enter(FN_C_EncryptInit);
@@ -169,6 +187,10 @@ CK_RV C_EncryptInit(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_OB
     }
     if (mechanism != NULL && p11_shim_hides(mechanism->mechanism)) {
         return CKR_MECHANISM_INVALID;
+    }
+    rv = picked_fault(session, mechanism, key);
+    if (rv != CKR_OK) {
+        return rv;
     }
     late_iv_take(session, false);
     if (p11_shim_settings()->own_iv != P11_SHIM_IV_CALLER && mechanism != NULL &&
@@ -332,6 +354,9 @@ CK_RV C_GetTokenInfo(CK_SLOT_ID slot_id, CK_TOKEN_INFO_PTR info)
 
     if (rv == CKR_OK) {
         rv = real->C_GetTokenInfo(slot_id, info);
+    }
+    if (rv == CKR_OK && p11_shim_settings()->final_try) {
+        info->flags |= CKF_USER_PIN_FINAL_TRY;
     }
     if (rv == CKR_OK && p11_shim_settings()->has_serial) {
         memcpy(info->serialNumber, p11_shim_settings()->serial, P11_SHIM_SERIAL_LEN);

@@ -302,20 +302,49 @@ static bool set_serial(struct plan *plan, char *value)
     return true;
 }
 
+static bool set_final_try(struct plan *plan, char *value)
+{
+    return parse_flag(value, &plan->settings.final_try);
+}
+
 static bool set_logout(struct plan *plan, char *value)
 {
     return parse_flag(value, &plan->settings.logged_out);
+}
+
+static bool set_fail_id(struct plan *plan, char *value)
+{
+    char *id = value;
+    const char *name = strsep(&id, ":");
+    char *end = NULL;
+
+    if (id == NULL || strlen(id) != 2 || !p11_shim_ckr(name, &plan->settings.id_fault)) {
+        return false;
+    }
+    plan->settings.id = (unsigned char)strtoul(id, &end, 16);
+    return *end == '\0';
+}
+
+static bool set_fail_mech(struct plan *plan, char *value)
+{
+    char *mech = value;
+    const char *name = strsep(&mech, ":");
+
+    return mech != NULL && p11_shim_ckr(name, &plan->settings.mech_fault) &&
+           p11_shim_ckm(mech, &plan->settings.mech);
 }
 
 static const struct knob {
     const char *key;
     bool (*set)(struct plan *plan, char *value);
 } knobs[] = {
-    {"latency_us", set_latency}, {"random_latency_us", set_random_latency},
-    {"fail", set_fail},          {"fail_once", set_fail_once},
-    {"hang", set_hang},          {"until_reinit", set_until_reinit},
-    {"no_mech", set_no_mech},    {"own_iv", set_own_iv},
-    {"serial", set_serial},      {"logout_sessions", set_logout},
+    {"latency_us", set_latency},  {"random_latency_us", set_random_latency},
+    {"fail", set_fail},           {"fail_once", set_fail_once},
+    {"hang", set_hang},           {"until_reinit", set_until_reinit},
+    {"no_mech", set_no_mech},     {"own_iv", set_own_iv},
+    {"serial", set_serial},       {"logout_sessions", set_logout},
+    {"final_try", set_final_try}, {"fail_id", set_fail_id},
+    {"fail_mech", set_fail_mech},
 };
 
 static bool parse_line(struct plan *plan, char *line)

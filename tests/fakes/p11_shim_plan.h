@@ -21,8 +21,11 @@
  *   until_reinit=1           fail, fail_once, hang and logout_sessions end once C_Finalize and then
  *                            C_Initialize have succeeded
  *   no_mech=CKM[,CKM...]     the token neither lists nor takes these mechanisms
+ *   fail_id=CKR:HEX          C_EncryptInit with the key of this CKA_ID (one byte) returns CKR
+ *   fail_mech=CKR:CKM        C_EncryptInit with this mechanism returns CKR
  *   own_iv=1                 CKM_AES_GCM: the token makes the IV and C_EncryptInit writes it to pIv
  *   own_iv=late              the same, but pIv is written by C_Encrypt
+ *   final_try=1              the token says CKF_USER_PIN_FINAL_TRY
  *   serial=TEXT              the token's serial number
  *   logout_sessions=1        as if the login was lost: CKR_USER_NOT_LOGGED_IN, no object is found,
  *                            public session state, until a C_Login succeeds
@@ -56,6 +59,11 @@ struct p11_shim_settings {
     bool has_serial;
     unsigned char serial[P11_SHIM_SERIAL_LEN]; /* blank padded, as in CK_TOKEN_INFO */
     bool logged_out;
+    bool final_try;
+    CK_RV id_fault; /* CKR_OK: none */
+    unsigned char id;
+    CK_RV mech_fault; /* CKR_OK: none */
+    CK_MECHANISM_TYPE mech;
 };
 
 /* Counts the call and plays its faults; anything but CKR_OK is what the call has to return. */

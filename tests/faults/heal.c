@@ -14,6 +14,7 @@
 #include "backend/backend_conf.h"
 #include "backend/waist.h"
 #include "common/clock.h"
+#include "common/log.h"
 #include "common/secure.h"
 #include "tests/unit/unit.h"
 
@@ -197,8 +198,10 @@ static const struct row {
     {"object handle", "fail_once=CKR_OBJECT_HANDLE_INVALID:C_DecryptInit", KMS_OK, 0, 0, ANY, ""},
     {"key handles stay bad", "until_reinit=1\nfail=CKR_KEY_HANDLE_INVALID:C_EncryptInit", KMS_OK, 1,
      1, ANY, ""},
-    {"key handle, more than once", "fail_once=CKR_KEY_HANDLE_INVALID:C_EncryptInit:2", KMS_OK, ANY,
-     ANY, ANY, ""},
+    {"key handle, twice", "fail_once=CKR_KEY_HANDLE_INVALID:C_EncryptInit:2", KMS_OK, 0, 0, ANY,
+     ""},
+    {"key handle, more often", "fail_once=CKR_KEY_HANDLE_INVALID:C_EncryptInit:3", KMS_OK, ANY, ANY,
+     ANY, ""},
     {"device removed", "until_reinit=1\nfail=CKR_DEVICE_REMOVED", KMS_OK, 1, 1, ANY, ""},
     {"token gone", "until_reinit=1\nfail=CKR_TOKEN_NOT_PRESENT", KMS_OK, 1, 1, ANY, ""},
     {"not recognised", "until_reinit=1\nfail=CKR_TOKEN_NOT_RECOGNIZED", KMS_OK, 1, 1, ANY, ""},
@@ -383,6 +386,51 @@ static void pin_states_are_told(void)
     }
 }
 
+/* The last try is the owner's: a supervisor that restarts us must not lock the token. */
+static void the_final_try_is_not_taken(void)
+{
+    char ref[KMS_KEY_REF_MAX];
+    struct kms_waist *waist = NULL;
+    struct kms_call call = call_for(1000);
+    unsigned long logins = calls("C_Login");
+
+    plan("final_try=1");
+    set_pin(PIN);
+    waist = open_on("one", 4);
+    CU_ASSERT_EQUAL(find_kek(waist, ref, &call), KMS_E_AUTH);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "one try is left"));
+    CU_ASSERT_EQUAL(calls("C_Login"), logins);
+    plan("");
+    sleep_ms(1100);
+    call = call_for(1000);
+    CU_ASSERT_EQUAL(find_kek(waist, ref, &call), KMS_OK);
+    kms_waist_close(waist);
+}
+
+static void other_login_failures_spare_the_pin(void)
+{
+    static const char *const codes[] = {"CKR_USER_ANOTHER_ALREADY_LOGGED_IN",
+                                        "CKR_USER_TOO_MANY_TYPES"};
+
+    for (size_t i = 0; i < UNIT_COUNT(codes); i++) {
+        char ref[KMS_KEY_REF_MAX], text[128];
+        struct kms_waist *waist = NULL;
+        struct kms_call call = call_for(500);
+
+        (void)snprintf(text, sizeof(text), "fail=%s:C_Login", codes[i]);
+        plan(text);
+        set_pin(PIN);
+        waist = open_on("one", 4);
+        UNIT_CHECK(codes[i], find_kek(waist, ref, &call) != KMS_OK);
+        UNIT_CHECK(codes[i], strcmp(call.error.code, codes[i]) == 0);
+        plan("");
+        sleep_ms(1100);
+        call = call_for(5000);
+        UNIT_CHECK(codes[i], find_kek(waist, ref, &call) == KMS_OK); /* the same PIN, tried again */
+        kms_waist_close(waist);
+    }
+}
+
 static void a_missing_pin_file_is_no_missing_key(void)
 {
     char ref[KMS_KEY_REF_MAX];
@@ -536,6 +584,157 @@ static void another_serial_is_the_same_key(void)
     kms_waist_close(waist);
 }
 
+/* ---- one key or mechanism is sick --------------------------------------------------------- */
+
+struct listed {
+    unsigned count;
+    char ref[KMS_KEY_REF_MAX];
+    uint8_t newest;
+};
+
+static bool take_newest(void *ctx, const struct kms_key_info *info)
+{
+    struct listed *listed = ctx;
+
+    listed->count++;
+    if (info->tag_len == 1 && info->tag[0] > listed->newest) {
+        listed->newest = info->tag[0];
+        memcpy(listed->ref, info->ref, KMS_KEY_REF_MAX);
+    }
+    return true;
+}
+
+static enum kms_status list_many(struct kms_waist *waist, struct kms_call *call,
+                                 struct listed *ret_listed)
+{
+    struct kms_key_filter filter = {.label = "many"};
+
+    *ret_listed = (struct listed){.count = 0};
+    *call = call_for(5000);
+    return kms_waist_list_keys(waist, call, &filter, take_newest, ret_listed);
+}
+
+static unsigned lines_of(FILE *file, const char *word)
+{
+    char line[KMS_LOG_LINE_MAX + 1];
+    unsigned count = 0;
+
+    rewind(file);
+    while (fgets(line, sizeof(line), file) != NULL) {
+        count += strstr(line, word) != NULL ? 1u : 0u;
+    }
+    return count;
+}
+
+/* "many" has CKA_IDs 11, 12 and 13: 11 is an old one, the service goes on with the newest. */
+static void one_sick_key_is_passed_over(void)
+{
+    static const char *const codes[] = {"CKR_GENERAL_ERROR", "CKR_FUNCTION_FAILED",
+                                        "CKR_DEVICE_ERROR",  "CKR_KEY_HANDLE_INVALID",
+                                        "CKR_DATA_INVALID",  "0x80001234"};
+    struct kms_call call;
+    char sick[KMS_KEY_REF_MAX];
+    struct listed listed;
+
+    for (size_t i = 0; i < UNIT_COUNT(codes); i++) {
+        unsigned long inits = 0;
+        char text[128];
+        FILE *log = tmpfile();
+        struct kms_waist *waist = NULL;
+
+        CU_ASSERT_PTR_NOT_NULL_FATAL(log);
+        kms_log_setup(fileno(log), KMS_LOG_WARN, KMS_LOG_TEXT);
+        (void)snprintf(text, sizeof(text), "fail_id=%s:11", codes[i]);
+        plan(text);
+        set_pin(PIN);
+        waist = open_on("one", 4);
+        UNIT_CHECK(codes[i], list_many(waist, &call, &listed) == KMS_OK && listed.count == 2);
+        UNIT_CHECK(codes[i], listed.newest == 0x13);
+        inits = calls("C_Initialize");
+        for (unsigned n = 0; n < 3; n++) {
+            UNIT_CHECK(codes[i], list_many(waist, &call, &listed) == KMS_OK && listed.count == 2);
+            UNIT_CHECK(codes[i], round_trip(waist, listed.ref, 5000, &call) == KMS_OK);
+        }
+        UNIT_CHECK(codes[i], calls("C_Initialize") == inits);
+        UNIT_CHECK(codes[i], lines_of(log, "many") == 1);
+        plan("");
+        UNIT_CHECK(codes[i], list_many(waist, &call, &listed) == KMS_OK && listed.count == 3);
+        kms_waist_close(waist);
+        kms_log_setup(2, KMS_LOG_INFO, KMS_LOG_TEXT);
+        (void)fclose(log);
+    }
+    { /* nobody is told that it is gone; and with nothing to compare it to, it is the token's */
+        struct kms_waist *waist = healthy("one", 4, sick);
+
+        plan("fail_id=CKR_FUNCTION_FAILED:01\nfail_once=CKR_DEVICE_REMOVED:C_GenerateRandom");
+        CU_ASSERT_EQUAL(round_trip(waist, sick, 500, &call), KMS_E_UNAVAILABLE);
+        plan("");
+        CU_ASSERT_EQUAL(round_trip(waist, sick, 8000, &call), KMS_OK);
+        kms_waist_close(waist);
+    }
+}
+
+/* Requests for one sick key, again and again, do not restart the module under all others. */
+static void one_sick_key_restarts_little(void)
+{
+    static const char *const codes[] = {"CKR_GENERAL_ERROR", "CKR_DEVICE_ERROR",
+                                        "CKR_KEY_HANDLE_INVALID", "0x80001234"};
+
+    for (size_t i = 0; i < UNIT_COUNT(codes); i++) {
+        char sick[KMS_KEY_REF_MAX], text[128];
+        struct kms_waist *waist = healthy("one", 4, sick);
+        unsigned long inits = calls("C_Initialize");
+        struct kms_call call;
+        struct listed listed;
+        unsigned good = 0;
+
+        UNIT_CHECK(codes[i], list_many(waist, &call, &listed) == KMS_OK && listed.count == 3);
+        (void)snprintf(text, sizeof(text), "fail_id=%s:01", codes[i]);
+        plan(text);
+        for (unsigned n = 0; n < 20; n++) {
+            UNIT_CHECK(codes[i], round_trip(waist, sick, 60, &call) == KMS_E_UNAVAILABLE);
+            good += round_trip(waist, listed.ref, 500, &call) == KMS_OK ? 1u : 0u;
+        }
+        UNIT_CHECK(codes[i], good == 20);
+        if (!UNIT_CHECK(codes[i], calls("C_Initialize") - inits <= 3)) {
+            fprintf(stderr, "%s: %lu restarts\n", codes[i], calls("C_Initialize") - inits);
+        }
+        plan("");
+        UNIT_CHECK(codes[i], round_trip(waist, sick, 8000, &call) == KMS_OK);
+        kms_waist_close(waist);
+    }
+}
+
+static void gcm_that_fails_is_done_without(void)
+{
+    static const char *const plans[] = {
+        "fail_mech=CKR_GENERAL_ERROR:CKM_AES_GCM", "fail_mech=CKR_FUNCTION_FAILED:CKM_AES_GCM",
+        "fail_mech=CKR_DEVICE_ERROR:CKM_AES_GCM", "fail_mech=0x80001234:CKM_AES_GCM"};
+    char ref[KMS_KEY_REF_MAX];
+    struct sealed gcm, cbc;
+    struct kms_call call = call_for(5000);
+    struct kms_waist *waist = healthy("one", 4, ref);
+
+    CU_ASSERT_EQUAL(seal(waist, ref, &call, &gcm), KMS_OK);
+    kms_waist_close(waist);
+    for (size_t i = 0; i < UNIT_COUNT(plans); i++) {
+        unsigned long inits = calls("C_Initialize");
+
+        plan(plans[i]);
+        waist = open_on("one", 4);
+        call = call_for(5000);
+        UNIT_CHECK(plans[i], find_kek(waist, ref, &call) == KMS_OK);
+        UNIT_CHECK(plans[i], seal(waist, ref, &call, &cbc) == KMS_OK);
+        UNIT_CHECK(plans[i], cbc.sealed.alg == KMS_ALG_AES_CBC_HMAC);
+        UNIT_CHECK(plans[i], unseal(waist, ref, &call, &cbc) == KMS_OK);
+        UNIT_CHECK(plans[i], calls("C_Initialize") - inits <= 1);
+        plan(""); /* it was no more than a while: what GCM sealed opens without a restart */
+        UNIT_CHECK(plans[i], unseal(waist, ref, &call, &gcm) == KMS_OK);
+        UNIT_CHECK(plans[i], calls("C_Initialize") - inits <= 1);
+        kms_waist_close(waist);
+    }
+}
+
 /* ---- slow, hanging, full ------------------------------------------------------------------ */
 
 struct worker {
@@ -643,6 +842,34 @@ static void a_hanging_module_is_survived(void)
     kms_waist_close(waist);
 }
 
+/* Two calls never come back, others do: those two are lost, and the module is not. */
+static void lost_calls_are_not_a_wedge(void)
+{
+    char ref[KMS_KEY_REF_MAX];
+    struct kms_waist *waist = healthy("one", 8, ref);
+    struct worker workers[2];
+    struct sealed sealed;
+    struct kms_call call = call_for(5000);
+
+    CU_ASSERT_EQUAL(seal(waist, ref, &call, &sealed), KMS_OK);
+    plan("hang=1:C_Encrypt");
+    start_all(workers, 2, waist, ref, 10000);
+    for (unsigned i = 0; i < 13; i++) {
+        sleep_ms(100);
+        call = call_for(1000);
+        CU_ASSERT_EQUAL(unseal(waist, ref, &call, &sealed), KMS_OK);
+    }
+    for (unsigned i = 0; i < 2; i++) {
+        sleep_ms(1200); /* nobody comes back */
+        call = call_for(300);
+        CU_ASSERT_EQUAL(unseal(waist, ref, &call, &sealed), KMS_OK);
+    }
+    plan("");
+    join_all(workers, 2);
+    CU_ASSERT(workers[0].status == KMS_OK && workers[1].status == KMS_OK);
+    kms_waist_close(waist);
+}
+
 static void no_finalize_under_a_stuck_call(void)
 {
     char ref[KMS_KEY_REF_MAX];
@@ -745,14 +972,20 @@ static const struct unit_test tests[] = {
     {"away and back", away_and_back},
     {"wrong PIN is tried once", wrong_pin_is_tried_once},
     {"PIN states are told", pin_states_are_told},
+    {"the final try is not taken", the_final_try_is_not_taken},
+    {"other login failures spare the PIN", other_login_failures_spare_the_pin},
     {"a missing PIN file is no missing key", a_missing_pin_file_is_no_missing_key},
     {"its own IV is obeyed", its_own_iv_is_obeyed},
     {"without GCM there is CBC and HMAC", without_gcm_there_is_cbc_and_hmac},
     {"a wrong tag reaches no decrypt", a_wrong_tag_reaches_no_decrypt},
     {"identity needs no ECB", identity_needs_no_ecb},
     {"another serial is the same key", another_serial_is_the_same_key},
+    {"one sick key is passed over", one_sick_key_is_passed_over},
+    {"one sick key restarts little", one_sick_key_restarts_little},
+    {"GCM that fails is done without", gcm_that_fails_is_done_without},
     {"a slow token keeps deadlines", a_slow_token_keeps_deadlines},
     {"a hanging module is survived", a_hanging_module_is_survived},
+    {"lost calls are not a wedge", lost_calls_are_not_a_wedge},
     {"no finalize under a stuck call", no_finalize_under_a_stuck_call},
     {"a full token is shared", a_full_token_is_shared},
     {"reconnects under load", reconnects_under_load},

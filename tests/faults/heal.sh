@@ -14,6 +14,10 @@ export SOFTHSM2_CONF=$dir/conf
 
 make_token() {
     softhsm2-util --init-token --free --label one --pin 1234 --so-pin 123456
+    for id in 11 12 13; do
+        pkcs11-tool --module "$KMSBRIDGE_SHIM_MODULE" --token-label one --login --pin 1234 \
+            --keygen --id "$id" --sensitive --key-type AES:32 --label many
+    done
     for key in "AES:32 --label kek" "GENERIC:32 --label kek-mac --usage-sign"; do
         # shellcheck disable=SC2086  # words on purpose
         pkcs11-tool --module "$KMSBRIDGE_SHIM_MODULE" --token-label one --login --pin 1234 \
@@ -29,4 +33,4 @@ fi
 export KMS_TEST_DIR=$dir KMS_TEST_MODULE=$shim
 export KMSBRIDGE_SHIM_CONTROL=$dir/plan KMSBRIDGE_SHIM_COUNTERS=$dir/counters
 : >"$dir/plan"
-timeout -k 5 120 "$heal"
+timeout -k 5 180 "$heal"

@@ -3,6 +3,7 @@
 
 #include <grp.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -75,6 +76,50 @@ static void read_refuses_a_foreign_groups_pen(void)
     CU_ASSERT_TRUE(!given || strstr(error.text, "chmod g-w") != NULL);
     free(content);
     (void)unlink(path);
+}
+
+/* Only root can give a file away. */
+static void read_refuses_a_foreign_owner(void)
+{
+    static const struct {
+        const char *name;
+        uid_t owner;
+        uid_t reader;
+        enum kms_status status;
+    } rows[] = {
+        {"root's, root reads", 0, 0, KMS_OK},
+        {"root's, another reads", 0, 54321, KMS_OK},
+        {"own", 54321, 54321, KMS_OK},
+        {"another's, root reads", 54321, 0, KMS_E_DENIED},
+        {"another's, a third reads", 54321, 54322, KMS_E_DENIED},
+    };
+
+    if (geteuid() != 0) {
+        return;
+    }
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        int fd = memfd_create("file", MFD_CLOEXEC); /* by descriptor: no folder is in the way */
+        struct kms_error error = KMS_ERROR_INIT;
+        char path[32];
+        char *content = NULL;
+        size_t len = 0;
+
+        (void)snprintf(path, sizeof(path), "/dev/fd/%d", fd);
+        UNIT_CHECK(rows[i].name, write(fd, "x", 1) == 1 && fchmod(fd, 0644) == 0);
+        UNIT_CHECK(rows[i].name, fchown(fd, rows[i].owner, 0) == 0 && seteuid(rows[i].reader) == 0);
+        UNIT_CHECK(rows[i].name, kms_file_read(path, KMS_FILE_CONFIG, 9, &content, &len, &error) ==
+                                     rows[i].status);
+        UNIT_CHECK(rows[i].name, seteuid(0) == 0);
+        if (rows[i].status != KMS_OK) {
+            char text[96];
+
+            (void)snprintf(text, sizeof(text), "owned by uid %u: only root and uid %u may own it",
+                           (unsigned)rows[i].owner, (unsigned)rows[i].reader);
+            UNIT_CHECK(rows[i].name, strstr(error.text, text) != NULL);
+        }
+        free(content);
+        (void)close(fd);
+    }
 }
 
 static void read_keeps_to_the_ceiling(void)
@@ -271,6 +316,7 @@ int main(void)
     static const struct unit_test tests[] = {
         {"read judges the mode", read_judges_the_mode},
         {"read refuses a foreign group's pen", read_refuses_a_foreign_groups_pen},
+        {"read refuses a foreign owner", read_refuses_a_foreign_owner},
         {"read keeps to the ceiling", read_keeps_to_the_ceiling},
         {"read measures what it reads", read_measures_what_it_reads},
         {"read refuses what is no file", read_refuses_what_is_no_file},

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "tests/unit/unit.h"
 
 static char dir[64];
@@ -228,6 +229,101 @@ static void what_is_no_socket_is_left_alone(void)
     end();
 }
 
+/* The name that a socket has before it is ready: what a crash left there goes, nothing else. */
+static void a_stale_temporary_name(void)
+{
+    struct kms_socket_conf conf;
+    struct kms_socket *sock = NULL;
+    struct kms_error err = KMS_ERROR_INIT;
+    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    struct stat st;
+    char lock[128];
+    begin();
+    conf = conf_of(0600);
+    CU_ASSERT_EQUAL_FATAL(kms_socket_open(&conf, &sock, NULL), KMS_OK);
+    kms_socket_close(sock);
+    snprintf(lock, sizeof lock, "%s.lock", path);
+    CU_ASSERT_EQUAL(stat(lock, &st), 0);
+    snprintf(addr.sun_path, sizeof addr.sun_path, "%s/.kmsbridged.%ju", dir, (uintmax_t)st.st_ino);
+    int dead = socket(AF_UNIX, SOCK_STREAM, 0);
+    CU_ASSERT_EQUAL(bind(dead, (struct sockaddr *)&addr, sizeof addr), 0);
+    close(dead);
+    CU_ASSERT_EQUAL_FATAL(kms_socket_open(&conf, &sock, NULL), KMS_OK);
+    CU_ASSERT(lstat(addr.sun_path, &st) != 0 && errno == ENOENT);
+    kms_socket_close(sock);
+    close(open(addr.sun_path, O_CREAT | O_WRONLY, 0600));
+    CU_ASSERT_EQUAL(kms_socket_open(&conf, &sock, &err), KMS_E_EXISTS);
+    CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "is not a socket; it is left"));
+    CU_ASSERT_EQUAL(unlink(addr.sun_path), 0);
+    end();
+}
+
+/* Two sockets in one directory, a short and the longest name. */
+static void long_names_fit(void)
+{
+    struct kms_socket_conf conf;
+    struct kms_socket *first = NULL;
+    struct kms_socket *second = NULL;
+    char longest[sizeof((struct sockaddr_un *)0)->sun_path];
+    char lock[128];
+    begin();
+    conf = conf_of(0600);
+    CU_ASSERT_EQUAL_FATAL(kms_socket_open(&conf, &first, NULL), KMS_OK);
+    int n = snprintf(longest, sizeof longest, "%s/", dir);
+    memset(longest + n, 'x', sizeof longest - 1 - (size_t)n);
+    longest[sizeof longest - 1] = '\0';
+    conf.path = longest;
+    CU_ASSERT_EQUAL_FATAL(kms_socket_open(&conf, &second, NULL), KMS_OK);
+    int fd = connect_to(longest);
+    CU_ASSERT(fd >= 0);
+    close(fd);
+    fd = connect_to(path);
+    CU_ASSERT(fd >= 0);
+    close(fd);
+    kms_socket_close(second);
+    kms_socket_close(first);
+    snprintf(lock, sizeof lock, "%s.lock", longest);
+    CU_ASSERT_EQUAL(unlink(lock), 0);
+    end();
+}
+
+/* As root only: peers of two users, refused in turn. Each is named at once, but not again and
+ * again.
+ */
+static void refused_users_are_named(void)
+{
+    static const uid_t uids[] = {12345, 12345, 12346, 12346, 12346};
+    const uid_t nobody = 54321;
+    const struct kms_peers theirs = {.uids = &nobody, .uid_count = 1};
+    char text[4096] = "";
+    int log[2];
+    if (geteuid() != 0) {
+        return;
+    }
+    begin();
+    CU_ASSERT_EQUAL(chmod(dir, 0755), 0);
+    CU_ASSERT_EQUAL(pipe2(log, O_CLOEXEC | O_NONBLOCK), 0);
+    kms_log_setup(log[1], KMS_LOG_INFO, KMS_LOG_TEXT);
+    struct kms_socket *sock = open_and_accept(0666, &theirs, 4);
+    for (size_t i = 0; i < UNIT_COUNT(uids); i++) {
+        CU_ASSERT_EQUAL(seteuid(uids[i]), 0); /* what SO_PEERCRED tells */
+        int fd = connect_to(path);
+        CU_ASSERT_EQUAL(seteuid(0), 0);
+        CU_ASSERT(fd >= 0 && hung_up(fd));
+        close(fd);
+    }
+    kms_socket_close(sock);
+    kms_log_setup(2, KMS_LOG_INFO, KMS_LOG_TEXT);
+    CU_ASSERT(read(log[0], text, sizeof text - 1) > 0);
+    const char *first = strstr(text, "uid 12345 ");
+    const char *second = strstr(text, "uid 12346 ");
+    CU_ASSERT(first != NULL && strstr(first + 1, "uid 12345 ") == NULL);
+    CU_ASSERT(second != NULL && strstr(second + 1, "uid 12346 ") == NULL);
+    close(log[0]);
+    close(log[1]);
+    end();
+}
+
 static void bad_places_are_named(void)
 {
     struct kms_socket *sock = NULL;
@@ -349,6 +445,9 @@ int main(void)
         {"dead socket is replaced", a_dead_socket_is_replaced},
         {"live socket is not stolen", a_live_one_is_not_stolen},
         {"what is no socket is left alone", what_is_no_socket_is_left_alone},
+        {"stale temporary name", a_stale_temporary_name},
+        {"long names fit", long_names_fit},
+        {"refused users are named", refused_users_are_named},
         {"bad places are named", bad_places_are_named},
         {"abstract names", abstract_names_work},
         {"socket handed over", a_socket_handed_over_is_used},
