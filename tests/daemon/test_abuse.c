@@ -86,7 +86,8 @@ static void *good_main(void *arg)
         good.slowest_ns = took > good.slowest_ns ? took : good.slowest_ns;
         if (!ok &&
             (strstr(err.text, "GOAWAY") != NULL || strstr(err.text, "Transport closed") != NULL ||
-             strstr(err.text, "Broken pipe") != NULL)) {
+             strstr(err.text, "Broken pipe") != NULL ||
+             strstr(err.text, "error code 11") != NULL)) /* ENHANCE_YOUR_CALM */ {
             /* out of memory gRPC lets idle connections go; its clients then come back */
             kms_v2_client_close(good.client);
             good.client = fixture_connect(&fx);
