@@ -9,8 +9,18 @@
 
 #define TAG_LEN 8 /* of the tags we give: Unix milliseconds, big-endian */
 
+#define MADE_MAX    2    /* a key and its companion */
+#define DESTROY_MAX 1000 /* objects of one key's material */
+
+/* The handles of what a job made. */
+struct made {
+    CK_OBJECT_HANDLE handles[MADE_MAX];
+    size_t count;
+};
+
 struct job {
     struct kms_backend *backend;
+    struct made *made;
     const char *label;
     uint8_t tag[KMS_KEY_TAG_MAX];
     size_t tag_len;
@@ -54,6 +64,13 @@ static void put_uses(struct kms_p11_template *t, unsigned uses, unsigned which)
     }
 }
 
+static void note_made(const struct job *job, CK_OBJECT_HANDLE handle)
+{
+    if (handle != CK_INVALID_HANDLE && job->made->count < MADE_MAX) {
+        job->made->handles[job->made->count++] = handle;
+    }
+}
+
 /* ---- one maker for each type -------------------------------------------------------------- */
 
 static CK_RV make_secret(struct kms_p11 *p, const struct job *job, const char *label,
@@ -62,13 +79,18 @@ static CK_RV make_secret(struct kms_p11 *p, const struct job *job, const char *l
     struct kms_p11_template t = {.count = 0};
     CK_MECHANISM mechanism = {.mechanism = type};
     CK_OBJECT_HANDLE handle = CK_INVALID_HANDLE;
+    CK_RV rv = CKR_OK;
 
     put_name(&t, job, label);
     put_private(&t);
     put_uses(&t, uses, which);
     kms_p11_put_number(&t, CKA_VALUE_LEN, bits / 8);
     p->committed = true;
-    return KMS_P11(p, C_GenerateKey)(p->session, &mechanism, t.rows, t.count, &handle);
+    rv = KMS_P11(p, C_GenerateKey)(p->session, &mechanism, t.rows, t.count, &handle);
+    if (rv == CKR_OK) {
+        note_made(job, handle);
+    }
+    return rv;
 }
 
 #define SECRET_USES (KMS_USE_ENCRYPT | KMS_USE_DECRYPT | KMS_USE_WRAP | KMS_USE_UNWRAP)
@@ -297,19 +319,11 @@ static CK_RV look_at_it(struct kms_p11 *p, struct job *job, struct kms_hsm_keys 
     return rv;
 }
 
-/* What was made goes: check_free() saw that nothing else has this CKA_ID. */
+/* What was made goes, and nothing else: others may have made a key of this CKA_ID since. */
 static void undo(struct kms_p11 *p, const struct job *job)
 {
-    struct kms_p11_template t = {.count = 0};
-    struct kms_p11_objects found;
-
-    kms_p11_put_number(&t, CKA_CLASS, CKO_SECRET_KEY);
-    kms_p11_put_bytes(&t, CKA_ID, job->tag, job->tag_len);
-    if (kms_p11_find(p, &t, &found) == CKR_OK) {
-        for (size_t i = 0; i < found.count; i++) {
-            (void)p->functions->C_DestroyObject(p->session, found.handles[i]);
-        }
-        kms_p11_objects_done(&found);
+    while (job->made->count > 0) {
+        (void)p->functions->C_DestroyObject(p->session, job->made->handles[--job->made->count]);
     }
 }
 
@@ -349,8 +363,10 @@ static CK_RV generate_step(struct kms_p11 *p, void *ctx)
 {
     struct job *job = ctx;
     struct kms_hsm_keys found = {.keys = NULL, .count = 0};
+    struct made made = {.count = 0};
     CK_RV rv = name_it(p, job);
 
+    job->made = &made;
     if (rv == CKR_OK) {
         rv = job->kind->make(p, job);
     }
@@ -365,6 +381,7 @@ static CK_RV generate_step(struct kms_p11 *p, void *ctx)
         }
     }
     kms_hsm_keys_done(&found);
+    job->made = NULL;
     return rv;
 }
 
@@ -536,6 +553,12 @@ static CK_RV destroy_step(struct kms_p11 *p, void *ctx)
             return rv;
         }
         doomed->destroyed++;
+        if (doomed->destroyed == DESTROY_MAX || kms_deadline_passed(p->ask->deadline_ns)) {
+            (void)kms_error_set(p->ask->err, KMS_E_TIMEOUT,
+                                "%s: %u objects of the key were destroyed, and it may not be gone",
+                                kms_p11_token_name(doomed->backend->token), doomed->destroyed);
+            return CKR_FUNCTION_CANCELED;
+        }
     }
 }
 

@@ -392,6 +392,16 @@ CK_RV C_FindObjects(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE_PTR object,
     return rv;
 }
 
+CK_RV C_DestroyObject(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object)
+{
+    CK_RV rv = enter(FN_C_DestroyObject);
+
+    if (rv != CKR_OK || p11_shim_settings()->keep_objects) {
+        return rv;
+    }
+    return real->C_DestroyObject(session, object);
+}
+
 /* After a lost login the real one still stands; it is ended first, so handles go stale as well. */
 CK_RV C_Login(CK_SESSION_HANDLE session, CK_USER_TYPE user_type, CK_BYTE_PTR pin, CK_ULONG pin_len)
 {

@@ -42,7 +42,6 @@
     FN(C_CopyObject, (CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, CK_ATTRIBUTE_PTR templ, \
                       CK_ULONG count, CK_OBJECT_HANDLE_PTR new_object), \
        (session, object, templ, count, new_object)) \
-    FN(C_DestroyObject, (CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object), (session, object)) \
     FN(C_GetObjectSize, (CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, CK_ULONG_PTR size), \
        (session, object, size)) \
     FN(C_GetAttributeValue, (CK_SESSION_HANDLE session, CK_OBJECT_HANDLE object, \
@@ -164,6 +163,7 @@
     FN(C_GetSessionInfo) \
     FN(C_Login) \
     FN(C_FindObjects) \
+    FN(C_DestroyObject) \
     FN(C_EncryptInit) \
     FN(C_Encrypt) \
     FN(C_Decrypt) \

@@ -307,6 +307,11 @@ static bool set_final_try(struct plan *plan, char *value)
     return parse_flag(value, &plan->settings.final_try);
 }
 
+static bool set_keep_objects(struct plan *plan, char *value)
+{
+    return parse_flag(value, &plan->settings.keep_objects);
+}
+
 static bool set_logout(struct plan *plan, char *value)
 {
     return parse_flag(value, &plan->settings.logged_out);
@@ -343,8 +348,8 @@ static const struct knob {
     {"hang", set_hang},           {"until_reinit", set_until_reinit},
     {"no_mech", set_no_mech},     {"own_iv", set_own_iv},
     {"serial", set_serial},       {"logout_sessions", set_logout},
-    {"final_try", set_final_try}, {"fail_id", set_fail_id},
-    {"fail_mech", set_fail_mech},
+    {"final_try", set_final_try}, {"keep_objects", set_keep_objects},
+    {"fail_id", set_fail_id},     {"fail_mech", set_fail_mech},
 };
 
 static bool parse_line(struct plan *plan, char *line)

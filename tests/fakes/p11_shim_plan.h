@@ -25,6 +25,7 @@
  *   fail_mech=CKR:CKM        C_EncryptInit with this mechanism returns CKR
  *   own_iv=1                 CKM_AES_GCM: the token makes the IV and C_EncryptInit writes it to pIv
  *   own_iv=late              the same, but pIv is written by C_Encrypt
+ *   keep_objects=1           C_DestroyObject says CKR_OK and destroys nothing
  *   final_try=1              the token says CKF_USER_PIN_FINAL_TRY
  *   serial=TEXT              the token's serial number
  *   logout_sessions=1        as if the login was lost: CKR_USER_NOT_LOGGED_IN, no object is found,
@@ -60,6 +61,7 @@ struct p11_shim_settings {
     unsigned char serial[P11_SHIM_SERIAL_LEN]; /* blank padded, as in CK_TOKEN_INFO */
     bool logged_out;
     bool final_try;
+    bool keep_objects;
     CK_RV id_fault; /* CKR_OK: none */
     unsigned char id;
     CK_RV mech_fault; /* CKR_OK: none */

@@ -777,6 +777,43 @@ static void gcm_has_no_companion(void)
     kms_waist_close(waist);
 }
 
+static void destroying_ends(void)
+{
+    char ref[KMS_KEY_REF_MAX];
+    struct kms_waist *waist = healthy("one", 4, ref);
+    struct kms_call call = call_for(500);
+    uint64_t start = kms_now_ns();
+
+    plan("keep_objects=1");
+    CU_ASSERT_EQUAL(kms_waist_destroy(waist, &call, ref), KMS_E_TIMEOUT);
+    CU_ASSERT(kms_now_ns() - start < 3 * KMS_NS_PER_S);
+    plan("");
+    CU_ASSERT_EQUAL(round_trip(waist, ref, 2000, &call), KMS_OK);
+    kms_waist_close(waist);
+}
+
+/* A key whose companion could not be made goes again. */
+static void a_half_made_key_is_undone(void)
+{
+    char ref[KMS_KEY_REF_MAX];
+    struct kms_waist *waist = NULL;
+    struct kms_key_template tmpl = {.type = KMS_KEY_AES, .label = "half"};
+    struct kms_key_filter filter = {.label = "half"};
+    struct kms_key_info info;
+    struct kms_call call = call_for(5000);
+
+    kms_waist_close(healthy("one", 4, ref));
+    plan("no_mech=CKM_AES_GCM,CKM_GENERIC_SECRET_KEY_GEN");
+    waist = open_on("one", 4);
+    CU_ASSERT_NOT_EQUAL(kms_waist_generate(waist, &call, &tmpl, &info), KMS_OK);
+    plan("");
+    call = call_for(5000);
+    ref[0] = '\0';
+    CU_ASSERT_EQUAL(kms_waist_list_keys(waist, &call, &filter, take_ref, ref), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(ref, "");
+    kms_waist_close(waist);
+}
+
 /* ---- slow, hanging, full ------------------------------------------------------------------ */
 
 struct worker {
@@ -1023,6 +1060,8 @@ static const struct unit_test tests[] = {
     {"a wrong tag reaches no decrypt", a_wrong_tag_reaches_no_decrypt},
     {"identity needs no ECB", identity_needs_no_ecb},
     {"another serial is the same key", another_serial_is_the_same_key},
+    {"destroying ends", destroying_ends},
+    {"a half-made key is undone", a_half_made_key_is_undone},
     {"GCM has no companion", gcm_has_no_companion},
     {"one sick key is passed over", one_sick_key_is_passed_over},
     {"one sick key restarts little", one_sick_key_restarts_little},
