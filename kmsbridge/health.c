@@ -104,13 +104,21 @@ static void round_of_probe(struct kms_healthd *h, bool refresh, bool probe, uint
     struct kms_call call = {
         .deadline_ns = kms_deadline_in(timeout_ns), .cancelled = &h->stopping, .trace_id = "probe"};
     enum kms_status status = KMS_OK;
+    struct kms_error listing = KMS_ERROR_INIT;
+    char key_id[KMS_KEY_ID_MAX] = "";
     if (refresh) {
         status = kms_keyring_refresh(h->ring, &call);
+    }
+    if (status != KMS_OK && kms_keyring_active(h->ring, key_id) == KMS_OK) {
+        /* the active key is known: whether it is good is not for the listing to say */
+        listing = call.error;
+        kms_error_clear(&call.error);
+        status = KMS_OK;
+        probe = true;
     }
     if (status == KMS_OK && probe) {
         status = kms_keyring_probe(h->ring, &call);
     }
-    char key_id[KMS_KEY_ID_MAX] = "";
     bool have_id = kms_keyring_active(h->ring, key_id) != KMS_E_NOT_FOUND;
     struct kms_verdict turned = {.known = false};
 
@@ -131,6 +139,9 @@ static void round_of_probe(struct kms_healthd *h, bool refresh, bool probe, uint
     }
     pthread_mutex_unlock(&h->mutex);
     /* Status takes the mutex, and a log may be slow */
+    if (status == KMS_OK && listing.status != KMS_OK) {
+        kms_log_error(KMS_LOG_WARN, &listing, "health: KEK is good, but newer keys are not seen");
+    }
     if (hung) {
         kms_log(KMS_LOG_WARN, "health: the probe hung for %llu s; the KEK counted as not usable",
                 (unsigned long long)(took_ns / KMS_NS_PER_S));

@@ -67,8 +67,9 @@ enum kms_status kms_waist_list_keys(struct kms_waist *waist, struct kms_call *ca
 {
     (void)waist;
     atomic_fetch_add(&fake.lists, 1);
-    if (fake.fail != KMS_OK) {
-        return kms_error_set(&call->error, fake.fail, "fake: list");
+    enum kms_status fail = fake.fail != KMS_OK ? fake.fail : fake.fail_list;
+    if (fail != KMS_OK) {
+        return kms_error_set(&call->error, fail, "fake: list");
     }
     for (size_t i = 0; i < fake.count; i++) {
         const struct fake_key *key = &fake.keys[i];

@@ -147,12 +147,35 @@ static void a_new_key_is_seen_by_the_refresh(void)
     end(health, ring);
 }
 
+/* Keys that cannot be listed are no verdict on the one that is used. */
+static void a_failing_listing_is_no_verdict(void)
+{
+    struct kms_keyring *ring;
+    struct kms_verdict verdict;
+    struct kms_healthd *health = begin(&quick, &ring);
+    CU_ASSERT(becomes(health, true, &verdict));
+    fake.fail_list = KMS_E_TOO_LARGE;
+    unsigned lists = atomic_load(&fake.lists);
+    for (int i = 0; i < 1000 && atomic_load(&fake.lists) < lists + 3; i++) {
+        pause_ms(5);
+    }
+    CU_ASSERT(atomic_load(&fake.lists) >= lists + 3);
+    CU_ASSERT(atomic_load(&fake.lists) < lists + 50); /* at its interval, not in a loop */
+    kms_healthd_verdict(health, &verdict);
+    CU_ASSERT(verdict.good);
+    fake.fail = KMS_E_UNAVAILABLE; /* the probe decides */
+    CU_ASSERT(becomes(health, false, &verdict));
+    fake.fail = KMS_OK;
+    end(health, ring);
+}
+
 int main(void)
 {
     static const struct unit_test tests[] = {
         {"good, bad, good", good_then_bad_then_good},
         {"real traffic spares the probe", real_traffic_spares_the_probe},
         {"failing traffic brings the probe", failing_traffic_brings_the_probe},
+        {"failing listing", a_failing_listing_is_no_verdict},
         {"new key is seen", a_new_key_is_seen_by_the_refresh},
         {"hanging probe", a_hanging_probe_turns_the_verdict},
     };
