@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/unit/fake_waist.h"
 
+#include <pthread.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -12,6 +13,8 @@
 
 struct fake_waist fake;
 
+static pthread_mutex_t keys_mutex = PTHREAD_MUTEX_INITIALIZER; /* guards keys and count */
+
 void fake_reset(void)
 {
     memset(&fake, 0, sizeof fake);
@@ -19,31 +22,47 @@ void fake_reset(void)
 
 void fake_add(const char *id, const char *label, unsigned tag)
 {
+    pthread_mutex_lock(&keys_mutex);
     struct fake_key *key = &fake.keys[fake.count++];
     *key = (struct fake_key){.id = id, .label = label, .tag_len = 2};
     key->tag[0] = (uint8_t)(tag >> 8);
     key->tag[1] = (uint8_t)tag;
+    pthread_mutex_unlock(&keys_mutex);
 }
 
 void fake_remove(const char *id)
 {
     size_t kept = 0;
+    pthread_mutex_lock(&keys_mutex);
     for (size_t i = 0; i < fake.count; i++) {
         if (strcmp(fake.keys[i].id, id) != 0) {
             fake.keys[kept++] = fake.keys[i];
         }
     }
     fake.count = kept;
+    pthread_mutex_unlock(&keys_mutex);
 }
 
-static const struct fake_key *find(const char *ref)
+static size_t snapshot(struct fake_key ret_keys[FAKE_KEYS_MAX])
 {
-    for (size_t i = 0; i < fake.count; i++) {
-        if (strcmp(fake.keys[i].id, ref) == 0) {
-            return &fake.keys[i];
+    pthread_mutex_lock(&keys_mutex);
+    size_t count = fake.count;
+    memcpy(ret_keys, fake.keys, sizeof fake.keys);
+    pthread_mutex_unlock(&keys_mutex);
+    return count;
+}
+
+static bool find(const char *ref, struct fake_key *ret_key)
+{
+    struct fake_key keys[FAKE_KEYS_MAX];
+    size_t count = snapshot(keys);
+    for (size_t i = 0; i < count; i++) {
+        if (strcmp(keys[i].id, ref) == 0) {
+            *ret_key = keys[i];
+            return true;
         }
     }
-    return NULL;
+    return false;
 }
 
 static void tag_of(const struct fake_key *key, struct kms_span aad, struct kms_span iv,
@@ -71,8 +90,10 @@ enum kms_status kms_waist_list_keys(struct kms_waist *waist, struct kms_call *ca
     if (fail != KMS_OK) {
         return kms_error_set(&call->error, fail, "fake: list");
     }
-    for (size_t i = 0; i < fake.count; i++) {
-        const struct fake_key *key = &fake.keys[i];
+    struct fake_key keys[FAKE_KEYS_MAX];
+    size_t count = snapshot(keys);
+    for (size_t i = 0; i < count; i++) {
+        const struct fake_key *key = &keys[i];
         struct kms_key_info info = {.type = KMS_KEY_AES, .bits = 256, .tag_len = key->tag_len};
         if ((filter->spec != NULL && strcmp(filter->spec, key->label) != 0) ||
             (filter->label != NULL && strcmp(filter->label, key->label) != 0)) {
@@ -91,8 +112,7 @@ enum kms_status kms_waist_list_keys(struct kms_waist *waist, struct kms_call *ca
     return KMS_OK;
 }
 
-static enum kms_status begin(struct kms_call *call, const char *ref,
-                             const struct fake_key **ret_key)
+static enum kms_status begin(struct kms_call *call, const char *ref, struct fake_key *ret_key)
 {
     unsigned ms = atomic_load(&fake.sleep_ms);
     if (ms != 0) {
@@ -101,9 +121,8 @@ static enum kms_status begin(struct kms_call *call, const char *ref,
     if (fake.fail != KMS_OK) {
         return kms_error_set(&call->error, fake.fail, "fake: secret detail");
     }
-    *ret_key = find(ref);
-    return *ret_key != NULL ? KMS_OK
-                            : kms_error_set(&call->error, KMS_E_NOT_FOUND, "fake: no such key");
+    return find(ref, ret_key) ? KMS_OK
+                              : kms_error_set(&call->error, KMS_E_NOT_FOUND, "fake: no such key");
 }
 
 enum kms_status kms_waist_encrypt(struct kms_waist *waist, struct kms_call *call, const char *ref,
@@ -111,7 +130,7 @@ enum kms_status kms_waist_encrypt(struct kms_waist *waist, struct kms_call *call
                                   struct kms_sealed *ret_sealed)
 {
     static atomic_uint counter;
-    const struct fake_key *key = NULL;
+    struct fake_key key;
     uint8_t iv[12] = {0};
     uint8_t tag[TAG_LEN];
     (void)waist;
@@ -125,7 +144,7 @@ enum kms_status kms_waist_encrypt(struct kms_waist *waist, struct kms_call *call
     unsigned n = atomic_fetch_add(&counter, 1);
     memcpy(iv, &n, sizeof n);
     ret_sealed->alg = params->alg;
-    strcpy(ret_sealed->key_id, key->id);
+    strcpy(ret_sealed->key_id, key.id);
     if (kms_buf_put(&ret_sealed->iv, kms_span_of(iv, sizeof iv)) != KMS_OK) {
         return KMS_E_TOO_LARGE;
     }
@@ -134,7 +153,7 @@ enum kms_status kms_waist_encrypt(struct kms_waist *waist, struct kms_call *call
             return KMS_E_TOO_LARGE;
         }
     }
-    tag_of(key, params->aad, kms_buf_span(&ret_sealed->iv), kms_buf_span(&ret_sealed->ciphertext),
+    tag_of(&key, params->aad, kms_buf_span(&ret_sealed->iv), kms_buf_span(&ret_sealed->ciphertext),
            tag);
     atomic_fetch_add(&fake.encrypts, 1);
     return kms_buf_put(&ret_sealed->ciphertext, kms_span_of(tag, sizeof tag));
@@ -144,7 +163,7 @@ enum kms_status kms_waist_decrypt(struct kms_waist *waist, struct kms_call *call
                                   const struct kms_params *params, struct kms_span ciphertext,
                                   struct kms_buf *ret_plaintext)
 {
-    const struct fake_key *key = NULL;
+    struct fake_key key;
     uint8_t tag[TAG_LEN];
     (void)waist;
     enum kms_status status = begin(call, ref, &key);
@@ -152,14 +171,14 @@ enum kms_status kms_waist_decrypt(struct kms_waist *waist, struct kms_call *call
         return status;
     }
     struct kms_span body = kms_span_of(ciphertext.data, ciphertext.len - TAG_LEN);
-    tag_of(key, params->aad, params->iv, body, tag);
+    tag_of(&key, params->aad, params->iv, body, tag);
     /* not memcmp(): a fuzzer would read the right tag off its arguments */
     if (!kms_secret_equal(tag, ciphertext.data + body.len, TAG_LEN)) {
         return kms_error_set(&call->error, KMS_E_BAD_DATA, "fake: tag");
     }
     atomic_fetch_add(&fake.decrypts, 1);
     for (size_t i = 0; i < body.len; i++) {
-        uint8_t byte = body.data[i] ^ (key->broken ? 0x5b : 0x5a);
+        uint8_t byte = body.data[i] ^ (key.broken ? 0x5b : 0x5a);
         if (kms_buf_put_u8(ret_plaintext, byte) != KMS_OK) {
             return kms_error_set(&call->error, KMS_E_TOO_LARGE, "fake: room");
         }

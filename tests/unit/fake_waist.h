@@ -24,8 +24,8 @@ struct fake_key {
 extern struct fake_waist {
     struct fake_key keys[FAKE_KEYS_MAX];
     size_t count;
-    enum kms_status fail;      /* every op answers this */
-    enum kms_status fail_list; /* list_keys alone does */
+    _Atomic enum kms_status fail;      /* every op answers this */
+    _Atomic enum kms_status fail_list; /* list_keys alone does */
     atomic_uint encrypts;
     atomic_uint decrypts;
     atomic_uint lists;
