@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "backend/backend.h"
 
+#include <string.h>
+
 static const struct {
     enum kms_alg alg;
     const char *name;
@@ -49,4 +51,31 @@ const char *kms_alg_name(enum kms_alg alg)
 const char *kms_key_type_name(enum kms_key_type type)
 {
     return (unsigned)type < KMS_KEY_TYPE_COUNT ? key_types[type] : "unknown";
+}
+
+struct kms_span kms_key_tag_significant(struct kms_span tag)
+{
+    while (tag.len > 0 && tag.data[0] == 0) {
+        tag.data++;
+        tag.len--;
+    }
+    return tag;
+}
+
+int kms_key_tag_compare(struct kms_span a, struct kms_span b)
+{
+    a = kms_key_tag_significant(a);
+    b = kms_key_tag_significant(b);
+    if (a.len != b.len) {
+        return a.len < b.len ? -1 : 1;
+    }
+    return a.len == 0 ? 0 : memcmp(a.data, b.data, a.len);
+}
+
+int kms_key_age_compare(const struct kms_key_info *a, const struct kms_key_info *b)
+{
+    int order =
+        kms_key_tag_compare(kms_span_of(a->tag, a->tag_len), kms_span_of(b->tag, b->tag_len));
+
+    return order != 0 ? order : strcmp(a->id, b->id);
 }

@@ -104,6 +104,17 @@ struct kms_key_info {
     enum kms_alg seal; /* what KMS_ALG_BEST means for it; KMS_ALG_NONE when it cannot seal */
 };
 
+/* The part of a tag that counts: without its leading zeros. Borrows @tag's bytes. */
+struct kms_span kms_key_tag_significant(struct kms_span tag);
+
+/*
+ * Which of a label's keys is newer, for all who must agree on it: below, at or above 0 as @a is
+ * older than, the same as or newer than @b. Tags compare as unsigned big-endian numbers of any
+ * length; keys of one tag by their id.
+ */
+int kms_key_tag_compare(struct kms_span a, struct kms_span b);
+int kms_key_age_compare(const struct kms_key_info *a, const struct kms_key_info *b);
+
 /* Which keys; a NULL or empty member does not restrict. */
 struct kms_key_filter {
     const char *spec; /* as the configuration names keys: a label, "id:HEX" (CKA_ID), or a pkcs11:

@@ -192,32 +192,12 @@ static const struct kind {
 
 /* ---- tags --------------------------------------------------------------------------------- */
 
-/* Tags are unsigned numbers: leading zeros do not count. */
-static struct kms_span significant(struct kms_span tag)
-{
-    while (tag.len > 0 && tag.data[0] == 0) {
-        tag.data++;
-        tag.len--;
-    }
-    return tag;
-}
-
-static int tag_compare(struct kms_span a, struct kms_span b)
-{
-    a = significant(a);
-    b = significant(b);
-    if (a.len != b.len) {
-        return a.len < b.len ? -1 : 1;
-    }
-    return a.len == 0 ? 0 : memcmp(a.data, b.data, a.len);
-}
-
 /* One more than @tag into @job; false when it has no room. */
 static bool tag_above(struct job *job, struct kms_span tag)
 {
     size_t i = 0;
 
-    tag = significant(tag);
+    tag = kms_key_tag_significant(tag);
     job->tag_len = tag.len < TAG_LEN ? TAG_LEN : tag.len;
     if (tag.len > sizeof(job->tag)) {
         return false;
@@ -238,13 +218,14 @@ static bool tag_make(struct job *job, const struct kms_hsm_keys *found)
         const struct kms_key_info *info = &found->keys[i]->info;
         struct kms_span tag = kms_span_of(info->tag, info->tag_len);
 
-        highest = tag_compare(tag, highest) > 0 ? tag : highest;
+        highest = kms_key_tag_compare(tag, highest) > 0 ? tag : highest;
     }
     job->tag_len = TAG_LEN;
     for (size_t i = 0; i < TAG_LEN; i++) {
         job->tag[i] = (uint8_t)(now >> (56 - 8 * i));
     }
-    return tag_compare(kms_span_of(job->tag, TAG_LEN), highest) > 0 || tag_above(job, highest);
+    return kms_key_tag_compare(kms_span_of(job->tag, TAG_LEN), highest) > 0 ||
+           tag_above(job, highest);
 }
 
 /* ---- generate ----------------------------------------------------------------------------- */

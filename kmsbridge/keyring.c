@@ -216,26 +216,6 @@ static enum kms_status probe_key(struct kms_waist *waist, struct kms_call *call,
 
 /* --- which keys there are --- */
 
-/* Both as unsigned big-endian numbers of any length. */
-static int tag_compare(const struct kms_key_info *a, const struct kms_key_info *b)
-{
-    size_t a_skip = 0;
-    size_t b_skip = 0;
-    while (a_skip < a->tag_len && a->tag[a_skip] == 0) {
-        a_skip++;
-    }
-    while (b_skip < b->tag_len && b->tag[b_skip] == 0) {
-        b_skip++;
-    }
-    size_t a_len = a->tag_len - a_skip;
-    size_t b_len = b->tag_len - b_skip;
-    if (a_len != b_len) {
-        return a_len < b_len ? -1 : 1;
-    }
-    int order = memcmp(a->tag + a_skip, b->tag + b_skip, a_len);
-    return order != 0 ? order : strcmp(a->id, b->id);
-}
-
 static bool can_be_active(const struct kms_key_info *info)
 {
     const unsigned need = KMS_USE_DECRYPT;
@@ -264,7 +244,8 @@ static bool gather(void *ctx, const struct kms_key_info *info)
     }
     size_t at = (size_t)(key - snap->keys);
     if (g->candidates && can_be_active(info) &&
-        (snap->active == SIZE_MAX || tag_compare(&snap->keys[snap->active].info, &key->info) < 0)) {
+        (snap->active == SIZE_MAX ||
+         kms_key_age_compare(&snap->keys[snap->active].info, &key->info) < 0)) {
         snap->active = at;
     }
     return g->status == KMS_OK;
@@ -335,7 +316,7 @@ static void log_change(const struct snapshot *old, const struct snapshot *now)
     }
     for (size_t i = 0; old != NULL && i < now->count; i++) {
         const struct kms_key_info *info = &now->keys[i].info;
-        if (tag_compare(info, &now->keys[now->active].info) < 0 &&
+        if (kms_key_age_compare(info, &now->keys[now->active].info) < 0 &&
             snapshot_find((struct snapshot *)(uintptr_t)old, kms_span_str(info->id)) == NULL) {
             kms_log(KMS_LOG_WARN,
                     "keyring: key %s is new but its CKA_ID sorts below the active key's: it will "
@@ -358,7 +339,7 @@ static enum kms_status settle_active(struct kms_keyring *ring, struct kms_call *
         return old->active_lost ? probe_key(ring->waist, call, next) : KMS_OK;
     }
     struct ring_key *kept = snapshot_find(snap, kms_span_str(was->info.id));
-    if (tag_compare(&next->info, &was->info) < 0) {
+    if (kms_key_age_compare(&next->info, &was->info) < 0) {
         return kms_error_set(&call->error, KMS_E_KEY_STATE,
                              "active key %s is gone from the token or can no longer seal; "
                              "restore it, make a newer one, or restart to go back to %s",

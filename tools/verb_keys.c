@@ -63,32 +63,12 @@ static bool mark(void *ctx, const struct kms_key_info *info)
     return true;
 }
 
-/* CKA_IDs as unsigned big-endian numbers, then the identity, as the daemon's keyring orders. */
-static int compare_age(const struct kms_key_info *a, const struct kms_key_info *b)
-{
-    const uint8_t *at = a->tag, *bt = b->tag;
-    size_t alen = a->tag_len, blen = b->tag_len;
-    int order;
-
-    for (; alen > 0 && at[0] == 0; at++) {
-        alen--;
-    }
-    for (; blen > 0 && bt[0] == 0; bt++) {
-        blen--;
-    }
-    if (alen != blen) {
-        return alen < blen ? -1 : 1;
-    }
-    order = memcmp(at, bt, alen);
-    return order != 0 ? order : strcmp(a->id, b->id);
-}
-
 static int compare_rows(const void *a, const void *b)
 {
     const struct key_row *left = a, *right = b;
     int order = strcmp(left->info.label, right->info.label);
 
-    return order != 0 ? order : compare_age(&left->info, &right->info);
+    return order != 0 ? order : kms_key_age_compare(&left->info, &right->info);
 }
 
 /* Of those that kms.key names and that can seal and unseal, the newest. */
@@ -102,7 +82,7 @@ static void choose_active(struct key_list *list)
 
         if (row->configured && row->info.seal != KMS_ALG_NONE &&
             (row->info.uses & KMS_USE_DECRYPT) != 0 &&
-            (newest == NULL || compare_age(&row->info, &newest->info) > 0)) {
+            (newest == NULL || kms_key_age_compare(&row->info, &newest->info) > 0)) {
             newest = row;
         }
     }
