@@ -25,12 +25,19 @@ static const struct {
     {KMS_ALG_RSA_PSS_SHA256, "rsa-pss-sha256"},
     {KMS_ALG_RSA_PSS_SHA384, "rsa-pss-sha384"},
     {KMS_ALG_RSA_PSS_SHA512, "rsa-pss-sha512"},
+    {KMS_ALG_RSA_OAEP_L_SHA256, "rsa-oaep-l-sha256"},
+    {KMS_ALG_RSA_OAEP_L_SHA384, "rsa-oaep-l-sha384"},
+    {KMS_ALG_RSA_OAEP_L_SHA512, "rsa-oaep-l-sha512"},
+    {KMS_ALG_RSA_RAW, "rsa-raw"},
+    {KMS_ALG_RSA_PSS_SHA1, "rsa-pss-sha1"},
+    {KMS_ALG_RSA_PSS_SHA224, "rsa-pss-sha224"},
     {KMS_ALG_ECDSA, "ecdsa"},
     {KMS_ALG_EDDSA, "eddsa"},
     {KMS_ALG_HMAC_SHA1, "hmac-sha1"},
     {KMS_ALG_HMAC_SHA256, "hmac-sha256"},
     {KMS_ALG_HMAC_SHA384, "hmac-sha384"},
     {KMS_ALG_HMAC_SHA512, "hmac-sha512"},
+    {KMS_ALG_HMAC_SHA224, "hmac-sha224"},
 };
 
 static const char *const key_types[KMS_KEY_TYPE_COUNT] = {

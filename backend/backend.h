@@ -27,6 +27,8 @@
 #define KMS_KEY_ID_MAX     80  /* with NUL */
 #define KMS_LABEL_MAX      256 /* with NUL */
 #define KMS_KEY_TAG_MAX    64  /* bytes of a CKA_ID */
+#define KMS_KEY_NAME_MAX   512 /* with NUL */
+#define KMS_VERSION_MAX    64  /* with NUL */
 #define KMS_PLAINTEXT_MAX  65536
 #define KMS_CIPHERTEXT_MAX (KMS_PLAINTEXT_MAX + 1024)
 #define KMS_IV_MAX         32
@@ -67,7 +69,7 @@ enum kms_alg {
     KMS_ALG_AES_CTR = 18,
     KMS_ALG_AES_KEY_WRAP = 19,
     KMS_ALG_AES_KEY_WRAP_PAD = 20,
-    KMS_ALG_RSA_OAEP_SHA1 = 32,
+    KMS_ALG_RSA_OAEP_SHA1 = 32,    /* the AAD itself is the label; MGF1 with the same hash */
     KMS_ALG_RSA_PKCS1 = 33,        /* sign: input is a DER DigestInfo; decrypt: PKCS#1 v1.5 */
     KMS_ALG_RSA_PKCS1_SHA256 = 34, /* sign: input is the message */
     KMS_ALG_RSA_PKCS1_SHA384 = 35,
@@ -75,14 +77,34 @@ enum kms_alg {
     KMS_ALG_RSA_PSS_SHA256 = 37, /* sign: input is the digest; salt as long as the digest */
     KMS_ALG_RSA_PSS_SHA384 = 38,
     KMS_ALG_RSA_PSS_SHA512 = 39,
+    KMS_ALG_RSA_OAEP_L_SHA256 = 40, /* as RSA_OAEP_SHA1: the AAD itself is the label */
+    KMS_ALG_RSA_OAEP_L_SHA384 = 41,
+    KMS_ALG_RSA_OAEP_L_SHA512 = 42,
+    KMS_ALG_RSA_RAW = 43, /* sign, decrypt: as long as the modulus, no padding (CKM_RSA_X_509) */
+    KMS_ALG_RSA_PSS_SHA1 = 44,
+    KMS_ALG_RSA_PSS_SHA224 = 45,
     KMS_ALG_ECDSA =
         48, /* sign: input is the digest; signature is r || s, each padded to the field */
-    KMS_ALG_EDDSA = 49,
+    KMS_ALG_EDDSA = 49, /* pure Ed25519: input is the message */
     KMS_ALG_HMAC_SHA1 = 64,
     KMS_ALG_HMAC_SHA256 = 65,
     KMS_ALG_HMAC_SHA384 = 66,
-    KMS_ALG_HMAC_SHA512 = 67
+    KMS_ALG_HMAC_SHA512 = 67,
+    KMS_ALG_HMAC_SHA224 = 68
 };
+
+/* A set of algorithms, by bit; every enum kms_alg is below 128. */
+struct kms_alg_set {
+    uint64_t bits[2];
+};
+static inline void kms_alg_set_add(struct kms_alg_set *set, enum kms_alg alg)
+{
+    set->bits[((unsigned)alg >> 6) & 1u] |= UINT64_C(1) << ((unsigned)alg & 63u);
+}
+static inline bool kms_alg_set_has(const struct kms_alg_set *set, enum kms_alg alg)
+{
+    return (set->bits[((unsigned)alg >> 6) & 1u] >> ((unsigned)alg & 63u) & 1u) != 0;
+}
 
 /* "aes-gcm", ...; "unknown" for a value that is none. Never NULL. */
 const char *kms_alg_name(enum kms_alg alg);
@@ -101,7 +123,27 @@ struct kms_key_info {
     unsigned bits;
     unsigned uses; /* enum kms_key_use */
     bool extractable;
-    enum kms_alg seal; /* what KMS_ALG_BEST means for it; KMS_ALG_NONE when it cannot seal */
+    bool always_sensitive;
+    bool never_extractable;
+    bool local;              /* made inside the service or token, not imported */
+    enum kms_alg seal;       /* what KMS_ALG_BEST means for it; KMS_ALG_NONE when it cannot seal */
+    struct kms_alg_set algs; /* what can really be asked of it: key, uses and token agree */
+    char name[KMS_KEY_NAME_MAX];   /* the service's full name of it, unique there: a resource name,
+                                      an RFC 7512 URI */
+    char version[KMS_VERSION_MAX]; /* "" when the service has none, or this is the logical key */
+    bool latest; /* the logical key itself, or the version that it stands for now */
+};
+
+/* What a backend is, as a token. */
+struct kms_token_info {
+    char label[KMS_LABEL_MAX];
+    char manufacturer[33];
+    char model[17];
+    char serial[17];
+    bool hardware;
+    bool random;             /* has a random number generator */
+    struct kms_alg_set algs; /* of its keys, whether or not one is there that has them */
+    unsigned generates;      /* key types, by bit 1u << enum kms_key_type */
 };
 
 /* The part of a tag that counts: without its leading zeros. Borrows @tag's bytes. */
@@ -146,7 +188,13 @@ struct kms_call {
 struct kms_params {
     enum kms_alg alg;
     struct kms_span aad; /* authenticated, not encrypted; at most 1024 bytes */
-    struct kms_span iv;  /* decrypt: the one used. encrypt: empty, the backend takes a fresh one */
+    struct kms_span iv;  /* decrypt: the one used. encrypt: empty, the backend takes a fresh one;
+                            given, it is used as it is, or KMS_E_UNSUPPORTED where the service
+                            insists on its own */
+    unsigned tag_len;    /* AES-GCM, bytes; 0: 16 */
+    unsigned ctr_bits;   /* AES-CTR: low bits of the block that count; 0: 128 */
+    bool salt_given;     /* RSA-PSS: salt_len counts; else as long as the digest */
+    unsigned salt_len;   /* bytes */
 };
 
 /* What encrypt made. The two bufs' storage is the caller's: cap KMS_IV_MAX, and plaintext + 1024.
@@ -210,6 +258,11 @@ struct kms_backend_ops {
     enum kms_status (*decrypt)(struct kms_backend *backend, struct kms_call *call, const char *ref,
                                const struct kms_params *params, struct kms_span ciphertext,
                                struct kms_buf *ret_plaintext);
+    /*
+     * @key is the bytes of a secret key, or a DER PrivateKeyInfo (RFC 5208), from the caller's own
+     * memory. AES_KEY_WRAP takes multiples of 8 from 16 on, the other wraps any length (NIST SP
+     * 800-38F); AEADs and OAEP as encrypt.
+     */
     enum kms_status (*wrap)(struct kms_backend *backend, struct kms_call *call, const char *ref,
                             const struct kms_params *params, struct kms_span key,
                             struct kms_sealed *ret_sealed);
@@ -219,6 +272,7 @@ struct kms_backend_ops {
     enum kms_status (*sign)(struct kms_backend *backend, struct kms_call *call, const char *ref,
                             const struct kms_params *params, struct kms_span input,
                             struct kms_buf *ret_signature);
+    /* By the service, with a MAC or a key pair; KMS_E_BAD_DATA when it does not verify. */
     enum kms_status (*verify)(struct kms_backend *backend, struct kms_call *call, const char *ref,
                               const struct kms_params *params, struct kms_span input,
                               struct kms_span signature);
@@ -228,6 +282,16 @@ struct kms_backend_ops {
     /* Fills @ret_bytes from len to cap. */
     enum kms_status (*random)(struct kms_backend *backend, struct kms_call *call,
                               struct kms_buf *ret_bytes);
+    enum kms_status (*set_label)(struct kms_backend *backend, struct kms_call *call,
+                                 const char *ref, const char *label);
+    enum kms_status (*describe)(struct kms_backend *backend, struct kms_call *call,
+                                struct kms_token_info *ret_info);
+    /*
+     * Whether @pin is the one that the backend itself logs in with, compared in constant time
+     * without asking the service: KMS_E_AUTH when it is not.
+     */
+    enum kms_status (*check_pin)(struct kms_backend *backend, struct kms_call *call,
+                                 struct kms_span pin);
 };
 
 #endif

@@ -31,6 +31,9 @@ struct args {
     struct kms_key_info *info;
     const struct kms_params *params;
     struct kms_span in;
+    struct kms_span signature;
+    const char *label;
+    struct kms_token_info *token;
     struct kms_sealed *sealed;
     struct kms_buf *out;
 };
@@ -49,11 +52,16 @@ CALLER(rotate, a->ref, a->info)
 CALLER(public_key, a->ref, a->out)
 CALLER(encrypt, a->ref, a->params, a->in, a->sealed)
 CALLER(decrypt, a->ref, a->params, a->in, a->out)
+CALLER(wrap, a->ref, a->params, a->in, a->sealed)
+CALLER(unwrap, a->ref, a->params, a->in, a->out)
+CALLER(verify, a->ref, a->params, a->in, a->signature)
 CALLER(sign, a->ref, a->params, a->in, a->out)
 CALLER(mac, a->ref, a->params, a->in, a->out)
 CALLER(random, a->out)
+CALLER(set_label, a->ref, a->label)
+CALLER(describe, a->token)
+CALLER(check_pin, a->in)
 
-/* wrap, unwrap and verify are not called through the waist yet. */
 static const struct row {
     const char *name;
     enum kms_status (*call)(const struct kms_waist *w, struct kms_call *call,
@@ -67,12 +75,15 @@ static const struct row {
     [KMS_OP_PUBLIC_KEY] = {"public_key", call_public_key, true},
     [KMS_OP_ENCRYPT] = {"encrypt", call_encrypt, true},
     [KMS_OP_DECRYPT] = {"decrypt", call_decrypt, true},
-    [KMS_OP_WRAP] = {"wrap", NULL, true},
-    [KMS_OP_UNWRAP] = {"unwrap", NULL, true},
+    [KMS_OP_WRAP] = {"wrap", call_wrap, true},
+    [KMS_OP_UNWRAP] = {"unwrap", call_unwrap, true},
     [KMS_OP_SIGN] = {"sign", call_sign, true},
-    [KMS_OP_VERIFY] = {"verify", NULL, true},
+    [KMS_OP_VERIFY] = {"verify", call_verify, true},
     [KMS_OP_MAC] = {"mac", call_mac, true},
     [KMS_OP_RANDOM] = {"random", call_random, true},
+    [KMS_OP_SET_LABEL] = {"set_label", call_set_label, true},
+    [KMS_OP_DESCRIBE] = {"describe", call_describe, true},
+    [KMS_OP_CHECK_PIN] = {"check_pin", call_check_pin, true},
 };
 
 const char *kms_op_name(enum kms_op op)
@@ -132,7 +143,8 @@ bool kms_waist_can(const struct kms_waist *waist, enum kms_op op)
         [KMS_OP_DECRYPT] = ops->decrypt != NULL,       [KMS_OP_WRAP] = ops->wrap != NULL,
         [KMS_OP_UNWRAP] = ops->unwrap != NULL,         [KMS_OP_SIGN] = ops->sign != NULL,
         [KMS_OP_VERIFY] = ops->verify != NULL,         [KMS_OP_MAC] = ops->mac != NULL,
-        [KMS_OP_RANDOM] = ops->random != NULL,
+        [KMS_OP_RANDOM] = ops->random != NULL,         [KMS_OP_SET_LABEL] = ops->set_label != NULL,
+        [KMS_OP_DESCRIBE] = ops->describe != NULL,     [KMS_OP_CHECK_PIN] = ops->check_pin != NULL,
     };
 
     return (unsigned)op < KMS_OP_COUNT && can[op];
@@ -319,6 +331,24 @@ enum kms_status kms_waist_decrypt(struct kms_waist *waist, struct kms_call *call
     return run_on_key(waist, call, KMS_OP_DECRYPT, KMS_CIPHERTEXT_MAX, &args);
 }
 
+enum kms_status kms_waist_wrap(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                               const struct kms_params *params, struct kms_span key,
+                               struct kms_sealed *ret_sealed)
+{
+    const struct args args = {.ref = ref, .params = params, .in = key, .sealed = ret_sealed};
+
+    return run_on_key(waist, call, KMS_OP_WRAP, KMS_PLAINTEXT_MAX, &args);
+}
+
+enum kms_status kms_waist_unwrap(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                                 const struct kms_params *params, struct kms_span wrapped,
+                                 struct kms_buf *ret_key)
+{
+    const struct args args = {.ref = ref, .params = params, .in = wrapped, .out = ret_key};
+
+    return run_on_key(waist, call, KMS_OP_UNWRAP, KMS_CIPHERTEXT_MAX, &args);
+}
+
 enum kms_status kms_waist_sign(struct kms_waist *waist, struct kms_call *call, const char *ref,
                                const struct kms_params *params, struct kms_span input,
                                struct kms_buf *ret_signature)
@@ -326,6 +356,17 @@ enum kms_status kms_waist_sign(struct kms_waist *waist, struct kms_call *call, c
     const struct args args = {.ref = ref, .params = params, .in = input, .out = ret_signature};
 
     return run_on_key(waist, call, KMS_OP_SIGN, KMS_PLAINTEXT_MAX, &args);
+}
+
+enum kms_status kms_waist_verify(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                                 const struct kms_params *params, struct kms_span input,
+                                 struct kms_span signature)
+{
+    const struct args args = {.ref = ref, .params = params, .in = input, .signature = signature};
+    enum kms_status status = check_in(call, signature, KMS_SIGNATURE_MAX);
+
+    return status == KMS_OK ? run_on_key(waist, call, KMS_OP_VERIFY, KMS_PLAINTEXT_MAX, &args)
+                            : status;
 }
 
 enum kms_status kms_waist_mac(struct kms_waist *waist, struct kms_call *call, const char *ref,
@@ -343,4 +384,28 @@ enum kms_status kms_waist_random(struct kms_waist *waist, struct kms_call *call,
     const struct args args = {.out = ret_bytes};
 
     return run(waist, call, KMS_OP_RANDOM, &args);
+}
+
+enum kms_status kms_waist_set_label(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                                    const char *label)
+{
+    const struct args args = {.ref = ref, .label = label};
+
+    return run_on_key(waist, call, KMS_OP_SET_LABEL, 0, &args);
+}
+
+enum kms_status kms_waist_describe(struct kms_waist *waist, struct kms_call *call,
+                                   struct kms_token_info *ret_info)
+{
+    const struct args args = {.token = ret_info};
+
+    return run(waist, call, KMS_OP_DESCRIBE, &args);
+}
+
+enum kms_status kms_waist_check_pin(struct kms_waist *waist, struct kms_call *call,
+                                    struct kms_span pin)
+{
+    const struct args args = {.in = pin};
+
+    return run(waist, call, KMS_OP_CHECK_PIN, &args);
 }

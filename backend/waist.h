@@ -23,6 +23,9 @@ enum kms_op {
     KMS_OP_VERIFY,
     KMS_OP_MAC,
     KMS_OP_RANDOM,
+    KMS_OP_SET_LABEL,
+    KMS_OP_DESCRIBE,
+    KMS_OP_CHECK_PIN,
     KMS_OP_COUNT
 };
 const char *kms_op_name(enum kms_op op); /* "encrypt", ...; metric label */
@@ -60,13 +63,28 @@ enum kms_status kms_waist_encrypt(struct kms_waist *waist, struct kms_call *call
 enum kms_status kms_waist_decrypt(struct kms_waist *waist, struct kms_call *call, const char *ref,
                                   const struct kms_params *params, struct kms_span ciphertext,
                                   struct kms_buf *ret_plaintext) KMS_MUST_CHECK;
+enum kms_status kms_waist_wrap(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                               const struct kms_params *params, struct kms_span key,
+                               struct kms_sealed *ret_sealed) KMS_MUST_CHECK;
+enum kms_status kms_waist_unwrap(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                                 const struct kms_params *params, struct kms_span wrapped,
+                                 struct kms_buf *ret_key) KMS_MUST_CHECK;
 enum kms_status kms_waist_sign(struct kms_waist *waist, struct kms_call *call, const char *ref,
                                const struct kms_params *params, struct kms_span input,
                                struct kms_buf *ret_signature) KMS_MUST_CHECK;
+enum kms_status kms_waist_verify(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                                 const struct kms_params *params, struct kms_span input,
+                                 struct kms_span signature) KMS_MUST_CHECK;
 enum kms_status kms_waist_mac(struct kms_waist *waist, struct kms_call *call, const char *ref,
                               const struct kms_params *params, struct kms_span input,
                               struct kms_buf *ret_mac) KMS_MUST_CHECK;
 enum kms_status kms_waist_random(struct kms_waist *waist, struct kms_call *call,
                                  struct kms_buf *ret_bytes) KMS_MUST_CHECK;
+enum kms_status kms_waist_set_label(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                                    const char *label) KMS_MUST_CHECK;
+enum kms_status kms_waist_describe(struct kms_waist *waist, struct kms_call *call,
+                                   struct kms_token_info *ret_info) KMS_MUST_CHECK;
+enum kms_status kms_waist_check_pin(struct kms_waist *waist, struct kms_call *call,
+                                    struct kms_span pin) KMS_MUST_CHECK;
 
 #endif
