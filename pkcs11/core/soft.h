@@ -1,0 +1,79 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Cryptography in this process, with libcrypto in a library context of its own: session keys, the
+ * public halves of token pairs, digests. Knows nothing of sessions, handles or the agent. The
+ * host's OpenSSL error queue is left as it was (ERR_set_mark, ERR_pop_to_mark), its default library
+ * context is never used.
+ *
+ * Threads: a key may be used by many at once; an operation belongs to one.
+ */
+#ifndef KMS_PKCS11_CORE_SOFT_H
+#define KMS_PKCS11_CORE_SOFT_H
+
+#include "pkcs11/core/attrs.h"
+#include "pkcs11/core/mech.h"
+
+/* The library context: made at the first use, after the host's configuration is loaded; never freed
+ * at exit (OPENSSL_cleanup may have run). CKR_GENERAL_ERROR when libcrypto is gone. Safe against
+ * recursion: loading the host's configuration may call C_Initialize of this very module. */
+CK_RV kms_soft_start(void);
+CK_RV kms_soft_random(void *bytes, size_t len); /* the child of a fork has its own */
+
+struct kms_soft_key;
+/* Key material from a complete set of attributes (CKA_VALUE; CKA_MODULUS, ...; CKA_EC_PARAMS, ...).
+ * CKR_ATTRIBUTE_VALUE_INVALID, CKR_TEMPLATE_INCOMPLETE, CKR_CURVE_NOT_SUPPORTED,
+ * CKR_KEY_SIZE_RANGE; the log names the attribute. */
+CK_RV kms_soft_key_import(CK_OBJECT_CLASS class, CK_KEY_TYPE type, const struct kms_attrs *attrs,
+                          struct kms_soft_key **ret_key);
+CK_RV kms_soft_key_from_spki(struct kms_span spki, struct kms_soft_key **ret_key);
+/* DER PrivateKeyInfo (RFC 5208), for unwrapping. */
+CK_RV kms_soft_key_from_pkcs8(struct kms_span pkcs8, struct kms_soft_key **ret_key);
+/* Made fresh. @bits for AES, generic (bytes * 8) and RSA; @ec_params (DER) for EC and Ed25519. */
+CK_RV kms_soft_key_generate(CK_KEY_TYPE type, unsigned bits, struct kms_span ec_params,
+                            struct kms_span public_exponent, struct kms_soft_key **ret_key);
+struct kms_soft_key *kms_soft_key_ref(struct kms_soft_key *key);
+void kms_soft_key_unref(struct kms_soft_key *key); /* wipes */
+CK_KEY_TYPE kms_soft_key_type(const struct kms_soft_key *key);
+unsigned kms_soft_key_bits(const struct kms_soft_key *key);
+/* The attributes that its material determines: of the secret or private object, or (@public) of the
+ * public one: CKA_VALUE, CKA_VALUE_LEN, CKA_MODULUS, ..., CKA_EC_PARAMS, CKA_EC_POINT,
+ * CKA_PUBLIC_KEY_INFO, CKA_CHECK_VALUE. */
+CK_RV kms_soft_key_export(const struct kms_soft_key *key, bool public, struct kms_attrs *into);
+CK_RV kms_soft_key_pkcs8(const struct kms_soft_key *key, struct kms_buf *ret_der);
+
+/* One operation. Begun with a mechanism whose parameter is checked here; KMS_OPK_* of session.h up
+ * to KMS_OPK_DIGEST. @key NULL for digests. */
+struct kms_soft_op;
+enum kms_soft_what {
+    KMS_SOFT_ENCRYPT,
+    KMS_SOFT_DECRYPT,
+    KMS_SOFT_SIGN,
+    KMS_SOFT_VERIFY,
+    KMS_SOFT_DIGEST
+};
+CK_RV kms_soft_op_new(enum kms_soft_what what, const struct kms_mech *mech,
+                      const CK_MECHANISM *mechanism, struct kms_soft_key *key,
+                      struct kms_soft_op **ret_op);
+void kms_soft_op_free(struct kms_soft_op *op); /* wipes; NULL is fine */
+/* The most that update or final would put out for @len more bytes in; exact for final of sign,
+ * digest and of AEADs. */
+size_t kms_soft_op_room(const struct kms_soft_op *op, size_t len, bool final);
+/* @out NULL for sign, verify, digest; else at least kms_soft_op_room(op, in.len, false). */
+CK_RV kms_soft_op_update(struct kms_soft_op *op, struct kms_span in, struct kms_buf *out);
+/* The rest of the ciphertext or plaintext, the signature, the digest. Decryption puts out nothing
+ * of an AEAD's plaintext before its tag is verified. */
+CK_RV kms_soft_op_final(struct kms_soft_op *op, struct kms_buf *out);
+CK_RV kms_soft_op_verify(struct kms_soft_op *op, struct kms_span signature);
+
+/* AES key wrap (RFC 3394, 5649); shape as the waist's wrap. */
+CK_RV kms_soft_wrap(const struct kms_mech *mech, const CK_MECHANISM *mechanism,
+                    struct kms_soft_key *kek, struct kms_span key, struct kms_buf *out);
+CK_RV kms_soft_unwrap(const struct kms_mech *mech, const CK_MECHANISM *mechanism,
+                      struct kms_soft_key *kek, struct kms_span wrapped, struct kms_buf *out);
+/* ECDH (CKM_ECDH1_DERIVE, ..._COFACTOR_DERIVE), HKDF: the derived bytes, @out->cap of them. */
+CK_RV kms_soft_derive(const struct kms_mech *mech, const CK_MECHANISM *mechanism,
+                      struct kms_soft_key *base, struct kms_buf *out);
+/* Digest or HMAC input in one go, for the ops that cross hashed. */
+CK_RV kms_soft_digest(const char *hash, struct kms_span in, struct kms_buf *out);
+
+#endif
