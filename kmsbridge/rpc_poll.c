@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "kmsbridge/rpc_parts.h"
+
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <grpc/support/time.h>
+
+#include "common/clock.h"
+#include "kmsbridge/cork.h"
+
+#define POLL_ROUND_NS KMS_NS_PER_S
+#define BATCH_CALLS   16 /* answered before their replies leave, while more are ready ... */
+#define BATCH_NS      (250 * KMS_NS_PER_US) /* ... and at most this long */
+
+/* --- polling --- */
+
+static gpr_timespec poll_until(void)
+{
+    return gpr_time_add(gpr_now(GPR_CLOCK_MONOTONIC),
+                        gpr_time_from_nanos((int64_t)POLL_ROUND_NS, GPR_TIMESPAN));
+}
+
+static void handle(struct kms_rpc *rpc, const struct tag *tag, bool ok)
+{
+    switch (tag->kind) {
+    case TAG_ARRIVED:
+        kms_rpc_call_arrived(tag->call, ok);
+        break;
+    case TAG_CLOSED:
+        if (tag->call->was_cancelled) {
+            atomic_store(&tag->call->cancelled, true);
+            kms_rpc_same_abandon(tag->call);
+        }
+        kms_rpc_event_done(tag->call);
+        break;
+    case TAG_SENT:
+        kms_rpc_event_done(tag->call);
+        break;
+    case TAG_SHUTDOWN:
+        atomic_store(&rpc->shut_down, true);
+        break;
+    }
+}
+
+/* Slots that could not be posted for want of memory: once a round, one more try each. */
+static void post_missing(struct kms_rpc *rpc)
+{
+    for (size_t i = 0; i <= KMS_RPC_METHODS_MAX; i++) {
+        if (rpc->missing[i] != 0 && !atomic_load(&rpc->stopping)) {
+            rpc->missing[i]--;
+            kms_rpc_slot_post(rpc, i < KMS_RPC_METHODS_MAX ? &rpc->methods[i] : NULL,
+                              i < KMS_RPC_METHODS_MAX ? i : 0);
+        }
+    }
+}
+
+static grpc_event next_event(struct kms_rpc *rpc, gpr_timespec until)
+{
+    return grpc_completion_queue_next(rpc->queue, until, NULL);
+}
+
+/* @event and those that are ready behind it; returns what ended the batch. */
+static grpc_event handle_batch(struct kms_rpc *rpc, unsigned epoch, grpc_event event)
+{
+    uint64_t limit = kms_now_ns() + BATCH_NS;
+    unsigned calls = 0;
+    kms_cork_begin();
+    while (event.type == GRPC_OP_COMPLETE) {
+        const struct tag *tag = event.tag;
+        calls += tag->kind == TAG_ARRIVED ? 1 : 0;
+        handle(rpc, tag, event.success != 0);
+        if (calls >= BATCH_CALLS || kms_now_ns() >= limit || atomic_load(&rpc->epoch) != epoch) {
+            event.type = GRPC_QUEUE_TIMEOUT;
+        } else {
+            event = next_event(rpc, gpr_inf_past(GPR_CLOCK_MONOTONIC));
+        }
+    }
+    kms_cork_end();
+    return event;
+}
+
+/* Until gRPC's queue is shut down, or another thread polls in a newer epoch. */
+void kms_rpc_poll_loop(struct kms_rpc *rpc, unsigned epoch)
+{
+    atomic_store(&rpc->poller_tid, gettid());
+    while (atomic_load(&rpc->epoch) == epoch) {
+        atomic_store_explicit(&rpc->polled_ns, kms_now_ns(), memory_order_relaxed);
+        grpc_event event = handle_batch(rpc, epoch, next_event(rpc, poll_until()));
+        if (event.type == GRPC_QUEUE_SHUTDOWN) {
+            break;
+        }
+        post_missing(rpc);
+    }
+}
+
+struct poller {
+    struct kms_rpc *rpc;
+    unsigned epoch;
+};
+
+static void *poller_main(void *arg)
+{
+    struct poller poller = *(struct poller *)arg;
+    free(arg);
+    kms_rpc_poll_loop(poller.rpc, poller.epoch);
+    atomic_fetch_sub(&poller.rpc->pollers_alive, 1);
+    return NULL;
+}
+
+/* Another polling thread, for @epoch. False when there is none to be had. */
+bool kms_rpc_poller_start(struct kms_rpc *rpc, unsigned epoch)
+{
+    struct poller *poller = malloc(sizeof *poller);
+    if (poller == NULL) {
+        return false;
+    }
+    *poller = (struct poller){.rpc = rpc, .epoch = epoch};
+    atomic_fetch_add(&rpc->pollers_alive, 1);
+    if (!kms_rpc_thread_start(poller_main, poller, 0)) {
+        atomic_fetch_sub(&rpc->pollers_alive, 1);
+        free(poller);
+        return false;
+    }
+    return true;
+}
