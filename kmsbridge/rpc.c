@@ -3,6 +3,7 @@
 
 #include <dlfcn.h>
 #include <errno.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -190,6 +191,12 @@ static void rpc_free(struct kms_rpc *rpc)
     free(rpc);
 }
 
+static int cpus_usable(void)
+{
+    cpu_set_t set;
+    return sched_getaffinity(0, sizeof set, &set) == 0 ? CPU_COUNT(&set) : 1;
+}
+
 static void slots_post(struct kms_rpc *rpc)
 {
     for (size_t i = 0; i < rpc->method_count; i++) {
@@ -216,6 +223,7 @@ enum kms_status kms_rpc_start(const struct kms_rpc_method *methods, void *ctx,
     rpc->methods = methods;
     rpc->ctx = ctx;
     rpc->limits = *limits;
+    rpc->cpus = cpus_usable();
     rpc->observe = observe;
     atomic_init(&rpc->call_timeout_ns, limits->call_timeout_ns);
     pthread_mutex_init(&rpc->guard_mutex, NULL);
@@ -273,10 +281,7 @@ void kms_rpc_stats(struct kms_rpc *rpc, struct kms_rpc_stats *ret_stats)
     uint64_t polled = atomic_load(&rpc->polled_ns);
     ret_stats->calls_in_flight = atomic_load(&rpc->calls_in_flight);
     ret_stats->poller_quiet_ns = now > polled ? now - polled : 0;
-    ret_stats->inline_now = true;
-    for (size_t i = 0; i < rpc->method_count; i++) {
-        ret_stats->inline_now = ret_stats->inline_now && kms_rpc_inline_now(rpc, i);
-    }
+    ret_stats->inline_now = kms_rpc_all_inline(rpc);
     pthread_mutex_lock(&rpc->work_mutex);
     ret_stats->queued = rpc->queued;
     ret_stats->workers = rpc->workers;

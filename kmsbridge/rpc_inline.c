@@ -45,6 +45,16 @@ bool kms_rpc_inline_now(struct kms_rpc *rpc, size_t method_index)
            KMS_RPC_INLINE_NS;
 }
 
+bool kms_rpc_all_inline(struct kms_rpc *rpc)
+{
+    for (size_t i = 0; i < rpc->method_count; i++) {
+        if (!kms_rpc_inline_now(rpc, i)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* Runs the method; the reply is ready afterwards. */
 void kms_rpc_call_run(struct kms_rpc_call *call)
 {

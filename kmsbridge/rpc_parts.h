@@ -124,6 +124,8 @@ struct kms_rpc {
     atomic_uint
         unread[KMS_RPC_FDS_MAX]; /* answers that gRPC still holds, by connection's descriptor */
 
+    int cpus; /* that this process may use, when it started */
+
     /* polling: one thread at a time, that of the current epoch */
     atomic_uint epoch;
     atomic_uint pollers_alive;
@@ -171,6 +173,7 @@ void kms_rpc_call_arrived(struct kms_rpc_call *call, bool ok);
 /* --- rpc_inline.c --- */
 
 bool kms_rpc_inline_now(struct kms_rpc *rpc, size_t method_index);
+bool kms_rpc_all_inline(struct kms_rpc *rpc);
 void kms_rpc_call_run(struct kms_rpc_call *call);
 void kms_rpc_call_run_inline(struct kms_rpc_call *call, uint64_t now);
 void *kms_rpc_guard_main(void *arg);

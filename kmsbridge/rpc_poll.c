@@ -10,8 +10,18 @@
 #include "kmsbridge/cork.h"
 
 #define POLL_ROUND_NS KMS_NS_PER_S
-#define BATCH_CALLS   16 /* answered before their replies leave, while more are ready ... */
-#define BATCH_NS      (250 * KMS_NS_PER_US) /* ... and at most this long */
+
+/* Calls answered before their replies leave together, while more are ready, and how long at most:
+ * longer where the clients can only go on when we sleep. */
+#define BATCH_CALLS  32
+#define BATCH_NS     (400 * KMS_NS_PER_US)
+#define BATCH_ONE_NS KMS_NS_PER_MS
+
+/* Being put to sleep and woken costs both sides more than a short wait: after a call the next one
+ * is waited for awake, if the client has another CPU to run on, and if that has paid of late. */
+#define SPIN_NS    (50 * KMS_NS_PER_US)
+#define SPIN_LUCK  16 /* so many times in vain, then only ... */
+#define SPIN_RETRY 16 /* ... every so many calls */
 
 /* --- polling --- */
 
@@ -60,10 +70,41 @@ static grpc_event next_event(struct kms_rpc *rpc, gpr_timespec until)
     return grpc_completion_queue_next(rpc->queue, until, NULL);
 }
 
+/* The polling thread's memory of how waiting awake has paid. */
+struct spin {
+    unsigned vain;    /* times since it last did */
+    unsigned skipped; /* waits since it was last tried */
+};
+
+static bool spin_wanted(struct kms_rpc *rpc, struct spin *spin)
+{
+    if (rpc->cpus < 2 || !kms_rpc_all_inline(rpc)) {
+        return false;
+    }
+    if (spin->vain < SPIN_LUCK) {
+        return true;
+    }
+    spin->skipped = (spin->skipped + 1) % SPIN_RETRY;
+    return spin->skipped == 0;
+}
+
+static grpc_event wait_event(struct kms_rpc *rpc, struct spin *spin)
+{
+    grpc_event event = {.type = GRPC_QUEUE_TIMEOUT};
+    if (spin_wanted(rpc, spin)) {
+        uint64_t end = kms_deadline_in(SPIN_NS);
+        do {
+            event = next_event(rpc, gpr_inf_past(GPR_CLOCK_MONOTONIC));
+        } while (event.type == GRPC_QUEUE_TIMEOUT && !kms_deadline_passed(end));
+        spin->vain = event.type != GRPC_QUEUE_TIMEOUT ? 0 : spin->vain + 1;
+    }
+    return event.type != GRPC_QUEUE_TIMEOUT ? event : next_event(rpc, poll_until());
+}
+
 /* @event and those that are ready behind it; returns what ended the batch. */
 static grpc_event handle_batch(struct kms_rpc *rpc, unsigned epoch, grpc_event event)
 {
-    uint64_t limit = kms_now_ns() + BATCH_NS;
+    uint64_t limit = kms_now_ns() + (rpc->cpus > 1 ? BATCH_NS : BATCH_ONE_NS);
     unsigned calls = 0;
     kms_cork_begin();
     while (event.type == GRPC_OP_COMPLETE) {
@@ -83,10 +124,11 @@ static grpc_event handle_batch(struct kms_rpc *rpc, unsigned epoch, grpc_event e
 /* Until gRPC's queue is shut down, or another thread polls in a newer epoch. */
 void kms_rpc_poll_loop(struct kms_rpc *rpc, unsigned epoch)
 {
+    struct spin spin = {.vain = 0};
     atomic_store(&rpc->poller_tid, gettid());
     while (atomic_load(&rpc->epoch) == epoch) {
         atomic_store_explicit(&rpc->polled_ns, kms_now_ns(), memory_order_relaxed);
-        grpc_event event = handle_batch(rpc, epoch, next_event(rpc, poll_until()));
+        grpc_event event = handle_batch(rpc, epoch, wait_event(rpc, &spin));
         if (event.type == GRPC_QUEUE_SHUTDOWN) {
             break;
         }
