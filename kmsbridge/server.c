@@ -8,6 +8,7 @@
 #include "backend/waist.h"
 #include "common/clock.h"
 #include "common/secure.h"
+#include "kmsbridge/door.h"
 #include "kmsbridge/health.h"
 #include "kmsbridge/keyring.h"
 #include "kmsbridge/kms_v2.h"
@@ -34,6 +35,7 @@ struct kms_server {
     struct kms_v2 kms;
     struct kms_rpc *rpc;
     struct kms_socket *socket;
+    struct kms_door *door;
     struct kms_monitor *monitor;
 };
 
@@ -130,7 +132,7 @@ static void page_metrics(void *ctx, FILE *out)
     struct kms_verdict verdict;
     struct kms_rpc_stats stats;
     struct kms_gauges gauges = {.keys = kms_keyring_count(server->ring),
-                                .connections = kms_socket_connections(server->socket)};
+                                .connections = kms_door_connections(server->door)};
     kms_healthd_verdict(server->health, &verdict);
     kms_rpc_stats(server->rpc, &stats);
     kms_waist_health(server->waist, &gauges.backend);
@@ -189,14 +191,18 @@ static enum kms_status start_front(struct kms_server *server, struct kms_error *
 static enum kms_status start_doors(struct kms_server *server, struct kms_error *err)
 {
     const struct kms_conf *conf = server->conf;
-    const struct kms_peers allowed = peers(conf);
+    const struct kms_door_conf door = {.listen_fd = kms_socket_fd(server->socket),
+                                       .peers = peers(conf),
+                                       .max_connections = conf->kms.max_connections,
+                                       .metrics = &server->metrics,
+                                       .serve = on_connection,
+                                       .ctx = server};
     const struct kms_monitor_source source = {
         .ctx = server, .live = page_live, .ready = page_ready, .metrics = page_metrics};
     if (!kms_healthd_wait_known(server->health, kms_deadline_in(KMS_FIRST_VERDICT_NS))) {
         kms_log(KMS_LOG_WARN, "server: the key service has not answered yet; serving all the same");
     }
-    enum kms_status status = kms_socket_accept(server->socket, &allowed, conf->kms.max_connections,
-                                               &server->metrics, on_connection, server, err);
+    enum kms_status status = kms_door_open(&door, &server->door, err);
     if (status == KMS_OK && conf->monitor_listen != NULL) {
         status = kms_monitor_start(conf->monitor_listen, &source, &server->monitor, err);
     }
@@ -234,11 +240,12 @@ enum kms_status kms_server_start(struct kms_conf *conf, struct kms_server **ret_
 
 bool kms_server_stop(struct kms_server *server)
 {
-    if (server->socket != NULL) {
-        kms_socket_stop(server->socket);
+    if (server->door != NULL) {
+        kms_door_shut(server->door);
     }
     kms_monitor_stop(server->monitor); /* it asks the others */
     bool clean = kms_rpc_stop(server->rpc, STOP_GRACE_NS);
+    kms_door_close(server->door);
     kms_socket_close(server->socket);
     /* a worker that is stuck comes back to all of this some time: nothing is freed under it */
     if (!clean || !kms_healthd_stop(server->health, KMS_NS_PER_S)) {
@@ -309,7 +316,7 @@ enum kms_status kms_server_reload(struct kms_server *server, struct kms_error *e
     enum kms_status status = kms_conf_read(server->conf->path, &now, err);
     if (status == KMS_OK) {
         const struct kms_peers allowed = peers(now);
-        status = kms_socket_configure(server->socket, &allowed, now->kms.max_connections);
+        status = kms_door_configure(server->door, &allowed, now->kms.max_connections);
         if (status != KMS_OK) {
             kms_error_set(err, status, "reload: out of memory");
         }
