@@ -717,9 +717,15 @@ enum kms_status kms_conf_read(const char *path, struct kms_conf **ret_conf, stru
     return status;
 }
 
+struct kms_conf *kms_conf_hold(struct kms_conf *conf)
+{
+    atomic_fetch_add(&conf->holders, 1);
+    return conf;
+}
+
 void kms_conf_done(struct kms_conf *conf)
 {
-    if (conf != NULL) {
+    if (conf != NULL && atomic_fetch_sub(&conf->holders, 1) == 0) {
         free(conf->kms.allow_uids);
         free(conf->kms.allow_gids);
         free(conf->path);

@@ -422,6 +422,14 @@ enum kms_status kms_keyring_active(struct kms_keyring *ring, char ret_key_id[KMS
     return status;
 }
 
+bool kms_keyring_has(struct kms_keyring *ring, struct kms_span key_id)
+{
+    struct snapshot *snap = snapshot_get(ring);
+    bool has = snapshot_find(snap, key_id) != NULL;
+    snapshot_put(ring, snap);
+    return has;
+}
+
 size_t kms_keyring_count(struct kms_keyring *ring)
 {
     pthread_mutex_lock(&ring->mutex);

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -284,11 +285,32 @@ static void close_fd(int *fd)
     }
 }
 
-void kms_socket_hide(struct kms_socket *sock)
+/* Whether the path is the socket that we made. */
+static bool is_ours(const struct kms_socket *sock)
 {
     struct stat st;
-    if (sock->inode != 0 && fstatat(sock->dir_fd, sock->base, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-        st.st_dev == sock->dev && st.st_ino == sock->inode) {
+    return sock->inode != 0 && fstatat(sock->dir_fd, sock->base, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+           st.st_dev == sock->dev && st.st_ino == sock->inode;
+}
+
+enum kms_status kms_socket_restrict(struct kms_socket *sock, const struct kms_socket_conf *conf,
+                                    struct kms_error *err)
+{
+    if (!is_ours(sock)) {
+        return KMS_OK;
+    }
+    /* the owner first: a mode that is made for him must not be another's meanwhile */
+    if (fchownat(sock->dir_fd, sock->base, conf->owner, conf->group, AT_SYMLINK_NOFOLLOW) != 0 ||
+        fchmodat(sock->dir_fd, sock->base, conf->mode, 0) != 0) {
+        return kms_error_set(err, KMS_E_DENIED, "%s: cannot change the socket's mode and owner: %s",
+                             sock->path, strerror(errno));
+    }
+    return KMS_OK;
+}
+
+void kms_socket_hide(struct kms_socket *sock)
+{
+    if (is_ours(sock)) {
         unlinkat(sock->dir_fd, sock->base, 0);
     }
     sock->inode = 0;

@@ -29,6 +29,10 @@ struct kms_socket;
  */
 enum kms_status kms_socket_open(const struct kms_socket_conf *conf, struct kms_socket **ret_socket,
                                 struct kms_error *err) KMS_MUST_CHECK;
+/* Another mode, owner and group; what the service manager handed over keeps its own. KMS_E_DENIED:
+ * nothing has changed. */
+enum kms_status kms_socket_restrict(struct kms_socket *socket, const struct kms_socket_conf *conf,
+                                    struct kms_error *err) KMS_MUST_CHECK;
 /* The listening socket, which does not block; for as long as it is not closed. */
 int kms_socket_fd(const struct kms_socket *socket);
 /* The listening socket once more, for a server that accepts by itself; -1 when out of descriptors.
