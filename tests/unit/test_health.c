@@ -8,7 +8,6 @@
 #include "tests/unit/fake_waist.h"
 #include "tests/unit/unit.h"
 
-
 static const struct kms_health_conf quick = {.probe_interval_ns = 50 * KMS_NS_PER_MS,
                                              .refresh_interval_ns = 50 * KMS_NS_PER_MS,
                                              .call_timeout_ns = 100 * KMS_NS_PER_MS};
