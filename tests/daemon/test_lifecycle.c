@@ -543,6 +543,58 @@ static void unprivileged(void)
     UNIT_CHECK("", fixture_stop(&fx));
 }
 
+/* --- a module that p11-kit names ----------------------------------------------------------------
+ */
+
+/*
+ * hsm.module without a slash is looked up where p11-kit looks: here, below the user's own
+ * configuration, which it leaves alone for root. So it is the last test's user who runs it.
+ */
+static void module_by_name(void)
+{
+    char home[96];
+    char path[192];
+    char text[512];
+    char module[320];
+    char config[4096] = "";
+    const char *const env[] = {home, "ASAN_OPTIONS=detect_leaks=0", NULL};
+    const struct fixture_start start = {.env = env, .uid = geteuid() == 0 ? NOBODY : 0};
+    char command[160];
+    FILE *file;
+    char *at;
+
+    (void)snprintf(home, sizeof(home), "XDG_CONFIG_HOME=%s/config", fx.dir);
+    (void)snprintf(command, sizeof(command), "mkdir -p %s/config/pkcs11/modules", fx.dir);
+    UNIT_CHECK("", system(command) == 0);
+    (void)snprintf(module, sizeof(module), "%s/tests/fakes/.libs/p11-shim.so", fx.build);
+    (void)snprintf(path, sizeof(path), "%s/config/pkcs11/modules/our-shim.module", fx.dir);
+    (void)snprintf(text, sizeof(text), "module: %s\n", module);
+    fixture_write(path, text);
+    fixture_configure(&fx, NULL, NULL);
+    file = fopen(fx.config, "re");
+    if (!UNIT_CHECK("", file != NULL && fread(config, 1, sizeof(config) - 1, file) > 0)) {
+        return;
+    }
+    (void)fclose(file);
+    at = strstr(config, module);
+    if (!UNIT_CHECK("", at != NULL)) {
+        return;
+    }
+    memmove(at + strlen("our-shim"), at + strlen(module), strlen(at + strlen(module)) + 1);
+    memcpy(at, "our-shim", strlen("our-shim"));
+    fixture_write(fx.config, config);
+    (void)snprintf(command, sizeof(command), "chown -R %u:%u %s", NOBODY, NOBODY, fx.dir);
+    UNIT_CHECK("", geteuid() != 0 || system(command) == 0);
+    UNIT_CHECK("", fixture_spawn(&fx, &start) && fixture_wait_serving(&fx));
+    UNIT_CHECK("", fixture_round_trip(&fx));
+    UNIT_CHECK("", fixture_stop(&fx));
+    /* a name that nobody knows is no reason not to start, and is named */
+    UNIT_CHECK("unknown", unlink(path) == 0);
+    UNIT_CHECK("unknown", fixture_spawn(&fx, &start) && fixture_wait_serving(&fx));
+    UNIT_CHECK("unknown", fixture_log_wait(&fx, "\"our-shim\" is neither a path nor known to p11"));
+    UNIT_CHECK("unknown", fixture_stop(&fx));
+}
+
 static const struct unit_test tests[] = {
     {"the service manager is told", manager_is_told},
     {"the watchdog falls silent", watchdog_falls_silent},
@@ -556,6 +608,7 @@ static const struct unit_test tests[] = {
     {"on_failure", on_failure},
     {"--check", check_says},
     {"an unprivileged user", unprivileged},
+    {"a module that p11-kit names", module_by_name},
 };
 
 int main(void)
