@@ -6,6 +6,7 @@
 #ifndef KMSBRIDGE_CONF_H
 #define KMSBRIDGE_CONF_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -49,7 +50,8 @@ struct kms_kms_conf {
 };
 
 struct kms_conf {
-    char *path; /* of the file, for messages */
+    atomic_uint holders; /* beside the first */
+    char *path;          /* of the file, for messages */
     enum kms_log_level log_level;
     enum kms_log_format log_format;
     struct kms_backend_conf *backends;
@@ -70,6 +72,8 @@ enum kms_status kms_conf_read(const char *path, struct kms_conf **ret_conf,
 enum kms_status kms_conf_read_text(const char *name, const char *text, size_t len,
                                    struct kms_conf **ret_conf,
                                    struct kms_error *err) KMS_MUST_CHECK;
+/* One more who calls kms_conf_done(); the last of them frees it. Any thread. */
+struct kms_conf *kms_conf_hold(struct kms_conf *conf);
 void kms_conf_done(struct kms_conf *conf); /* NULL is fine */
 
 /* The entry of `backends:` that has this name, or NULL. */

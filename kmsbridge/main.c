@@ -83,29 +83,23 @@ static void block_signals(sigset_t *ret_set)
     signal(SIGPIPE, SIG_IGN);
 }
 
+/* Why the file as it is now is not what we run with; "" when it is. */
+static char refused[KMS_ERROR_TEXT_MAX];
+
 static void tell_manager(struct kms_server *server, bool first)
 {
-    static char last[KMS_ERROR_TEXT_MAX + 64];
+    static char last[2 * KMS_ERROR_TEXT_MAX + 128];
     char text[sizeof last];
-    kms_server_ready(server, text, sizeof text);
+    char ready[KMS_ERROR_TEXT_MAX + 64];
+    kms_server_ready(server, ready, sizeof ready);
+    snprintf(text, sizeof text, "%s%s%s", ready,
+             refused[0] != '\0' ? "; the configuration was refused at reload: " : "", refused);
     if (first) {
         kms_notify_ready(text);
     } else if (strcmp(text, last) != 0) {
         kms_notify_status(text);
     }
     memcpy(last, text, sizeof last);
-}
-
-static void reload(struct kms_server *server)
-{
-    struct kms_error err = KMS_ERROR_INIT;
-    kms_notify_reloading();
-    if (kms_server_reload(server, &err) == KMS_OK) {
-        kms_log(KMS_LOG_INFO, "reload: done");
-    } else {
-        kms_log_error(KMS_LOG_ERROR, &err, "reload: the old configuration stays");
-    }
-    tell_manager(server, true);
 }
 
 /* A watchdog that hears nothing restarts us: so it hears from us only while we are alive. */
@@ -120,6 +114,20 @@ static void watchdog(struct kms_server *server)
         kms_log(KMS_LOG_ERROR, "server: not alive: %s", text);
         complained = true;
     }
+}
+
+static void reload(struct kms_server *server)
+{
+    struct kms_error err = KMS_ERROR_INIT;
+    kms_notify_reloading();
+    if (kms_server_reload(server, watchdog, &err) == KMS_OK) {
+        kms_log(KMS_LOG_INFO, "reload: done");
+        refused[0] = '\0';
+    } else {
+        kms_log_error(KMS_LOG_ERROR, &err, "reload: the old configuration stays");
+        snprintf(refused, sizeof refused, "%s", err.text);
+    }
+    tell_manager(server, true);
 }
 
 static void serve(struct kms_server *server, const sigset_t *signals)

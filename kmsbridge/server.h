@@ -21,11 +21,17 @@ enum kms_status kms_server_start(struct kms_conf *conf, struct kms_server **ret_
                                  struct kms_error *err) KMS_MUST_CHECK;
 
 /*
- * Reads the configuration file again. A bad one changes nothing: the error says why. A good one is
- * applied as far as it can be while serving; for the rest a warning names the keys that need a
- * restart. Keys and PIN are looked at anew.
+ * Reads the configuration file again and applies it whole, or not at all: then the error says why.
+ * A KEK that is configured otherwise is opened beside the one that serves and takes its place once
+ * it has been proven; when it is not, the whole file is refused, unless the one that serves never
+ * found a key. Calls in flight end on the old one. For the few keys that need a restart a warning
+ * names them. Keys and PIN are looked at anew in any case.
+ *
+ * May take 10 s, while @meanwhile is called four times a second; NULL: it is not.
  */
-enum kms_status kms_server_reload(struct kms_server *server, struct kms_error *err) KMS_MUST_CHECK;
+enum kms_status kms_server_reload(struct kms_server *server,
+                                  void (*meanwhile)(struct kms_server *server),
+                                  struct kms_error *err) KMS_MUST_CHECK;
 
 /* Whether the process does its work (the KEK apart); one line of reason to @ret_text. */
 bool kms_server_live(struct kms_server *server, char *ret_text, size_t size);

@@ -20,7 +20,7 @@ OURS='
 
 # header of a library | the files that may include it; both extended regexps
 THEIRS='
-^grpc/                                | ^kmsbridge/rpc[a-z0-9_]*\.[ch]$|^kmsbridge/kms_v2_client\.c$|^tests/bench/
+^grpc/                                | ^kmsbridge/rpc[a-z0-9_]*\.[ch]$|^kmsbridge/kms_v2_client_call\.c$|^tests/bench/
 ^protobuf-c/                          | ^kmsbridge/(rpc|kms_v2)[a-z0-9_]*\.[ch]$|^tests/
 ^microhttpd\.h$                       | ^kmsbridge/monitor\.c$|^tests/
 ^cyaml/                               | ^common/conf\.[ch]$|conf\.c$|_schema\.h$

@@ -5,22 +5,24 @@
  */
 #include "config.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/daemon/fixture.h"
 #include "tests/daemon/jobs.h"
+#include "tests/daemon/manager.h"
 #include "tests/unit/unit.h"
 
 #define NAME      "test_lifecycle"
@@ -31,85 +33,6 @@
 static struct fixture fx;
 
 /* --- the service manager ---------------------------------------------------------------------- */
-
-static struct manager {
-    int fd;
-    char address[128]; /* "NOTIFY_SOCKET=..." */
-    char told[65536];  /* all datagrams, a line of "--" behind each */
-    size_t len;
-} manager = {.fd = -1};
-
-static int bound_socket(const char *path, int type)
-{
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    size_t len = strlen(path);
-    int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
-
-    memcpy(addr.sun_path, path, len < sizeof(addr.sun_path) ? len : sizeof(addr.sun_path) - 1);
-    if (path[0] == '@') {
-        addr.sun_path[0] = '\0';
-    }
-    (void)unlink(path);
-    if (fd < 0 || bind(fd, (const struct sockaddr *)&addr,
-                       (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len +
-                                   (path[0] == '@' ? 0 : 1))) != 0) {
-        abort();
-    }
-    return fd;
-}
-
-static void manager_open(void)
-{
-    char path[96];
-
-    (void)snprintf(path, sizeof(path), "%s/notify", fx.dir);
-    manager.fd = bound_socket(path, SOCK_DGRAM);
-    manager.len = 0;
-    manager.told[0] = '\0';
-    (void)snprintf(manager.address, sizeof(manager.address), "NOTIFY_SOCKET=%s", path);
-}
-
-static void manager_listen(void)
-{
-    for (;;) {
-        size_t room = sizeof(manager.told) - manager.len - 8;
-        ssize_t n = recv(manager.fd, manager.told + manager.len, room, MSG_DONTWAIT);
-
-        if (n < 0 || room < 4096) {
-            break;
-        }
-        manager.len += (size_t)n;
-        manager.len += (size_t)sprintf(manager.told + manager.len, "\n--\n");
-    }
-}
-
-static unsigned manager_count(const char *text)
-{
-    unsigned n = 0;
-
-    manager_listen();
-    for (const char *at = manager.told; (at = strstr(at, text)) != NULL; at++) {
-        n++;
-    }
-    return n;
-}
-
-static void manager_forget(void)
-{
-    manager_listen();
-    manager.len = 0;
-    manager.told[0] = '\0';
-}
-
-static bool was_told(void *ctx)
-{
-    return manager_count(ctx) > 0;
-}
-
-static bool wait_told(const char *text)
-{
-    return fixture_until(was_told, (void *)(uintptr_t)text, SEC(10));
-}
 
 static bool told_thrice_alive(void *ctx)
 {
@@ -122,28 +45,28 @@ static void manager_is_told(void)
     const char *const env[] = {manager.address, "WATCHDOG_USEC=200000", NULL};
     const struct fixture_start start = {.env = env};
 
-    manager_open();
+    manager_open(fx.dir);
     fixture_shim(&fx, "");
     fixture_configure(&fx, "  probe_interval: 1s\n", NULL);
     if (!UNIT_CHECK("", fixture_spawn(&fx, &start)) || !UNIT_CHECK("", fixture_wait_serving(&fx))) {
         return;
     }
-    UNIT_CHECK("", wait_told("READY=1\nSTATUS=KEK is good, key_id kb1-"));
+    UNIT_CHECK("", manager_wait("READY=1\nSTATUS=KEK is good, key_id kb1-"));
     UNIT_CHECK("", fixture_until(told_thrice_alive, NULL, SEC(10)));
     manager_forget();
     (void)kill(fx.pid, SIGHUP);
-    UNIT_CHECK("reload", wait_told("READY=1"));
+    UNIT_CHECK("reload", manager_wait("READY=1"));
     const char *reloading = strstr(manager.told, "RELOADING=1\nMONOTONIC_USEC=");
     UNIT_CHECK("reload", reloading != NULL && reloading < strstr(manager.told, "READY=1"));
     fixture_shim(&fx, "fail=CKR_DEVICE_ERROR\n");
-    UNIT_CHECK("", wait_told("STATUS=KEK is not usable: "));
+    UNIT_CHECK("", manager_wait("STATUS=KEK is not usable: "));
     manager_forget();
     fixture_shim(&fx, "");
-    UNIT_CHECK("", wait_told("STATUS=KEK is good"));
+    UNIT_CHECK("", manager_wait("STATUS=KEK is good"));
     UNIT_CHECK("", manager_count("STOPPING=1") == 0);
     UNIT_CHECK("", fixture_stop(&fx));
     UNIT_CHECK("", manager_count("STOPPING=1") == 1);
-    (void)close(manager.fd);
+    manager_close();
 }
 
 /* --- the watchdog ----------------------------------------------------------------------------- */
@@ -168,7 +91,7 @@ static void watchdog_falls_silent(void)
     struct job job;
     uint64_t quiet;
 
-    manager_open();
+    manager_open(fx.dir);
     fixture_configure(&fx, "  probe_interval: 10m\n", NULL);
     if (!UNIT_CHECK("", fixture_spawn(&fx, &start)) || !UNIT_CHECK("", fixture_wait_serving(&fx))) {
         return;
@@ -187,10 +110,100 @@ static void watchdog_falls_silent(void)
     fixture_shim(&fx, "");
     UNIT_CHECK("", jobs_join(&job, 1, KMS_OK) == 1);
     jobs_done(&job, 1);
-    UNIT_CHECK("", wait_told("WATCHDOG=1"));
+    UNIT_CHECK("", manager_wait("WATCHDOG=1"));
     UNIT_CHECK("", fixture_until(is_live, NULL, SEC(10)));
     UNIT_CHECK("", fixture_stop(&fx));
-    (void)close(manager.fd);
+    manager_close();
+}
+
+/* Stops one thread of the daemon as a fault would, and nothing else. */
+static bool thread_stop(pid_t tid)
+{
+    return ptrace(PTRACE_SEIZE, tid, NULL, NULL) == 0 &&
+           ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) == 0 && waitpid(tid, NULL, __WALL) == tid;
+}
+
+static void thread_go_on(pid_t tid)
+{
+    (void)ptrace(PTRACE_DETACH, tid, NULL, NULL);
+}
+
+/* The ids of threads that bear our own name: not those of libraries that give them one. */
+static size_t own_threads(pid_t ret_tids[], size_t room)
+{
+    char path[300];
+    size_t n = 0;
+    DIR *dir;
+    struct dirent *entry;
+
+    (void)snprintf(path, sizeof(path), "/proc/%ld/task", (long)fx.pid);
+    dir = opendir(path);
+    while (dir != NULL && n < room && (entry = readdir(dir)) != NULL) {
+        pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
+        char name[32] = "";
+        FILE *file;
+
+        (void)snprintf(path, sizeof(path), "/proc/%ld/task/%ld/comm", (long)fx.pid, (long)tid);
+        file = fopen(path, "re");
+        if (file != NULL && fgets(name, sizeof(name), file) != NULL &&
+            strncmp(name, "kmsbridged", strlen("kmsbridged")) == 0 && tid != fx.pid) {
+            ret_tids[n++] = tid;
+        }
+        if (file != NULL) {
+            (void)fclose(file);
+        }
+    }
+    if (dir != NULL) {
+        (void)closedir(dir);
+    }
+    return n;
+}
+
+/*
+ * Without its polling thread the daemon answers nobody: /livez says so, and the watchdog is silent.
+ * Of each other thread of ours it can do without for a while.
+ */
+static void stuck_polling_thread(void)
+{
+    const char *const env[] = {manager.address, "WATCHDOG_USEC=200000", NULL};
+    const struct fixture_start start = {.program = IMPATIENT, .env = env};
+    pid_t tids[32];
+    char page[256] = "";
+    unsigned silenced = 0;
+    size_t count;
+
+    if (geteuid() != 0 || fixture_sanitized()) {
+        return; /* who is not dumpable is not traced; LeakSanitizer has a tracer of its own */
+    }
+    manager_open(fx.dir);
+    fixture_shim(&fx, "");
+    fixture_configure(&fx, "  probe_interval: 10m\n", NULL);
+    if (!UNIT_CHECK("", fixture_spawn(&fx, &start)) || !UNIT_CHECK("", fixture_wait_serving(&fx))) {
+        return;
+    }
+    UNIT_CHECK("", fixture_until(is_live, NULL, SEC(5)));
+    count = own_threads(tids, UNIT_COUNT(tids));
+    for (size_t i = 0; i < count; i++) {
+        if (!UNIT_CHECK("", thread_stop(tids[i]))) {
+            continue;
+        }
+        if (fixture_until(is_not_live, NULL, SEC(3))) {
+            silenced++;
+            UNIT_CHECK("", fixture_http(&fx, "/livez", page, sizeof(page)) == 503);
+            UNIT_CHECK("", strstr(page, "the polling thread has not gone round for 2 s") == page);
+            UNIT_CHECK("", fixture_log_wait(&fx, "not alive: the polling thread"));
+            manager_forget();
+            (void)usleep(600000); /* three times it would be due */
+            UNIT_CHECK("", manager_count("WATCHDOG=1") == 0);
+        }
+        thread_go_on(tids[i]);
+        UNIT_CHECK("", fixture_until(is_live, NULL, SEC(5)));
+        UNIT_CHECK("", manager_wait("WATCHDOG=1"));
+    }
+    UNIT_CHECK("", count >= 3 && silenced == 1);
+    UNIT_CHECK("", fixture_round_trip(&fx));
+    UNIT_CHECK("", fixture_stop(&fx));
+    manager_close();
 }
 
 /* --- sockets ---------------------------------------------------------------------------------- */
@@ -208,7 +221,7 @@ static void socket_activation(void)
         int fd;
 
         memcpy(fx.socket, i == 0 ? path : abstract, sizeof(fx.socket));
-        fd = bound_socket(fx.socket, SOCK_STREAM | SOCK_NONBLOCK);
+        fd = manager_bind(fx.socket, SOCK_STREAM | SOCK_NONBLOCK);
         UNIT_CHECK(row, listen(fd, 16) == 0);
         const struct fixture_start start = {.fds = &fd, .fd_count = 1};
         fixture_configure(&fx, NULL, NULL);
@@ -377,60 +390,7 @@ static void stalled_log_reader(void)
     (void)close(fds[0]);
 }
 
-/* --- reloading -------------------------------------------------------------------------------- */
-
-static bool reload(double good, double bad)
-{
-    fixture_log_clear(&fx);
-    (void)kill(fx.pid, SIGHUP);
-    return fixture_log_wait(&fx, bad > 0 ? "the old configuration stays" : "reload: done") &&
-           fixture_metric(&fx, "reloads_ok_total") == good &&
-           fixture_metric(&fx, "reloads_failed_total") == bad;
-}
-
-static void reload_applies(void)
-{
-    struct kms_v2_client *client = NULL;
-    struct kms_v2_client *stranger = NULL;
-    struct fixture_sealed sealed = {.sealed = {.storage = NULL}};
-    struct kms_v2_status status;
-    struct kms_error err = KMS_ERROR_INIT;
-
-    fixture_configure(&fx, "  probe_interval: 1s\n", NULL);
-    UNIT_CHECK("", fixture_start(&fx));
-    client = fixture_connect(&fx);
-    if (!UNIT_CHECK("", client != NULL)) {
-        return;
-    }
-    fixture_configure(&fx,
-                      "  probe_interval: 1s\n  allow_uids: [12345]\n  on_failure: keep-writing\n",
-                      "log:\n  level: debug\n");
-    UNIT_CHECK("", reload(1, 0));
-    UNIT_CHECK("log.level", fixture_encrypt(client, PATIENT, &sealed, &err) == KMS_OK);
-    UNIT_CHECK("log.level", fixture_log_wait(&fx, "debug kms: Encrypt done"));
-    UNIT_CHECK("allow_uids", kms_v2_client_open(fx.socket, fixture_now() + SEC(5), &stranger,
-                                                &err) == KMS_E_DENIED);
-    UNIT_CHECK("allow_uids", fixture_metric(&fx, "connections_refused_peer_total") == 1);
-    UNIT_CHECK("on_failure", fixture_status(client, &status, &err) == KMS_OK &&
-                                 strcmp(status.healthz, "ok") == 0);
-    fixture_configure(&fx, "  probe_interval: 1s\n  nonsense: 1\n", NULL);
-    UNIT_CHECK("bad", reload(1, 1));
-    UNIT_CHECK("bad", fixture_log_count(&fx, fx.config) == 1);
-    UNIT_CHECK("bad", fixture_log_count(&fx, "nonsense") == 1);
-    UNIT_CHECK("bad", kms_v2_client_open(fx.socket, fixture_now() + SEC(5), &stranger, &err) ==
-                          KMS_E_DENIED); /* still the first one's */
-    kms_v2_sealed_done(&sealed.sealed);
-    UNIT_CHECK("bad", fixture_encrypt(client, PATIENT, &sealed, &err) == KMS_OK);
-    fixture_configure(&fx, "  queue: 7\n", NULL);
-    fixture_log_clear(&fx);
-    (void)kill(fx.pid, SIGHUP);
-    UNIT_CHECK("restart", fixture_log_wait(&fx, "kms.queue has changed and needs a restart"));
-    UNIT_CHECK("restart", fixture_log_wait(&fx, "reload: done"));
-    UNIT_CHECK("restart", fixture_round_trip(&fx));
-    kms_v2_sealed_done(&sealed.sealed);
-    kms_v2_client_close(client);
-    UNIT_CHECK("", fixture_stop(&fx));
-}
+/* --- on_failure ------------------------------------------------------------------------------- */
 
 static const struct {
     const char *name;
@@ -583,19 +543,72 @@ static void unprivileged(void)
     UNIT_CHECK("", fixture_stop(&fx));
 }
 
+/* --- a module that p11-kit names ----------------------------------------------------------------
+ */
+
+/*
+ * hsm.module without a slash is looked up where p11-kit looks: here, below the user's own
+ * configuration, which it leaves alone for root. So it is the last test's user who runs it.
+ */
+static void module_by_name(void)
+{
+    char home[96];
+    char path[192];
+    char text[512];
+    char module[320];
+    char config[4096] = "";
+    const char *const env[] = {home, "ASAN_OPTIONS=detect_leaks=0", NULL};
+    const struct fixture_start start = {.env = env, .uid = geteuid() == 0 ? NOBODY : 0};
+    char command[160];
+    FILE *file;
+    char *at;
+
+    (void)snprintf(home, sizeof(home), "XDG_CONFIG_HOME=%s/config", fx.dir);
+    (void)snprintf(command, sizeof(command), "mkdir -p %s/config/pkcs11/modules", fx.dir);
+    UNIT_CHECK("", system(command) == 0);
+    (void)snprintf(module, sizeof(module), "%s/tests/fakes/.libs/p11-shim.so", fx.build);
+    (void)snprintf(path, sizeof(path), "%s/config/pkcs11/modules/our-shim.module", fx.dir);
+    (void)snprintf(text, sizeof(text), "module: %s\n", module);
+    fixture_write(path, text);
+    fixture_configure(&fx, NULL, NULL);
+    file = fopen(fx.config, "re");
+    if (!UNIT_CHECK("", file != NULL && fread(config, 1, sizeof(config) - 1, file) > 0)) {
+        return;
+    }
+    (void)fclose(file);
+    at = strstr(config, module);
+    if (!UNIT_CHECK("", at != NULL)) {
+        return;
+    }
+    memmove(at + strlen("our-shim"), at + strlen(module), strlen(at + strlen(module)) + 1);
+    memcpy(at, "our-shim", strlen("our-shim"));
+    fixture_write(fx.config, config);
+    (void)snprintf(command, sizeof(command), "chown -R %u:%u %s", NOBODY, NOBODY, fx.dir);
+    UNIT_CHECK("", geteuid() != 0 || system(command) == 0);
+    UNIT_CHECK("", fixture_spawn(&fx, &start) && fixture_wait_serving(&fx));
+    UNIT_CHECK("", fixture_round_trip(&fx));
+    UNIT_CHECK("", fixture_stop(&fx));
+    /* a name that nobody knows is no reason not to start, and is named */
+    UNIT_CHECK("unknown", unlink(path) == 0);
+    UNIT_CHECK("unknown", fixture_spawn(&fx, &start) && fixture_wait_serving(&fx));
+    UNIT_CHECK("unknown", fixture_log_wait(&fx, "\"our-shim\" is neither a path nor known to p11"));
+    UNIT_CHECK("unknown", fixture_stop(&fx));
+}
+
 static const struct unit_test tests[] = {
     {"the service manager is told", manager_is_told},
     {"the watchdog falls silent", watchdog_falls_silent},
+    {"a polling thread that is stuck", stuck_polling_thread},
     {"socket activation", socket_activation},
     {"sockets of others", socket_of_another},
     {"SIGTERM finishes calls", stop_finishes_calls},
     {"SIGTERM with a hanging token", stop_with_a_hanging_token},
     {"SIGTERM with a failing token", stop_with_a_failing_token},
     {"a log that nobody reads", stalled_log_reader},
-    {"SIGHUP", reload_applies},
     {"on_failure", on_failure},
     {"--check", check_says},
     {"an unprivileged user", unprivileged},
+    {"a module that p11-kit names", module_by_name},
 };
 
 int main(void)
