@@ -163,16 +163,23 @@ static void set_id(char *ret_id, const char *kind, struct kms_span a, struct kms
     memcpy(ret_id, id, sizeof(id));
 }
 
+/* Which of C_Encrypt, C_Decrypt and C_WrapKey the key is there for. */
+static CK_FLAGS key_flags(const struct kms_hsm_key *key)
+{
+    unsigned uses = key->info.uses;
+
+    return ((uses & KMS_USE_ENCRYPT) != 0 ? (CK_FLAGS)CKF_ENCRYPT : 0) |
+           ((uses & KMS_USE_DECRYPT) != 0 ? (CK_FLAGS)CKF_DECRYPT : 0) |
+           ((uses & KMS_USE_WRAP) != 0 ? (CK_FLAGS)CKF_WRAP : 0);
+}
+
 static CK_RV identify_aes(struct kms_p11 *p, struct kms_hsm_key *key)
 {
     uint8_t block[KMS_P11_KEYID_BLOCK];
     uint8_t mac[KMS_P11_KEYID_MAC];
     struct kms_span c = kms_span_of(block, sizeof(block));
-    CK_RV rv = CKR_MECHANISM_INVALID;
+    CK_RV rv = kms_p11_keyid_block(p, key->handle, key_flags(key), kms_hsm_allows, key, block);
 
-    if ((key->info.uses & KMS_USE_ENCRYPT) != 0) {
-        rv = kms_p11_keyid_block(p, key->handle, kms_hsm_allows, key, block);
-    }
     if (rv != CKR_OK) {
         return rv;
     }
