@@ -8,12 +8,16 @@
 #include "backend/hsm_parts.h"
 #include "backend/p11/ckr.h"
 #include "backend/p11/keyid.h"
+#include "backend/p11/uri.h"
 
 enum {
     ROW_KEY_TYPE,
     ROW_LABEL,
     ROW_ID,
     ROW_EXTRACTABLE,
+    ROW_ALWAYS_SENSITIVE,
+    ROW_NEVER_EXTRACTABLE,
+    ROW_LOCAL,
     ROW_ENCRYPT,
     ROW_DECRYPT,
     ROW_WRAP,
@@ -35,9 +39,15 @@ struct attributes {
 static void attributes_prepare(struct attributes *a, struct kms_hsm_key *key)
 {
     static const CK_ATTRIBUTE_TYPE flag_types[ROW_COUNT] = {
-        [ROW_EXTRACTABLE] = CKA_EXTRACTABLE, [ROW_ENCRYPT] = CKA_ENCRYPT,
-        [ROW_DECRYPT] = CKA_DECRYPT,         [ROW_WRAP] = CKA_WRAP,
-        [ROW_UNWRAP] = CKA_UNWRAP,           [ROW_SIGN] = CKA_SIGN,
+        [ROW_EXTRACTABLE] = CKA_EXTRACTABLE,
+        [ROW_ALWAYS_SENSITIVE] = CKA_ALWAYS_SENSITIVE,
+        [ROW_NEVER_EXTRACTABLE] = CKA_NEVER_EXTRACTABLE,
+        [ROW_LOCAL] = CKA_LOCAL,
+        [ROW_ENCRYPT] = CKA_ENCRYPT,
+        [ROW_DECRYPT] = CKA_DECRYPT,
+        [ROW_WRAP] = CKA_WRAP,
+        [ROW_UNWRAP] = CKA_UNWRAP,
+        [ROW_SIGN] = CKA_SIGN,
         [ROW_VERIFY] = CKA_VERIFY,
     };
 
@@ -76,6 +86,16 @@ static bool type_of(CK_KEY_TYPE key_type, CK_OBJECT_CLASS class, enum kms_key_ty
     return false;
 }
 
+/* A pair is one key to us: what its private half undoes or makes, its public half does or verifies.
+ */
+static unsigned with_public(unsigned uses)
+{
+    uses |= (uses & KMS_USE_DECRYPT) != 0 ? (unsigned)KMS_USE_ENCRYPT : 0u;
+    uses |= (uses & KMS_USE_UNWRAP) != 0 ? (unsigned)KMS_USE_WRAP : 0u;
+    uses |= (uses & KMS_USE_SIGN) != 0 ? (unsigned)KMS_USE_VERIFY : 0u;
+    return uses;
+}
+
 static unsigned uses_of(const struct attributes *a)
 {
     static const struct {
@@ -106,7 +126,11 @@ static CK_RV take_attributes(const struct attributes *a, CK_OBJECT_CLASS class,
     key->info.label[a->rows[ROW_LABEL].ulValueLen] = '\0';
     key->info.tag_len = kms_p11_has(&a->rows[ROW_ID]) ? a->rows[ROW_ID].ulValueLen : 0;
     key->info.extractable = kms_p11_flag(&a->rows[ROW_EXTRACTABLE], true);
-    key->info.uses = uses_of(a);
+    key->info.always_sensitive = kms_p11_flag(&a->rows[ROW_ALWAYS_SENSITIVE], false);
+    key->info.never_extractable = kms_p11_flag(&a->rows[ROW_NEVER_EXTRACTABLE], false);
+    key->info.local = kms_p11_flag(&a->rows[ROW_LOCAL], false);
+    key->info.uses = class == CKO_PRIVATE_KEY ? with_public(uses_of(a)) : uses_of(a);
+    key->info.latest = true;
     if (class == CKO_SECRET_KEY && kms_p11_has(&a->rows[ROW_VALUE_LEN])) {
         key->info.bits = (unsigned)(8 * a->value_len);
     }
@@ -163,16 +187,23 @@ static void set_id(char *ret_id, const char *kind, struct kms_span a, struct kms
     memcpy(ret_id, id, sizeof(id));
 }
 
+/* Which of C_Encrypt, C_Decrypt and C_WrapKey the key is there for. */
+static CK_FLAGS key_flags(const struct kms_hsm_key *key)
+{
+    unsigned uses = key->info.uses;
+
+    return ((uses & KMS_USE_ENCRYPT) != 0 ? (CK_FLAGS)CKF_ENCRYPT : 0) |
+           ((uses & KMS_USE_DECRYPT) != 0 ? (CK_FLAGS)CKF_DECRYPT : 0) |
+           ((uses & KMS_USE_WRAP) != 0 ? (CK_FLAGS)CKF_WRAP : 0);
+}
+
 static CK_RV identify_aes(struct kms_p11 *p, struct kms_hsm_key *key)
 {
     uint8_t block[KMS_P11_KEYID_BLOCK];
     uint8_t mac[KMS_P11_KEYID_MAC];
     struct kms_span c = kms_span_of(block, sizeof(block));
-    CK_RV rv = CKR_MECHANISM_INVALID;
+    CK_RV rv = kms_p11_keyid_block(p, key->handle, key_flags(key), kms_hsm_allows, key, block);
 
-    if ((key->info.uses & KMS_USE_ENCRYPT) != 0) {
-        rv = kms_p11_keyid_block(p, key->handle, kms_hsm_allows, key, block);
-    }
     if (rv != CKR_OK) {
         return rv;
     }
@@ -223,22 +254,30 @@ static CK_RV identify_generic(struct kms_p11 *p, struct kms_hsm_key *key)
     return rv;
 }
 
-static CK_RV identify_pair(struct kms_p11 *p, struct kms_hsm_key *key)
+static CK_RV set_spki_id(EVP_PKEY *public_key, char *ret_id)
 {
     uint8_t *der = NULL;
-    int len = 0;
-    CK_RV rv = kms_hsm_public_read(p, key->handle, key->key_type,
-                                   kms_span_of(key->info.tag, key->info.tag_len), &key->public_key);
+    int len = i2d_PUBKEY(public_key, &der);
 
-    if (rv != CKR_OK) {
-        return rv;
-    }
-    len = i2d_PUBKEY(key->public_key, &der);
     if (len <= 0) {
         return CKR_HOST_MEMORY;
     }
-    set_id(key->info.id, "spki", kms_span_of(der, (size_t)len), KMS_SPAN_NONE);
+    set_id(ret_id, "spki", kms_span_of(der, (size_t)len), KMS_SPAN_NONE);
     OPENSSL_free(der);
+    return CKR_OK;
+}
+
+static CK_RV identify_pair(struct kms_p11 *p, struct kms_hsm_key *key)
+{
+    CK_RV rv = kms_hsm_public_read(p, key->handle, key->key_type,
+                                   kms_span_of(key->info.tag, key->info.tag_len), &key->public_key);
+
+    if (rv == CKR_OK) {
+        rv = set_spki_id(key->public_key, key->info.id);
+    }
+    if (rv != CKR_OK) {
+        return rv;
+    }
     key->info.bits = (unsigned)EVP_PKEY_get_bits(key->public_key);
     key->size = (key->info.bits + 7) / 8;
     return CKR_OK;
@@ -288,7 +327,11 @@ CK_RV kms_hsm_describe(struct kms_backend *b, struct kms_p11 *p, CK_OBJECT_HANDL
         rv = key->unclear; /* its identity would be another than usual */
     }
     if (rv == CKR_OK) {
+        kms_hsm_algs_of_key(b, p, key);
         bind_companion(key);
+        kms_p11_uri_format(kms_p11_token_info(p), class, key->info.label,
+                           kms_span_of(key->info.tag, key->info.tag_len), key->info.name,
+                           sizeof(key->info.name));
         memcpy(key->info.ref, key->info.id, sizeof(key->info.id));
         *ret_key = key;
         key = NULL;
@@ -299,10 +342,46 @@ CK_RV kms_hsm_describe(struct kms_backend *b, struct kms_p11 *p, CK_OBJECT_HANDL
     return rv;
 }
 
+/* The identity that the material behind key->handle has now, without a companion. */
+static CK_RV identity_now(struct kms_p11 *p, const struct kms_hsm_key *key, char *ret_id)
+{
+    struct kms_span tag = kms_span_of(key->info.tag, key->info.tag_len);
+    uint8_t evidence[KMS_P11_KEYID_MAC];
+    EVP_PKEY *public_key = NULL;
+    CK_RV rv = CKR_OK;
+
+    switch (key->info.type) {
+    case KMS_KEY_AES:
+        rv = kms_p11_keyid_block(p, key->handle, key_flags(key), kms_hsm_allows, key, evidence);
+        if (rv == CKR_OK) {
+            set_id(ret_id, "aes", kms_span_of(evidence, KMS_P11_KEYID_BLOCK), KMS_SPAN_NONE);
+        }
+        return rv;
+    case KMS_KEY_GENERIC:
+        rv = kms_p11_keyid_mac(p, key->handle, evidence);
+        if (rv == CKR_OK) {
+            set_id(ret_id, "mac", kms_span_of(evidence, KMS_P11_KEYID_MAC), KMS_SPAN_NONE);
+        }
+        return rv;
+    default:
+        rv = kms_hsm_public_read(p, key->handle, key->key_type, tag, &public_key);
+        if (rv == CKR_OK) {
+            rv = set_spki_id(public_key, ret_id);
+        }
+        EVP_PKEY_free(public_key);
+        return rv;
+    }
+}
+
+/*
+ * A token may give the handle of a destroyed key to the next one it makes, and that one may bear
+ * the same names: what is the same is the material.
+ */
 CK_RV kms_hsm_still(struct kms_p11 *p, const struct kms_hsm_key *key, bool *ret_same)
 {
     char label[KMS_LABEL_MAX];
     uint8_t tag[KMS_KEY_TAG_MAX];
+    char id[KMS_P11_KEYID_SIZE] = "";
     CK_ATTRIBUTE rows[] = {{CKA_LABEL, label, sizeof(label)}, {CKA_ID, tag, sizeof(tag)}};
     CK_RV rv = kms_p11_read(p, key->handle, rows, 2);
 
@@ -313,5 +392,10 @@ CK_RV kms_hsm_still(struct kms_p11 *p, const struct kms_hsm_key *key, bool *ret_
                 memcmp(label, key->info.label, rows[0].ulValueLen) == 0 &&
                 (kms_p11_has(&rows[1]) ? rows[1].ulValueLen : 0) == key->info.tag_len &&
                 memcmp(tag, key->info.tag, key->info.tag_len) == 0;
-    return CKR_OK;
+    if (!*ret_same) {
+        return CKR_OK;
+    }
+    rv = identity_now(p, key, id);
+    *ret_same = rv == CKR_OK && kms_hsm_key_is(key, id);
+    return kms_ckr_is_unsupported(rv) ? CKR_OK : rv; /* then it is another, of another kind */
 }
