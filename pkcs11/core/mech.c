@@ -6,7 +6,7 @@
 #define AES   CKK_AES, 16, 32      /* bytes */
 #define HASH  ANY, 0, 0            /* no key */
 #define MACS  ANY, 1, 4096         /* bytes */
-#define BITS  ANY, 8, 8 * 4096     /* 3.0 current, 2.8.2: bits */
+#define BITS  ANY, 8, 8 * 4096     /* as CKM_GENERIC_SECRET_KEY_GEN counts */
 #define RSA   CKK_RSA, 1024, 16384 /* bits; the public halves of old keys too */
 #define EC    CKK_EC, 256, 521
 #define EDDSA CKK_EC_EDWARDS, 255, 255
@@ -44,8 +44,7 @@
     ROW(type, AES, CRYPT | WRAPS, WRAPS, alg, KMS_PARAM_WRAP_IV, NULL, name, KMS_MECH_KEY_WRAP, NO)
 
 /*
- * PKCS#11 3.0 current mechanisms, 2.1 (RSA), 2.3 (EC), 2.8 (generic), 2.9 to 2.16 (AES), 2.20 to
- * 2.25 (SHA), 2.62 (HKDF).
+ * Each as its section of the PKCS#11 3.0 current mechanisms says (pkcs11-curr-v3.0).
  *
  * CKM_AES_KEY_WRAP_PAD is done as RFC 5649, the same as CKM_AES_KEY_WRAP_KWP: 2.40 said "the usual
  * padding", and SoftHSM, OpenSC's tools and most HSMs took that for RFC 5649. Only 3.0 says PKCS#7
@@ -171,7 +170,7 @@ bool kms_mech_takes(const struct kms_mech *mech, CK_KEY_TYPE type)
         return false;
     case KMS_MECH_HMAC:
         return is_mac_key(type);
-    case KMS_MECH_HKDF: /* 3.0 current, 2.62.3: any secret may be a base */
+    case KMS_MECH_HKDF: /* any secret may be a base */
         return is_mac_key(type) || type == CKK_HKDF || type == CKK_AES;
     case KMS_MECH_SEALED:
         return type == CKK_AES;
