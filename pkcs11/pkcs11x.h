@@ -51,6 +51,10 @@
 #define CKF_END_OF_MESSAGE      0x00000001UL
 #endif
 
+#ifndef CK_EC_KDF_TYPE
+typedef CK_ULONG CK_EC_KDF_TYPE; /* not in p11-kit's header */
+#endif
+
 typedef unsigned long CK_MAC_GENERAL_PARAMS_X; /* CK_MAC_GENERAL_PARAMS: not in p11-kit's header */
 
 #ifndef CKG_NO_GENERATE
