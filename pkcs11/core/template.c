@@ -105,7 +105,7 @@ static const struct row {
     {CKA_WRAP_WITH_TRUSTED, SECRET | PRIVATE, "oooo", V_FALSE, C_TO_TRUE},
     {CKA_TRUSTED, SECRET | PUBLIC, "oooo", V_FALSE, C_NO},
     {CKA_ALWAYS_AUTHENTICATE, PRIVATE, "oooo", V_FALSE, C_NO},
-    {CKA_CHECK_VALUE, KEY, "oooo", V_NONE, C_NO},
+    {CKA_CHECK_VALUE, SECRET, "oooo", V_NONE, C_NO},
     {CKA_SUBJECT, PUBLIC | PRIVATE, "oooo", V_EMPTY, C_ANY},
     {CKA_PUBLIC_KEY_INFO, PUBLIC | PRIVATE, "oooo", V_NONE, C_NO},
 
