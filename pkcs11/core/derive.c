@@ -112,8 +112,8 @@ static CK_RV derive(const struct kms_mech *mech, const struct derivation *d,
 {
     uint8_t *bytes = kms_secure_new(len);
     struct kms_buf out = kms_buf_over(bytes, len);
-    CK_RV rv = bytes == NULL ? CKR_HOST_MEMORY
-                             : kms_soft_derive(mech, &d->mechanism, base->soft, &out);
+    CK_RV rv =
+        bytes == NULL ? CKR_HOST_MEMORY : kms_soft_derive(mech, &d->mechanism, base->soft, &out);
 
     if (rv == CKR_OK) {
         rv = kms_attrs_set(tmpl->attrs, CKA_VALUE, bytes, out.len);

@@ -45,13 +45,9 @@ static void end(struct kms_session *session, enum kms_op_kind kind)
 CK_RV kms_op_cancel(struct kms_session *session, CK_FLAGS flags)
 {
     for (unsigned kind = 0; kind < KMS_OPK_COUNT; kind++) {
-        if ((flags & cancel_flags[kind]) == 0) {
-            continue;
+        if ((flags & cancel_flags[kind]) != 0) {
+            end(session, (enum kms_op_kind)kind);
         }
-        if (kind >= KMS_OPK_MESSAGE_ENCRYPT && session->op[kind] != NULL) {
-            (void)kms_message_final(session, (enum kms_op_kind)kind);
-        }
-        end(session, (enum kms_op_kind)kind);
     }
     return CKR_OK;
 }

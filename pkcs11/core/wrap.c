@@ -54,10 +54,9 @@ CK_RV kms_wrap_begin(struct kms_wrapping *w, bool unwrap, const CK_MECHANISM *me
     if (rv != CKR_OK) {
         return kms_wrap_rv(rv, unwrap);
     }
-    return kek->soft != NULL
-               ? kms_soft_op_new(unwrap ? KMS_SOFT_DECRYPT : KMS_SOFT_ENCRYPT, w->mech, mechanism,
-                                 kek->soft, &w->soft)
-               : kms_token_use_init(&w->use, w->mech, mechanism, kek);
+    return kek->soft != NULL ? kms_soft_op_new(unwrap ? KMS_SOFT_DECRYPT : KMS_SOFT_ENCRYPT,
+                                               w->mech, mechanism, kek->soft, &w->soft)
+                             : kms_token_use_init(&w->use, w->mech, mechanism, kek);
 }
 
 void kms_wrap_done(struct kms_wrapping *w)
