@@ -94,10 +94,11 @@ static CK_RV kept_collect(struct kms_operation *op, enum kms_step step, struct k
     CK_RV rv = CKR_OK;
 
     if (step != kept->step || in.len != kept->input_len) {
-        return kms_p11_refuse(CKR_DATA_INVALID,
-                              "%s: a call that was told CKR_BUFFER_TOO_SMALL must be repeated as it "
-                              "was",
-                              op->mech->name);
+        return kms_p11_refuse(
+            CKR_DATA_INVALID,
+            "%s: a call that was told CKR_BUFFER_TOO_SMALL must be repeated as it "
+            "was",
+            op->mech->name);
     }
     if (out == NULL) {
         *out_len = kept->len;

@@ -23,11 +23,11 @@ struct kms_path {
     /* the most that @step puts out for @len bytes in; @ret_exact when it is that, to the byte */
     size_t (*room)(const struct kms_operation *op, enum kms_step step, size_t len, bool *ret_exact);
     /* @out has that room; not used by updates of sign, verify and digest */
-    CK_RV (*run)(struct kms_operation *op, enum kms_step step, struct kms_span in,
-                 struct kms_buf *out);
+    CK_RV (*run)
+    (struct kms_operation *op, enum kms_step step, struct kms_span in, struct kms_buf *out);
     /* with the message (@once), or what updates brought */
-    CK_RV (*verify)(struct kms_operation *op, bool once, struct kms_span in,
-                    struct kms_span signature);
+    CK_RV (*verify)
+    (struct kms_operation *op, bool once, struct kms_span in, struct kms_span signature);
 };
 extern const struct kms_path kms_path_local;
 extern const struct kms_path kms_path_token;

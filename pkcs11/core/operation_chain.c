@@ -195,8 +195,8 @@ static CK_RV ctr_ask(struct kms_operation *op, struct kms_span in, struct kms_bu
     if (rv == CKR_OK) {
         rv = ask(op, KMS_ALG_AES_CTR, kms_span_of(joined.data, joined.len), &buf);
     }
-    if (rv == CKR_OK &&
-        (buf.len != all || kms_buf_put(out, kms_span_of(made + chain->part_len, in.len)) != KMS_OK)) {
+    if (rv == CKR_OK && (buf.len != all ||
+                         kms_buf_put(out, kms_span_of(made + chain->part_len, in.len)) != KMS_OK)) {
         out->len = before;
         rv = CKR_DEVICE_ERROR;
     }

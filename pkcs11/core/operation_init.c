@@ -10,8 +10,10 @@ static const struct kind {
     CK_FLAGS flag;
     CK_ATTRIBUTE_TYPE use;
 } kinds[] = {
-    [KMS_OPK_ENCRYPT] = {CKF_ENCRYPT, CKA_ENCRYPT}, [KMS_OPK_DECRYPT] = {CKF_DECRYPT, CKA_DECRYPT},
-    [KMS_OPK_SIGN] = {CKF_SIGN, CKA_SIGN},          [KMS_OPK_VERIFY] = {CKF_VERIFY, CKA_VERIFY},
+    [KMS_OPK_ENCRYPT] = {CKF_ENCRYPT, CKA_ENCRYPT},
+    [KMS_OPK_DECRYPT] = {CKF_DECRYPT, CKA_DECRYPT},
+    [KMS_OPK_SIGN] = {CKF_SIGN, CKA_SIGN},
+    [KMS_OPK_VERIFY] = {CKF_VERIFY, CKA_VERIFY},
     [KMS_OPK_DIGEST] = {CKF_DIGEST, 0},
 };
 
@@ -20,7 +22,7 @@ static const struct half {
     CK_ATTRIBUTE_TYPE use;
     CK_OBJECT_CLASS class;
 } halves[] = {
-    {CKA_ENCRYPT, CKO_PUBLIC_KEY}, {CKA_VERIFY, CKO_PUBLIC_KEY},  {CKA_WRAP, CKO_PUBLIC_KEY},
+    {CKA_ENCRYPT, CKO_PUBLIC_KEY},  {CKA_VERIFY, CKO_PUBLIC_KEY}, {CKA_WRAP, CKO_PUBLIC_KEY},
     {CKA_DECRYPT, CKO_PRIVATE_KEY}, {CKA_SIGN, CKO_PRIVATE_KEY},  {CKA_UNWRAP, CKO_PRIVATE_KEY},
     {CKA_DERIVE, CKO_PRIVATE_KEY},
 };
@@ -52,8 +54,7 @@ CK_RV kms_operation_check(CK_FLAGS flag, CK_ATTRIBUTE_TYPE use, const struct kms
     if (!is_key(key)) {
         return CKR_KEY_HANDLE_INVALID;
     }
-    if (!is_right_half(key, use) ||
-        !kms_mech_takes(mech, key->key_type)) {
+    if (!is_right_half(key, use) || !kms_mech_takes(mech, key->key_type)) {
         return kms_p11_refuse(CKR_KEY_TYPE_INCONSISTENT, "%s does not go with a key of type 0x%lx",
                               mech->name, key->key_type);
     }

@@ -21,7 +21,8 @@ CK_RV kms_sealed_pack(const struct kms_sealed *sealed, struct kms_buf *out)
         kms_buf_put_u8(out, (uint8_t)sealed->alg) != KMS_OK ||
         kms_buf_put_u8(out, (uint8_t)key_id.len) != KMS_OK ||
         kms_buf_put_u8(out, (uint8_t)sealed->iv.len) != KMS_OK ||
-        kms_buf_put(out, key_id) != KMS_OK || kms_buf_put(out, kms_buf_span(&sealed->iv)) != KMS_OK ||
+        kms_buf_put(out, key_id) != KMS_OK ||
+        kms_buf_put(out, kms_buf_span(&sealed->iv)) != KMS_OK ||
         kms_buf_put(out, kms_buf_span(&sealed->ciphertext)) != KMS_OK) {
         out->len = start;
         return CKR_GENERAL_ERROR;

@@ -58,7 +58,8 @@ CK_RV kms_token_use_init(struct kms_token_use *use, const struct kms_mech *mech,
         use->hash = NULL;
     }
     if (use->params.alg == KMS_ALG_NONE) {
-        return kms_p11_refuse(CKR_MECHANISM_PARAM_INVALID, "%s: not with a token's key", mech->name);
+        return kms_p11_refuse(CKR_MECHANISM_PARAM_INVALID, "%s: not with a token's key",
+                              mech->name);
     }
     if (use->params.alg != KMS_ALG_BEST && !has(use, use->params.alg)) {
         return kms_p11_refuse(CKR_KEY_FUNCTION_NOT_PERMITTED, "%s: key %s has no %s on its token",
@@ -124,9 +125,8 @@ CK_RV kms_token_encrypt(struct kms_token_use *use, enum kms_token_op how, struct
     uint8_t iv[KMS_IV_MAX];
     size_t cap = in.len + ROOM;
     uint8_t *data = cap <= sizeof(small) ? small : malloc(cap);
-    struct kms_sealed sealed = {.alg = KMS_ALG_NONE,
-                                .iv = KMS_BUF_OVER(iv),
-                                .ciphertext = kms_buf_over(data, cap)};
+    struct kms_sealed sealed = {
+        .alg = KMS_ALG_NONE, .iv = KMS_BUF_OVER(iv), .ciphertext = kms_buf_over(data, cap)};
     CK_RV rv = CKR_HOST_MEMORY;
 
     if (data != NULL) {
@@ -191,9 +191,8 @@ CK_RV kms_token_decrypt(struct kms_token_use *use, enum kms_token_op how, bool a
     if ((how == KMS_TOKEN_WRAP ? slot->ops->unwrap : slot->ops->decrypt) == NULL) {
         return cannot(use);
     }
-    if ((how == KMS_TOKEN_WRAP ? slot->ops->unwrap
-                               : slot->ops->decrypt)(slot->backend, &call, use->key->ref, &params,
-                                                     in, &plain) != KMS_OK) {
+    if ((how == KMS_TOKEN_WRAP ? slot->ops->unwrap : slot->ops->decrypt)(
+            slot->backend, &call, use->key->ref, &params, in, &plain) != KMS_OK) {
         return bad_data(&call, slot, how, aead);
     }
     out->len += plain.len;

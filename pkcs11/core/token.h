@@ -44,8 +44,8 @@ size_t kms_token_signature_room(const struct kms_token_use *use); /* or a MAC */
 bool kms_token_decrypted_exact(const struct kms_token_use *use);
 
 enum kms_token_op { KMS_TOKEN_CRYPT, KMS_TOKEN_WRAP };
-/* Asks to encrypt or wrap. @out: ciphertext (tag behind), or SEALED's frame; @ret_iv: NULL, or where
- * the IV goes that the service made. */
+/* Asks to encrypt or wrap. @out: ciphertext (tag behind), or SEALED's frame; @ret_iv: NULL, or
+ * where the IV goes that the service made. */
 CK_RV kms_token_encrypt(struct kms_token_use *use, enum kms_token_op how, struct kms_span in,
                         struct kms_buf *ret_iv, struct kms_buf *out);
 /* Asks to decrypt or unwrap. @aead: a failed tag is CKR_AEAD_DECRYPT_FAILED. */
