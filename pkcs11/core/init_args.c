@@ -56,9 +56,8 @@ static CK_RV read_reserved(const char *text, struct kms_init_args *ret)
         while (i < count && strncmp(text, keys[i].key, strlen(keys[i].key)) != 0) {
             i++;
         }
-        text = i == count
-                   ? NULL
-                   : take_value(text + strlen(keys[i].key), keys[i].value, keys[i].size);
+        text =
+            i == count ? NULL : take_value(text + strlen(keys[i].key), keys[i].value, keys[i].size);
         if (text == NULL || (*text != '\0' && strchr(" \t\n", *text) == NULL)) {
             return CKR_ARGUMENTS_BAD;
         }
@@ -86,8 +85,8 @@ static void find_own_config(struct kms_init_args *ret)
     if (xdg != NULL && xdg[0] == '/') {
         len = snprintf(ret->config, sizeof(ret->config), "%s/kmsbridge/kmsbridge.yaml", xdg);
     } else if (home != NULL && home[0] == '/') {
-        len = snprintf(ret->config, sizeof(ret->config), "%s/.config/kmsbridge/kmsbridge.yaml",
-                       home);
+        len =
+            snprintf(ret->config, sizeof(ret->config), "%s/.config/kmsbridge/kmsbridge.yaml", home);
     }
     if (len <= 0 || (size_t)len >= sizeof(ret->config) || access(ret->config, R_OK) != 0) {
         ret->config[0] = '\0';

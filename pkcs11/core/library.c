@@ -27,7 +27,7 @@ struct world {
 };
 
 static struct {
-    pthread_mutex_t mutex;    /* guards changes of world, left and registered */
+    pthread_mutex_t mutex; /* guards changes of world, left and registered */
     _Atomic(struct world *) world;
     atomic_uint entering;     /* threads between reading world and counting themselves into it */
     atomic_uint epoch;        /* forks since we were loaded */
@@ -351,8 +351,7 @@ CK_RV kms_session_open(CK_SLOT_ID id, CK_FLAGS flags, CK_SESSION_HANDLE *ret_han
     struct kms_slot *slot = NULL;
     CK_RV rv = kms_library_slot(id, &slot);
 
-    return rv != CKR_OK ? rv
-                        : kms_sessions_open(current()->sessions, slot, flags, ret_handle);
+    return rv != CKR_OK ? rv : kms_sessions_open(current()->sessions, slot, flags, ret_handle);
 }
 
 CK_RV kms_session_close(CK_SESSION_HANDLE handle)

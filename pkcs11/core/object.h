@@ -31,7 +31,7 @@ struct kms_object {
     char ref[KMS_KEY_REF_MAX];
     struct kms_alg_set algs; /* of ref */
     unsigned bits;
-    uint64_t family; /* the store's: objects of one token key share it */
+    uint64_t family;           /* the store's: objects of one token key share it */
     struct kms_soft_key *soft; /* session keys; the public halves of token pairs; else NULL */
 };
 

@@ -171,8 +171,8 @@ void kms_slot_info(const struct kms_slot *slot, CK_SLOT_INFO *ret_info)
 static CK_FLAGS token_flags(const struct kms_slot *slot)
 {
     /* a generator is always there: the token's, or ours */
-    CK_FLAGS flags = CKF_TOKEN_INITIALIZED | CKF_RNG | CKF_USER_PIN_INITIALIZED |
-                     CKF_DUAL_CRYPTO_OPERATIONS;
+    CK_FLAGS flags =
+        CKF_TOKEN_INITIALIZED | CKF_RNG | CKF_USER_PIN_INITIALIZED | CKF_DUAL_CRYPTO_OPERATIONS;
 
     if (slot->token.login != KMS_AGENT_LOGIN_NONE) {
         flags |= CKF_LOGIN_REQUIRED;

@@ -7,9 +7,9 @@
 #include "common/clock.h"
 #include "pkcs11/core/log.h"
 
-#define SLOT_IDS_MAX    256                 /* tokens that one process may meet in its life */
-#define LIST_TIMEOUT_NS (5 * KMS_NS_PER_S)  /* a private agent may have to be started */
-#define QUIET_NS        (1 * KMS_NS_PER_S)  /* after a failure nobody asks for so long unbidden */
+#define SLOT_IDS_MAX    256                   /* tokens that one process may meet in its life */
+#define LIST_TIMEOUT_NS (5 * KMS_NS_PER_S)    /* a private agent may have to be started */
+#define QUIET_NS        (200 * KMS_NS_PER_MS) /* after a failure nobody asks for so long unbidden */
 
 /* Which token a slot id names, for the life of the process: also across C_Finalize and fork(). */
 static struct {
@@ -250,7 +250,8 @@ CK_RV kms_slots_get(struct kms_slots *slots, CK_SLOT_ID id, struct kms_slot **re
     (void)pthread_mutex_lock(&slots->mutex);
     at = find_locked(slots, id);
     if (at == NULL && !slots->asked) {
-        refresh_locked(slots, false); /* hosts that remember the id from before, or of before fork */
+        refresh_locked(slots,
+                       false); /* hosts that remember the id from before, or of before fork */
         at = find_locked(slots, id);
     }
     if (at != NULL) {

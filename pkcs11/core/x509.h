@@ -9,10 +9,10 @@
 #include "common/span.h"
 
 struct kms_x509 {
-    struct kms_span serial;  /* DER INTEGER */
-    struct kms_span issuer;  /* DER Name */
-    struct kms_span subject; /* DER Name */
-    struct kms_span spki;    /* DER SubjectPublicKeyInfo */
+    struct kms_span serial;      /* DER INTEGER */
+    struct kms_span issuer;      /* DER Name */
+    struct kms_span subject;     /* DER Name */
+    struct kms_span spki;        /* DER SubjectPublicKeyInfo */
     struct kms_span common_name; /* of the subject, as it stands there; empty: none */
 };
 
