@@ -49,22 +49,6 @@ static CK_RV resolve_salt(struct kms_session *session, const CK_MECHANISM *mecha
     return CKR_OK;
 }
 
-/* How many bytes come, where the template does not say. */
-static size_t usual_len(const struct kms_mech *mech, const struct derivation *d,
-                        const struct kms_object *base)
-{
-    CK_ECDH1_DERIVE_PARAMS ecdh;
-    const struct kms_hash *hash = NULL;
-
-    if (mech->kind == KMS_MECH_HKDF) {
-        hash = kms_hash_find(d->hkdf.prfHashMechanism);
-    } else {
-        memcpy(&ecdh, d->mechanism.pParameter, sizeof(ecdh));
-        hash = ecdh.kdf == CKD_NULL ? NULL : kms_hash_by_kdf(ecdh.kdf);
-    }
-    return hash != NULL ? hash->len : ((size_t)base->bits + 7) / 8;
-}
-
 static CK_RV choose_len(const struct kms_mech *mech, const struct derivation *d,
                         const struct kms_object *base, const struct kms_template *tmpl,
                         size_t *ret_len)
@@ -77,7 +61,7 @@ static CK_RV choose_len(const struct kms_mech *mech, const struct derivation *d,
     if (len == 0 && tmpl->key_type == CKK_AES) {
         return kms_p11_refuse(CKR_TEMPLATE_INCOMPLETE, "CKA_VALUE_LEN: is missing");
     }
-    len = len == 0 ? usual_len(mech, d, base) : len;
+    len = len == 0 ? kms_soft_derive_len(mech, &d->mechanism, base->soft) : len;
     if (len > DERIVED_MAX) {
         return kms_p11_refuse(CKR_KEY_SIZE_RANGE, "CKA_VALUE_LEN: %zu is more than there can be",
                               len);

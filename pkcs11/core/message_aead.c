@@ -218,30 +218,46 @@ static CK_RV encrypt(struct kms_operation *op, struct aead *a, struct kms_span i
     return CKR_OK;
 }
 
-/* In memory of ours when the host's buffers overlap. */
+static bool overlaps(struct kms_span in, const uint8_t *out)
+{
+    uintptr_t a = (uintptr_t)in.data;
+    uintptr_t b = (uintptr_t)out;
+
+    return in.len > 0 && a < b + in.len && b < a + in.len;
+}
+
+static CK_RV crypt_into(struct kms_operation *op, struct aead *a, struct kms_span in,
+                        struct kms_buf *out)
+{
+    if (op->kind == KMS_OPK_MESSAGE_ENCRYPT) {
+        return encrypt(op, a, in, out);
+    }
+    return op->key->soft != NULL ? decrypt_here(op, a, in, out) : decrypt_there(op, a, in, out);
+}
+
 static CK_RV crypt(struct kms_operation *op, struct aead *a, struct kms_span in, CK_BYTE_PTR out,
                    CK_ULONG_PTR out_len)
 {
-    uint8_t *copy = kms_secure_new(in.len + 1);
-    struct kms_buf buf = kms_buf_over(copy, in.len + 1);
-    CK_RV rv = CKR_HOST_MEMORY;
+    struct kms_buf buf = kms_buf_over(out, in.len);
+    uint8_t *copy = NULL;
+    CK_RV rv = CKR_OK;
 
-    if (copy == NULL) {
-        return rv;
+    if (overlaps(in, out)) {
+        copy = kms_secure_new(in.len);
+        if (copy == NULL) {
+            return CKR_HOST_MEMORY;
+        }
+        memcpy(copy, in.data, in.len);
+        in.data = copy;
     }
-    if (op->kind == KMS_OPK_MESSAGE_ENCRYPT) {
-        rv = encrypt(op, a, in, &buf);
-    } else {
-        rv = op->key->soft != NULL ? decrypt_here(op, a, in, &buf) : decrypt_there(op, a, in, &buf);
-    }
+    rv = crypt_into(op, a, in, &buf);
     if (rv == CKR_OK && buf.len != in.len) {
         rv = CKR_GENERAL_ERROR;
     }
     if (rv == CKR_OK) {
-        if (in.len > 0) {
-            memcpy(out, copy, in.len);
-        }
         *out_len = in.len;
+    } else {
+        kms_wipe(out, buf.len);
     }
     kms_secure_free(copy);
     return rv;

@@ -18,16 +18,9 @@ static size_t room(const struct kms_wrapping *w, size_t len)
 
 static CK_RV run(struct kms_wrapping *w, struct kms_span wrapped, struct kms_buf *out)
 {
-    CK_RV rv = CKR_OK;
+    CK_RV rv = w->soft != NULL ? kms_soft_op_once(w->soft, wrapped, out)
+                               : kms_token_decrypt(&w->use, KMS_TOKEN_WRAP, false, wrapped, out);
 
-    if (w->soft == NULL) {
-        rv = kms_token_decrypt(&w->use, KMS_TOKEN_WRAP, false, wrapped, out);
-    } else {
-        rv = kms_soft_op_update(w->soft, wrapped, out);
-        if (rv == CKR_OK) {
-            rv = kms_soft_op_final(w->soft, out);
-        }
-    }
     return kms_wrap_rv(rv, true);
 }
 

@@ -130,8 +130,6 @@ static size_t room(const struct kms_wrapping *w, size_t len)
 
 static CK_RV run(struct kms_wrapping *w, struct kms_span material, struct kms_buf *out)
 {
-    CK_RV rv = CKR_OK;
-
     if (w->soft == NULL) {
         if (w->use.params.alg == KMS_ALG_AES_KEY_WRAP &&
             (material.len < BLOCK || material.len % 8 != 0)) {
@@ -140,8 +138,7 @@ static CK_RV run(struct kms_wrapping *w, struct kms_span material, struct kms_bu
         }
         return kms_token_encrypt(&w->use, KMS_TOKEN_WRAP, material, NULL, out);
     }
-    rv = kms_soft_op_update(w->soft, material, out);
-    return rv == CKR_OK ? kms_soft_op_final(w->soft, out) : rv;
+    return kms_soft_op_once(w->soft, material, out);
 }
 
 static CK_RV wrap(struct kms_wrapping *w, struct kms_span material, CK_BYTE_PTR out,
