@@ -7,21 +7,22 @@
 #include "tests/unit/fake_token.h"
 #include "tests/unit/unit.h"
 
-static CK_BYTE mech_iv[16] = {0xff, 0xff, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0xfe};
-static CK_BYTE mech_aad[5] = {'a', 'a', 'd', 0, 1};
-static CK_GCM_PARAMS mech_gcm = {.pIv = mech_iv,
-                                 .ulIvLen = 12,
-                                 .ulIvBits = 96,
-                                 .pAAD = mech_aad,
-                                 .ulAADLen = sizeof(mech_aad),
-                                 .ulTagBits = 128};
-static CK_AES_CTR_PARAMS mech_ctr = {
+#define PARAM static __attribute__((unused)) /* no test needs them all */
+
+PARAM CK_BYTE mech_iv[16] = {0xff, 0xff, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 0xfe};
+PARAM CK_BYTE mech_aad[5] = {'a', 'a', 'd', 0, 1};
+PARAM CK_GCM_PARAMS mech_gcm = {.pIv = mech_iv,
+                                .ulIvLen = 12,
+                                .ulIvBits = 96,
+                                .pAAD = mech_aad,
+                                .ulAADLen = sizeof(mech_aad),
+                                .ulTagBits = 128};
+PARAM CK_AES_CTR_PARAMS mech_ctr = {
     .ulCounterBits = 128, .cb = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 255, 255, 254}};
-static CK_RSA_PKCS_OAEP_PARAMS mech_oaep = {
+PARAM CK_RSA_PKCS_OAEP_PARAMS mech_oaep = {
     .hashAlg = CKM_SHA256, .mgf = CKG_MGF1_SHA256, .source = CKZ_DATA_SPECIFIED};
-static CK_RSA_PKCS_PSS_PARAMS mech_pss = {
-    .hashAlg = CKM_SHA256, .mgf = CKG_MGF1_SHA256, .sLen = 32};
-static CK_KMSBRIDGE_SEALED_PARAMS mech_sealed = {0, mech_aad, sizeof(mech_aad)};
+PARAM CK_RSA_PKCS_PSS_PARAMS mech_pss = {.hashAlg = CKM_SHA256, .mgf = CKG_MGF1_SHA256, .sLen = 32};
+PARAM CK_KMSBRIDGE_SEALED_PARAMS mech_sealed = {0, mech_aad, sizeof(mech_aad)};
 
 #define MECH(type, p)                                                                              \
     {                                                                                              \
