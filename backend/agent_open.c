@@ -57,7 +57,10 @@ int kms_agent_recv_frame(struct kms_agent_conn *conn, uint64_t spin_ns,
             return error;
         }
         if (len == 0 && io->len >= KMS_AGENT_HEADER) {
-            if (kms_agent_frame_len(io->data, &len, err) != KMS_OK) {
+            struct kms_error wrong = KMS_ERROR_INIT;
+
+            if (kms_agent_frame_len(io->data, &len, &wrong) != KMS_OK) {
+                (void)kms_error_set(err, KMS_E_PROTOCOL, "%s", wrong.text);
                 return EBADMSG;
             }
             need += len;
