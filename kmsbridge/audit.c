@@ -133,6 +133,9 @@ size_t kms_audit_format(const struct kms_audit_record *record, uint64_t wall_ms,
     put_text(&line, "verdict", kms_status_name(record->verdict));
     put_text(&line, "refused", record->refused);
     put_text(&line, "request_id", record->request_id);
+    if (record->suppressed != 0) {
+        put_number(&line, "suppressed", (unsigned long long)record->suppressed);
+    }
     put_number(&line, "us", (unsigned long long)(record->duration_ns / KMS_NS_PER_US));
     put(&line, "}\n");
     return line.len;
@@ -307,6 +310,45 @@ enum kms_status kms_audit_ready(struct kms_audit *audit, struct kms_error *err)
     return can ? KMS_OK : refuse(err);
 }
 
+/* The same fields in the log's own form. */
+static void write_log(const struct kms_audit_record *record)
+{
+    char uid[24] = "";
+    char gid[24] = "";
+    char pid[24] = "";
+    char us[24];
+    char suppressed[24];
+    bool known = record->peer != NULL;
+    const struct kms_log_field fields[] = {
+        {"front", record->front},
+        {"uid", known ? uid : NULL},
+        {"gid", known ? gid : NULL},
+        {"pid", known ? pid : NULL},
+        {"exe", known ? record->peer->exe : NULL},
+        {"token", record->token},
+        {"key_id", record->key_id},
+        {"label", record->label},
+        {"op", record->op},
+        {"mechanism", record->mechanism},
+        {"verdict", kms_status_name(record->verdict)},
+        {"refused", record->refused},
+        {"request_id",
+         record->request_id != NULL && record->request_id[0] != '\0' ? record->request_id : NULL},
+        {"suppressed", record->suppressed != 0 ? suppressed : NULL},
+        {"us", us},
+    };
+
+    if (known) {
+        (void)snprintf(uid, sizeof(uid), "%ld", (long)record->peer->uid);
+        (void)snprintf(gid, sizeof(gid), "%ld", (long)record->peer->gid);
+        (void)snprintf(pid, sizeof(pid), "%ld", (long)record->peer->pid);
+    }
+    (void)snprintf(us, sizeof(us), "%llu",
+                   (unsigned long long)(record->duration_ns / KMS_NS_PER_US));
+    (void)snprintf(suppressed, sizeof(suppressed), "%llu", (unsigned long long)record->suppressed);
+    kms_log_fields(KMS_LOG_INFO, fields, sizeof(fields) / sizeof(fields[0]), "audit");
+}
+
 enum kms_status kms_audit_write(struct kms_audit *audit, const struct kms_audit_record *record,
                                 struct kms_error *err)
 {
@@ -318,12 +360,11 @@ enum kms_status kms_audit_write(struct kms_audit *audit, const struct kms_audit_
     if (to == KMS_AUDIT_NONE) {
         return KMS_OK;
     }
-    len = kms_audit_format(record, kms_wall_ms(), line);
     if (to == KMS_AUDIT_LOG) {
-        line[len - 1] = '\0'; /* the newline */
-        kms_log(KMS_LOG_INFO, "audit: %s", line);
+        write_log(record);
         return KMS_OK;
     }
+    len = kms_audit_format(record, kms_wall_ms(), line);
     if (!write_line(audit, line, len) && atomic_load(&audit->required)) {
         return refuse(err);
     }

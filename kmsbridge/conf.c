@@ -17,6 +17,7 @@
 #include "common/file.h"
 #include "common/numbers.h"
 #include "common/yaml.h"
+#include "kmsbridge/agent_conf_schema.h"
 
 #define BACKENDS_MAX    64
 #define ALLOWED_IDS_MAX 256
@@ -30,6 +31,7 @@
 struct raw_log {
     char *level;
     char *format;
+    char *file;
 };
 
 struct raw_kms {
@@ -66,6 +68,8 @@ struct raw_conf {
     unsigned backends_count;
     struct raw_kms *kms;
     struct raw_monitor *monitor;
+    struct kms_agentd_raw *agent;
+    struct kms_audit_raw *audit;
 };
 
 #define REQUIRED CYAML_FLAG_POINTER
@@ -85,6 +89,7 @@ static const cyaml_schema_value_t backend_value = {
 static const cyaml_schema_field_t log_fields[] = {
     TEXT("level", OPTIONAL, struct raw_log, level),
     TEXT("format", OPTIONAL, struct raw_log, format),
+    TEXT("file", OPTIONAL, struct raw_log, file),
     CYAML_FIELD_END,
 };
 
@@ -122,8 +127,10 @@ static const cyaml_schema_field_t conf_fields[] = {
     CYAML_FIELD_MAPPING_PTR("log", OPTIONAL, struct raw_conf, log, log_fields),
     CYAML_FIELD_SEQUENCE("backends", REQUIRED, struct raw_conf, backends, &backend_value, 1,
                          BACKENDS_MAX),
-    CYAML_FIELD_MAPPING_PTR("kms", REQUIRED, struct raw_conf, kms, kms_fields),
+    CYAML_FIELD_MAPPING_PTR("kms", OPTIONAL, struct raw_conf, kms, kms_fields),
     CYAML_FIELD_MAPPING_PTR("monitor", OPTIONAL, struct raw_conf, monitor, monitor_fields),
+    CYAML_FIELD_MAPPING_PTR("agent", OPTIONAL, struct raw_conf, agent, kms_agentd_conf_fields),
+    CYAML_FIELD_MAPPING_PTR("audit", OPTIONAL, struct raw_conf, audit, kms_audit_conf_fields),
     CYAML_FIELD_END,
 };
 
@@ -257,6 +264,11 @@ static bool is_socket_path(const char *text)
     return text[0] == '/' && len <= SOCKET_PATH_MAX && text[len - 1] != '/';
 }
 
+static enum kms_status read_path(const struct setting *setting, const char *text, void *ret)
+{
+    return text[0] == '/' ? read_text(setting, text, ret) : KMS_E_INVALID;
+}
+
 static enum kms_status read_socket(const struct setting *setting, const char *text, void *ret)
 {
     bool is_abstract = text[0] == '@' && text[1] != '\0' && strlen(text) <= SOCKET_PATH_MAX;
@@ -358,6 +370,8 @@ static const struct setting log_settings[] = {
      "is none of error, warn, info, debug"},
     {LOG_KEY(format), TO(log_format), read_format, "text", 0, 0,
      "is neither text nor json"},
+    {LOG_KEY(file), TO(log_file), read_path, NULL, 0, 0,
+     "is not an absolute path"},
 };
 
 static const struct setting kms_settings[] = {
@@ -409,6 +423,7 @@ struct reading {
     struct kms_conf_text text;
     struct raw_conf *raw;
     struct kms_conf *conf;
+    bool is_private;
     struct kms_error *err;
 };
 
@@ -476,9 +491,9 @@ static enum kms_status read_log(const struct reading *reading)
 static enum kms_status read_monitor(const struct reading *reading)
 {
     static const struct raw_monitor none;
+    bool has = reading->raw->monitor != NULL && !reading->is_private;
 
-    return APPLY(reading, monitor_settings,
-                 reading->raw->monitor != NULL ? reading->raw->monitor : &none);
+    return APPLY(reading, monitor_settings, has ? reading->raw->monitor : &none);
 }
 
 /* Backends' names are metric labels and words of the log. */
@@ -605,6 +620,9 @@ static enum kms_status read_uids(const struct reading *reading)
     struct kms_kms_conf *kms = &reading->conf->kms;
     enum kms_status status = KMS_OK;
 
+    if (kms->socket == NULL) {
+        return KMS_OK;
+    }
     kms->allow_uids = calloc((size_t)raw->allow_uids_count + 2, sizeof(kms->allow_uids[0]));
     if (kms->allow_uids == NULL) {
         return fail_memory(reading);
@@ -625,6 +643,9 @@ static enum kms_status read_gids(const struct reading *reading)
     struct kms_kms_conf *kms = &reading->conf->kms;
     enum kms_status status = KMS_OK;
 
+    if (kms->socket == NULL) {
+        return KMS_OK;
+    }
     kms->allow_gids = calloc((size_t)raw->allow_gids_count + 1, sizeof(kms->allow_gids[0]));
     if (kms->allow_gids == NULL) {
         return fail_memory(reading);
@@ -644,6 +665,9 @@ static enum kms_status read_kms(const struct reading *reading)
 
     kms->owner = (uid_t)-1;
     kms->group = (gid_t)-1;
+    if (raw == NULL || reading->is_private) {
+        return KMS_OK;
+    }
     if (strncmp(raw->key, "pkcs11:", strlen("pkcs11:")) == 0 && strstr(raw->key, "pin-") != NULL) {
         return kms_conf_error(reading->err, &reading->text, "kms.key",
                               "must not hold a PIN; write a reference to it as the backend's pin");
@@ -656,10 +680,38 @@ static enum kms_status read_kms(const struct reading *reading)
     return status;
 }
 
+static enum kms_status read_agent(const struct reading *reading)
+{
+    struct kms_conf *conf = reading->conf;
+    const struct kms_agentd_reading agent = {
+        .text = &reading->text,
+        .backends = conf->backends,
+        .backend_count = conf->backend_count,
+        .is_private = reading->is_private,
+    };
+    enum kms_status status =
+        kms_agentd_conf_read(&agent, reading->raw->agent, &conf->agent, reading->err);
+
+    if (status == KMS_OK && conf->kms.socket == NULL && !conf->agent.on) {
+        status = kms_error_set(reading->err, KMS_E_INVALID,
+                               "%s: has neither kms nor agent; at least one must be there",
+                               reading->text.name);
+    }
+    if (status == KMS_OK && conf->kms.socket != NULL && conf->agent.on &&
+        strcmp(conf->kms.socket, conf->agent.socket) == 0) {
+        status = fail_value(reading, "agent.socket", conf->agent.socket, "is kms.socket too");
+    }
+    return status == KMS_OK
+               ? kms_audit_conf_read(&agent, reading->raw->audit, conf->agent.on,
+                                     conf->log_level >= KMS_LOG_INFO, &conf->audit, reading->err)
+               : status;
+}
+
 static enum kms_status read_all(const struct reading *reading)
 {
     static enum kms_status (*const steps[])(const struct reading *reading) = {
-        read_version, read_log, read_backends, read_kms, read_uids, read_gids, read_monitor,
+        read_version, read_log,  read_backends, read_kms,
+        read_uids,    read_gids, read_monitor,  read_agent,
     };
     enum kms_status status = KMS_OK;
 
@@ -669,12 +721,13 @@ static enum kms_status read_all(const struct reading *reading)
     return status;
 }
 
-enum kms_status kms_conf_read_text(const char *name, const char *text, size_t len,
-                                   struct kms_conf **ret_conf, struct kms_error *err)
+static enum kms_status read_as(bool is_private, const char *name, const char *text, size_t len,
+                               struct kms_conf **ret_conf, struct kms_error *err)
 {
     struct reading reading = {
         .text = {.name = name, .content = text, .len = len},
         .conf = calloc(1, sizeof(*reading.conf)),
+        .is_private = is_private,
         .err = err,
     };
     enum kms_status status;
@@ -703,7 +756,14 @@ out:
     return status;
 }
 
-enum kms_status kms_conf_read(const char *path, struct kms_conf **ret_conf, struct kms_error *err)
+enum kms_status kms_conf_read_text(const char *name, const char *text, size_t len,
+                                   struct kms_conf **ret_conf, struct kms_error *err)
+{
+    return read_as(false, name, text, len, ret_conf, err);
+}
+
+static enum kms_status read_file_as(bool is_private, const char *path, struct kms_conf **ret_conf,
+                                    struct kms_error *err)
 {
     enum kms_status status;
     char *content = NULL;
@@ -711,15 +771,33 @@ enum kms_status kms_conf_read(const char *path, struct kms_conf **ret_conf, stru
 
     status = kms_file_read(path, KMS_FILE_CONFIG, KMS_CONF_MAX, &content, &len, err);
     if (status == KMS_OK) {
-        status = kms_conf_read_text(path, content, len, ret_conf, err);
+        status = read_as(is_private, path, content, len, ret_conf, err);
         free(content);
     }
     return status;
 }
 
+enum kms_status kms_conf_read(const char *path, struct kms_conf **ret_conf, struct kms_error *err)
+{
+    return read_file_as(false, path, ret_conf, err);
+}
+
+enum kms_status kms_conf_read_private(const char *path, struct kms_conf **ret_conf,
+                                      struct kms_error *err)
+{
+    return read_file_as(true, path, ret_conf, err);
+}
+
+struct kms_conf *kms_conf_hold(struct kms_conf *conf)
+{
+    atomic_fetch_add(&conf->holders, 1);
+    return conf;
+}
+
 void kms_conf_done(struct kms_conf *conf)
 {
-    if (conf != NULL) {
+    if (conf != NULL && atomic_fetch_sub(&conf->holders, 1) == 0) {
+        kms_agentd_conf_done(&conf->agent);
         free(conf->kms.allow_uids);
         free(conf->kms.allow_gids);
         free(conf->path);
