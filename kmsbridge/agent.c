@@ -654,29 +654,52 @@ static enum kms_status match_certificates(struct kms_agentd_state *state, uint64
     return status;
 }
 
-enum kms_status kms_agentd_reload(struct kms_agentd *agentd, struct kms_conf *conf,
-                                  struct kms_error *err)
-{
-    const struct kms_limits_conf limits = limits_conf(&conf->agent);
-    struct kms_agentd_state *state = NULL;
-    struct kms_agentd_state *was = NULL;
-    enum kms_status status = state_new(agentd->backends, conf, &state, err);
+struct kms_agentd_change {
+    struct kms_agentd_state *state;
+};
 
+enum kms_status kms_agentd_prepare(struct kms_agentd *agentd, struct kms_conf *conf,
+                                   struct kms_agentd_change **ret_change, struct kms_error *err)
+{
+    struct kms_agentd_change *change = calloc(1, sizeof(*change));
+    enum kms_status status = KMS_OK;
+
+    if (change == NULL) {
+        return kms_error_set(err, KMS_E_NOMEM, "agent: out of memory");
+    }
+    status = state_new(agentd->backends, conf, &change->state, err);
     if (status == KMS_OK) {
-        status = match_certificates(state, conf->agent.call_timeout_ns, err);
+        status = match_certificates(change->state, conf->agent.call_timeout_ns, err);
     }
     if (status != KMS_OK) {
-        state_put(state);
+        kms_agentd_cancel(change);
         return status;
     }
+    *ret_change = change;
+    return KMS_OK;
+}
+
+void kms_agentd_cancel(struct kms_agentd_change *change)
+{
+    if (change != NULL) {
+        state_put(change->state);
+        free(change);
+    }
+}
+
+void kms_agentd_apply(struct kms_agentd *agentd, struct kms_agentd_change *change)
+{
+    const struct kms_limits_conf limits = limits_conf(&change->state->conf->agent);
+    struct kms_agentd_state *was = NULL;
+
     kms_limits_configure(agentd->common.limits, &limits);
     pthread_mutex_lock(&agentd->mutex);
     was = agentd->state;
-    agentd->state = state;
+    agentd->state = change->state;
     pthread_mutex_unlock(&agentd->mutex);
-    warn_restart(&was->conf->agent, &conf->agent);
+    warn_restart(&was->conf->agent, &change->state->conf->agent);
     state_put(was);
-    return KMS_OK;
+    free(change);
 }
 
 /* --- stop, and how it is ------------------------------------------------------------------------

@@ -32,12 +32,17 @@ enum kms_status kms_agentd_start(const struct kms_agentd_start *start,
                                  struct kms_agentd **ret_agentd,
                                  struct kms_error *err) KMS_MUST_CHECK;
 /*
- * Rules, tokens, certificates and limits of @conf (held) from now on, for open connections too. An
- * error changes nothing: certificates that are not of their keys, as far as these are known, are
- * one. Socket, mode, owner and group need a restart: a warning names them.
+ * Rules, tokens, certificates and limits of another @conf (held), in two steps: the first does all
+ * that can fail, and changes nothing; then either of the others. Certificates that are not of their
+ * keys, as far as these can be listed, are an error. Connections stay, and obey the new rules.
+ * Socket, mode, owner and group need a restart: a warning names them.
  */
-enum kms_status kms_agentd_reload(struct kms_agentd *agentd, struct kms_conf *conf,
-                                  struct kms_error *err) KMS_MUST_CHECK;
+struct kms_agentd_change;
+enum kms_status kms_agentd_prepare(struct kms_agentd *agentd, struct kms_conf *conf,
+                                   struct kms_agentd_change **ret_change,
+                                   struct kms_error *err) KMS_MUST_CHECK;
+void kms_agentd_apply(struct kms_agentd *agentd, struct kms_agentd_change *change);
+void kms_agentd_cancel(struct kms_agentd_change *change); /* NULL is fine */
 /* No more connections; calls in flight are finished, for @grace_ns at most. False: a thread is
  * stuck in a key service, and nothing was freed. NULL is fine. */
 bool kms_agentd_stop(struct kms_agentd *agentd, uint64_t grace_ns) KMS_MUST_CHECK;

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * `agent:` and `audit:` of the configuration as ready values. Every default of theirs is in
- * agent_conf.c. Strings are the YAML's.
+ * `agent:` and `audit:` of the configuration as ready values. Strings are the YAML's.
  */
 #ifndef KMSBRIDGE_AGENT_CONF_H
 #define KMSBRIDGE_AGENT_CONF_H

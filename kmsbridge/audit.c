@@ -133,6 +133,7 @@ size_t kms_audit_format(const struct kms_audit_record *record, uint64_t wall_ms,
     put_text(&line, "verdict", kms_status_name(record->verdict));
     put_text(&line, "refused", record->refused);
     put_text(&line, "request_id", record->request_id);
+    put_text(&line, "trace_id", record->trace_id);
     if (record->suppressed != 0) {
         put_number(&line, "suppressed", (unsigned long long)record->suppressed);
     }
@@ -334,6 +335,7 @@ static void write_log(const struct kms_audit_record *record)
         {"refused", record->refused},
         {"request_id",
          record->request_id != NULL && record->request_id[0] != '\0' ? record->request_id : NULL},
+        {"trace_id", record->trace_id},
         {"suppressed", record->suppressed != 0 ? suppressed : NULL},
         {"us", us},
     };

@@ -52,6 +52,7 @@ struct kms_audit_record {
     enum kms_status verdict;
     const char *refused;    /* by which of our bounds or rules: "policy", "rate", ... */
     const char *request_id; /* the key service's; "" is left out too */
+    const char *trace_id;   /* the front's own: kube-apiserver's uid of the call */
     uint64_t suppressed;    /* refusals of this peer before it that have no line; 0 is left out */
     uint64_t duration_ns;
 };

@@ -75,6 +75,8 @@ enum kms_status kms_conf_read(const char *path, struct kms_conf **ret_conf,
 /* For `kmsbridged --private`: needs neither kms: nor agent:, and looks at no kms: or monitor:. */
 enum kms_status kms_conf_read_private(const char *path, struct kms_conf **ret_conf,
                                       struct kms_error *err) KMS_MUST_CHECK;
+/* Listens at @socket then, and logs to @log_file unless the file says where; borrowed, for good. */
+void kms_conf_make_private(struct kms_conf *conf, const char *socket, const char *log_file);
 /* The same from memory, for fuzzers and tests. */
 enum kms_status kms_conf_read_text(const char *name, const char *text, size_t len,
                                    struct kms_conf **ret_conf,
