@@ -146,8 +146,9 @@ static bool can_open_rsa(struct kms_backend *b, struct kms_p11 *p, const struct 
         return has_way(p, key, row->mechanism, act);
     }
     return key->size >= 2 * row->hash->len + 2 &&
-           (has_way(p, key, row->other, act) || (has_way(p, key, row->mechanism, act) &&
-                                                 kms_hsm_oaep_native(p, b, key, row, act, false)));
+           (has_way(p, key, row->other, act) ||
+            (has_way(p, key, row->mechanism, act) &&
+             kms_hsm_oaep_native(p, b, key, row, act, false) != KMS_HSM_NO));
 }
 
 static bool can_rsa(struct kms_backend *b, struct kms_p11 *p, const struct kms_hsm_key *key,

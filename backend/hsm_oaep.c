@@ -177,8 +177,10 @@ CK_RV kms_hsm_oaep_probe(struct kms_p11 *p, struct kms_backend *b, struct kms_hs
     return rv;
 }
 
-bool kms_hsm_oaep_native(struct kms_p11 *p, struct kms_backend *b, const struct kms_hsm_key *key,
-                         const struct kms_hsm_alg *row, enum kms_hsm_act act, bool labelled)
+enum kms_hsm_verdict kms_hsm_oaep_native(struct kms_p11 *p, struct kms_backend *b,
+                                         const struct kms_hsm_key *key,
+                                         const struct kms_hsm_alg *row, enum kms_hsm_act act,
+                                         bool labelled)
 {
     static const uint8_t text[] = "kmsbridge label";
     const struct kms_hsm_work like = {.backend = b,
@@ -188,19 +190,40 @@ bool kms_hsm_oaep_native(struct kms_p11 *p, struct kms_backend *b, const struct 
                                       .aad = kms_span_of(text, labelled ? sizeof(text) : 0)};
     enum kms_hsm_way way = kms_hsm_way(p, key, row->mechanism, act);
     atomic_uint *tried = &b->tried.oaep[row->hash->number][labelled][way == KMS_HSM_BY_KEY];
-    unsigned known = atomic_load(tried);
+    enum kms_hsm_verdict verdict = (enum kms_hsm_verdict)atomic_load(tried);
     CK_RV rv = CKR_OK;
 
-    if (way == KMS_HSM_NO_WAY || known != KMS_HSM_UNKNOWN) {
-        return way != KMS_HSM_NO_WAY && known == KMS_HSM_YES;
+    if (way == KMS_HSM_NO_WAY) {
+        return KMS_HSM_NO;
+    }
+    if (verdict != KMS_HSM_UNKNOWN) {
+        return verdict;
     }
     rv = kms_hsm_round_trip(p, &like, kms_hsm_oaep_encrypt, by_token);
-    if (kms_ckr_is_unclear(rv)) {
+    if (rv == CKR_OK) {
+        verdict = KMS_HSM_YES;
+    } else if (kms_hsm_is_refusal(rv)) {
+        verdict = KMS_HSM_NO;
+    } else if (kms_ckr_is_unclear(rv)) {
         (void)kms_p11_renew(p); /* nothing is known; the next call on a lost session says so */
-    } else if (kms_hsm_is_refusal(rv) || rv == CKR_OK) {
-        atomic_store(tried, rv == CKR_OK ? KMS_HSM_YES : KMS_HSM_NO);
     }
-    return rv == CKR_OK;
+    atomic_store(tried, verdict);
+    return verdict;
+}
+
+static CK_RV decrypt_natively(struct kms_p11 *p, struct kms_hsm_work *work)
+{
+    enum kms_hsm_verdict verdict =
+        kms_hsm_oaep_native(p, work->backend, work->key, work->row, work->act, work->aad.len > 0);
+
+    if (verdict == KMS_HSM_NO) {
+        (void)kms_error_set(p->ask->err, KMS_E_UNSUPPORTED,
+                            "the token's RSA-OAEP does not do %s%s, nor does it do RSA without "
+                            "padding for this key",
+                            work->row->hash->name, work->aad.len > 0 ? " with a label" : "");
+        return CKR_MECHANISM_PARAM_INVALID;
+    }
+    return kms_hsm_open_surely(p, work, by_token);
 }
 
 /* KMS_ALG_RSA_OAEP_SHA256 was tried with this very key; the others with any of the token's. */
@@ -210,8 +233,8 @@ static bool is_raw(struct kms_p11 *p, const struct kms_hsm_work *work)
         return work->key->oaep_raw;
     }
     return kms_hsm_way(p, work->key, work->row->other, work->act) != KMS_HSM_NO_WAY &&
-           !kms_hsm_oaep_native(p, work->backend, work->key, work->row, work->act,
-                                work->aad.len > 0);
+           kms_hsm_oaep_native(p, work->backend, work->key, work->row, work->act,
+                               work->aad.len > 0) != KMS_HSM_YES;
 }
 
 CK_RV kms_hsm_oaep_decrypt(struct kms_p11 *p, struct kms_hsm_work *work)
@@ -220,5 +243,9 @@ CK_RV kms_hsm_oaep_decrypt(struct kms_p11 *p, struct kms_hsm_work *work)
         p->function = "length";
         return CKR_ENCRYPTED_DATA_LEN_RANGE;
     }
-    return kms_hsm_open_surely(p, work, is_raw(p, work) ? by_hand : by_token);
+    if (is_raw(p, work)) {
+        return kms_hsm_open_surely(p, work, by_hand);
+    }
+    return work->row->alg == KMS_ALG_RSA_OAEP_SHA256 ? kms_hsm_open_surely(p, work, by_token)
+                                                     : decrypt_natively(p, work);
 }

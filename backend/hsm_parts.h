@@ -262,8 +262,10 @@ CK_RV kms_hsm_oaep_probe(struct kms_p11 *p, struct kms_backend *b, struct kms_hs
 CK_RV kms_hsm_oaep_encrypt(struct kms_p11 *p, struct kms_hsm_work *work);
 CK_RV kms_hsm_oaep_decrypt(struct kms_p11 *p, struct kms_hsm_work *work);
 /* Whether CKM_RSA_PKCS_OAEP does @row's hash, with a label or without. */
-bool kms_hsm_oaep_native(struct kms_p11 *p, struct kms_backend *b, const struct kms_hsm_key *key,
-                         const struct kms_hsm_alg *row, enum kms_hsm_act act, bool labelled);
+enum kms_hsm_verdict kms_hsm_oaep_native(struct kms_p11 *p, struct kms_backend *b,
+                                         const struct kms_hsm_key *key,
+                                         const struct kms_hsm_alg *row, enum kms_hsm_act act,
+                                         bool labelled);
 /* hsm_rsa.c: PKCS#1 v1.5 and no padding at all */
 CK_RV kms_hsm_rsa_encrypt(struct kms_p11 *p, struct kms_hsm_work *work);
 CK_RV kms_hsm_rsa_decrypt(struct kms_p11 *p, struct kms_hsm_work *work);

@@ -188,31 +188,34 @@ out:
 
 /* ---- parameters --------------------------------------------------------------------------- */
 
-/* Which IVs an algorithm takes from its caller; one without a row takes none. */
-static const struct iv_row {
+/* What an algorithm takes beside its input; one without a row takes neither. */
+static const struct taken {
     enum kms_alg alg;
-    size_t min;
-    size_t max;
-} iv_rows[] = {
-    {KMS_ALG_AES_GCM, 1, KMS_IV_MAX},
-    {KMS_ALG_AES_CBC, 16, 16},
-    {KMS_ALG_AES_CBC_PAD, 16, 16},
-    {KMS_ALG_AES_CTR, 16, 16},
+    bool aad;
+    size_t iv_min;
+    size_t iv_max; /* 0: none */
+} taken[] = {
+    {KMS_ALG_BEST, true, 0, 0},
+    {KMS_ALG_AES_GCM, true, 1, KMS_IV_MAX},
+    {KMS_ALG_AES_CBC_HMAC, true, 0, 0},
+    {KMS_ALG_RSA_OAEP_SHA256, true, 0, 0},
+    {KMS_ALG_RSA_OAEP_SHA1, true, 0, 0},
+    {KMS_ALG_RSA_OAEP_L_SHA256, true, 0, 0},
+    {KMS_ALG_RSA_OAEP_L_SHA384, true, 0, 0},
+    {KMS_ALG_RSA_OAEP_L_SHA512, true, 0, 0},
+    {KMS_ALG_AES_CBC, false, 16, 16},
+    {KMS_ALG_AES_CBC_PAD, false, 16, 16},
+    {KMS_ALG_AES_CTR, false, 16, 16},
 };
 
-static bool iv_fits(enum kms_alg alg, size_t len)
+static struct taken taken_by(enum kms_alg alg)
 {
-    for (size_t i = 0; i < sizeof(iv_rows) / sizeof(iv_rows[0]); i++) {
-        if (iv_rows[i].alg == alg) {
-            return len >= iv_rows[i].min && len <= iv_rows[i].max;
+    for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++) {
+        if (taken[i].alg == alg) {
+            return taken[i];
         }
     }
-    return false;
-}
-
-static bool iv_taken(enum kms_alg alg)
-{
-    return iv_fits(alg, 16);
+    return (struct taken){.alg = alg};
 }
 
 static enum kms_status check_sizes(struct kms_call *call, const struct kms_params *params,
@@ -221,6 +224,10 @@ static enum kms_status check_sizes(struct kms_call *call, const struct kms_param
     if (params->aad.len > KMS_HSM_AAD_MAX) {
         return kms_error_set(&call->error, KMS_E_TOO_LARGE, "an AAD has at most %d bytes, not %zu",
                              KMS_HSM_AAD_MAX, params->aad.len);
+    }
+    if (params->aad.len > 0 && !taken_by(params->alg).aad) {
+        return kms_error_set(&call->error, KMS_E_INVALID, "%s has no AAD",
+                             kms_alg_name(params->alg)); /* it would not be authenticated */
     }
     if (len > max) {
         return kms_error_set(&call->error, KMS_E_TOO_LARGE, "at most %zu bytes, not %zu", max, len);
@@ -241,15 +248,17 @@ static enum kms_status check_sizes(struct kms_call *call, const struct kms_param
 /* To seal: no IV, or one that is used as it is. */
 static enum kms_status check_iv(struct kms_call *call, const struct kms_params *params)
 {
-    if (params->iv.len == 0 || iv_fits(params->alg, params->iv.len)) {
-        return KMS_OK;
+    struct taken row = taken_by(params->alg);
+
+    if (params->iv.len > 0 && row.iv_max == 0) {
+        return kms_error_set(&call->error, KMS_E_UNSUPPORTED, "%s takes no IV",
+                             kms_alg_name(params->alg));
     }
-    if (iv_taken(params->alg)) {
+    if (params->iv.len > 0 && (params->iv.len < row.iv_min || params->iv.len > row.iv_max)) {
         return kms_error_set(&call->error, KMS_E_INVALID, "%s takes no IV of %zu bytes",
                              kms_alg_name(params->alg), params->iv.len);
     }
-    return kms_error_set(&call->error, KMS_E_UNSUPPORTED, "%s takes no IV",
-                         kms_alg_name(params->alg));
+    return KMS_OK;
 }
 
 static void work_init(struct kms_hsm_work *work, enum kms_hsm_act act,
