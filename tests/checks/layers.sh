@@ -13,6 +13,7 @@ OURS='
 ^backend/registry\.c$                 | ^common/|^backend/[a-z0-9_]+\.h$
 ^backend/hsm[a-z0-9_]*\.[ch]$         | ^common/|^backend/(backend|backend_conf)\.h$|^backend/hsm[a-z0-9_]*\.h$|^backend/p11/
 ^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.[ch]$ | ^common/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.h$
+^kmsbridge/agent                      | ^common/|^kmsbridge/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist|agent_wire)\.h$
 ^kmsbridge/                           | ^common/|^kmsbridge/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.h$
 ^tools/                               | ^common/|^tools/|^backend/(backend|backend_conf|registry|waist)\.h$|^backend/p11/init_token\.h$|^kmsbridge/(conf|kms_v2_client)\.h$
 ^tests/                               | .
@@ -20,7 +21,7 @@ OURS='
 
 # header of a library | the files that may include it; both extended regexps
 THEIRS='
-^grpc/                                | ^kmsbridge/rpc[a-z0-9_]*\.[ch]$|^kmsbridge/kms_v2_client\.c$|^tests/bench/
+^grpc/                                | ^kmsbridge/rpc[a-z0-9_]*\.[ch]$|^kmsbridge/kms_v2_client_call\.c$|^tests/bench/
 ^protobuf-c/                          | ^kmsbridge/(rpc|kms_v2)[a-z0-9_]*\.[ch]$|^tests/
 ^microhttpd\.h$                       | ^kmsbridge/monitor\.c$|^tests/
 ^cyaml/                               | ^common/conf\.[ch]$|conf\.c$|_schema\.h$
@@ -28,7 +29,7 @@ THEIRS='
 ^sodium(\.h$|/)                       | ^common/(secure|codec)\.c$
 ^p11-kit/|^pkcs11\.h$                 | ^backend/p11/|^backend/hsm[a-z0-9_]*\.[ch]$|^tests/
 ^systemd/                             | ^kmsbridge/notify\.c$|^tests/
-^openssl/                             | ^backend/|^kmsbridge/(envelope|kms_v2|metrics)\.c$|^tools/verb_kms\.c$|^tests/
+^openssl/                             | ^backend/|^kmsbridge/(agent_certs|envelope|kms_v2|metrics)\.c$|^tools/verb_kms\.c$|^tests/
 ^jansson\.h$                          | ^tools/output\.c$
 ^nghttp2/                             | ^tests/
 ^CUnit/                               | ^tests/
@@ -127,6 +128,9 @@ bad|kmsbridge/keyring.c|q|backend/hsm.h
 bad|kmsbridge/keyring.c|q|backend/p11/pool.h
 bad|kmsbridge/keyring.c|q|tools/output.h
 good|kmsbridge/keyring.c|q|backend/waist.h
+bad|kmsbridge/keyring.c|q|backend/agent_wire.h
+bad|kmsbridge/agent.c|q|backend/agent.h
+good|kmsbridge/agent_io.c|q|backend/agent_wire.h
 bad|kmsbridge/keyring.c|a|grpc/grpc.h
 good|kmsbridge/rpc.c|a|grpc/grpc.h
 bad|kmsbridge/rpc.c|a|microhttpd.h
