@@ -8,6 +8,7 @@
 #define KMS_TESTS_MODULE_MODULE_H
 
 #include <dlfcn.h>
+#include <stdint.h>
 #include <string.h>
 
 #include "pkcs11/pkcs11x.h"
