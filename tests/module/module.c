@@ -16,14 +16,25 @@ static const struct module_test *const tables[] = {
     module_use_tests,  module_process_tests,
 };
 
-bool module_gives(const char *what, CK_RV got, const char *name, CK_RV want, unsigned line)
+bool module_gives(const char *what, CK_RV got, const char *name, CK_RV want, const char *file,
+                  unsigned line)
 {
     char text[512];
 
     (void)snprintf(text, sizeof(text), "%s gave 0x%lx, not %s", what, got, name);
-    (void)CU_assertImplementation(got == want ? CU_TRUE : CU_FALSE, line, text, __FILE__, "",
-                                  CU_FALSE);
+    (void)CU_assertImplementation(got == want ? CU_TRUE : CU_FALSE, line, text, file, "", CU_FALSE);
     return got == want;
+}
+
+bool module_child(const char *what, int (*fn)(void *ctx), void *ctx, const char *file,
+                  unsigned line)
+{
+    const int status = module_in_child(fn, ctx);
+    char text[256];
+
+    (void)snprintf(text, sizeof(text), "%s in a child ended with %d", what, status);
+    (void)CU_assertImplementation(status == 0 ? CU_TRUE : CU_FALSE, line, text, file, "", CU_FALSE);
+    return status == 0;
 }
 
 bool module_load(void)

@@ -58,9 +58,15 @@ CK_OBJECT_HANDLE module_session_aes(CK_SESSION_HANDLE s);
  * more for a signal. */
 int module_in_child(int (*fn)(void *ctx), void *ctx);
 
-#define OK(expression)           UNIT_CHECK(#expression, (expression) == CKR_OK)
-#define GIVES(value, expression) module_gives(#expression, (expression), #value, (value), __LINE__)
-bool module_gives(const char *what, CK_RV got, const char *name, CK_RV want, unsigned line);
+#define OK(expression) UNIT_CHECK(#expression, (expression) == CKR_OK)
+#define GIVES(value, expression)                                                                   \
+    module_gives(#expression, (expression), #value, (value), __FILE__, __LINE__)
+bool module_gives(const char *what, CK_RV got, const char *name, CK_RV want, const char *file,
+                  unsigned line);
+/* @fn in a child ends with 0. */
+#define CHILD(fn, ctx) module_child(#fn, (fn), (ctx), __FILE__, __LINE__)
+bool module_child(const char *what, int (*fn)(void *ctx), void *ctx, const char *file,
+                  unsigned line);
 
 static inline CK_BYTE_PTR bytes_of(const char *text)
 {
