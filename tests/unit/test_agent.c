@@ -782,7 +782,9 @@ static void host_state_is_kept(void)
     CU_ASSERT_EQUAL(sign_once(&pair), KMS_OK);
     CU_ASSERT_EQUAL(errno, 4711);
     (void)pthread_sigmask(SIG_SETMASK, NULL, &after);
-    CU_ASSERT_EQUAL(memcmp(&before, &after, sizeof(before)), 0);
+    for (int i = 1; i < NSIG; i++) {
+        CU_ASSERT_EQUAL(sigismember(&before, i), sigismember(&after, i));
+    }
     (void)pthread_setcancelstate(PTHREAD_CANCEL_ENABLE, &state);
     CU_ASSERT_EQUAL(state, PTHREAD_CANCEL_ENABLE);
     pair_close(&pair);
