@@ -559,7 +559,7 @@ const struct module_test module_process_tests[] = {
     {"shared-session", shared_session, "two threads in one session crash it"},
     {"finalize-with-threads", finalize_with_threads_inside, "it crashes"},
     {"cancellation", cancellation, "it is not made for it"},
-    {"exits", exits, "it crashes when libcrypto was cleaned up before C_Finalize"},
+    {"exits", exits, "it crashes with a thread inside, and when used after libcrypto's cleanup"},
     {"reload", reload, "it is unloaded with a child's handlers in libcrypto"},
     {"descriptors", descriptors, "it keeps files open and locked"},
     {"errno", keeps_errno, "it does not keep it"},
