@@ -225,6 +225,8 @@ CK_RV kms_make_object(struct kms_session *session, const CK_ATTRIBUTE *tmpl, CK_
     }
     if (rv == CKR_OK && good.key_type != NONE) {
         rv = kms_soft_key_import(good.class, good.key_type, good.attrs, &soft);
+        /* C_CreateObject has no other word for it (5.7.1) */
+        rv = rv == CKR_KEY_SIZE_RANGE ? CKR_ATTRIBUTE_VALUE_INVALID : rv;
     }
     if (rv == CKR_OK) {
         rv = kms_make_finish(session, &good, KMS_WAY_CREATE, NONE, NULL, soft, ret_object);
