@@ -286,8 +286,7 @@ static void rules_change(void)
     /* who is connected stays */
     CU_ASSERT_EQUAL(frames_encrypt(&frames, kek, "x"), KMS_OK);
     configure("", "    - {uids: [4242], allow: [fly]}\n");
-    CU_ASSERT_TRUE(reload("agent.rules[0].allow[0]: \\\"fly\\\" is none of") ||
-                   fixture_log_count(&fx, "agent.rules[0].allow[0]") > 0);
+    CU_ASSERT_TRUE(reload("agent.rules[0].allow[0]: \"fly\" is none of"));
     CU_ASSERT_EQUAL(frames_encrypt(&frames, kek, "x"), KMS_OK);
     frames_close(&frames);
 }
