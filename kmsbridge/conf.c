@@ -7,6 +7,7 @@
 
 #include "backend/backend_conf_schema.h"
 #include "common/file.h"
+#include "kmsbridge/agent_conf_schema.h"
 #include "kmsbridge/conf_parts.h"
 
 #define BACKENDS_MAX    64
@@ -32,6 +33,7 @@ static const cyaml_schema_value_t backend_value = {
 static const cyaml_schema_field_t log_fields[] = {
     TEXT("level", OPTIONAL, struct kms_raw_log, level),
     TEXT("format", OPTIONAL, struct kms_raw_log, format),
+    TEXT("file", OPTIONAL, struct kms_raw_log, file),
     CYAML_FIELD_END,
 };
 
@@ -69,8 +71,10 @@ static const cyaml_schema_field_t conf_fields[] = {
     CYAML_FIELD_MAPPING_PTR("log", OPTIONAL, struct kms_raw_conf, log, log_fields),
     CYAML_FIELD_SEQUENCE("backends", REQUIRED, struct kms_raw_conf, backends, &backend_value, 1,
                          BACKENDS_MAX),
-    CYAML_FIELD_MAPPING_PTR("kms", REQUIRED, struct kms_raw_conf, kms, kms_fields),
+    CYAML_FIELD_MAPPING_PTR("kms", OPTIONAL, struct kms_raw_conf, kms, kms_fields),
     CYAML_FIELD_MAPPING_PTR("monitor", OPTIONAL, struct kms_raw_conf, monitor, monitor_fields),
+    CYAML_FIELD_MAPPING_PTR("agent", OPTIONAL, struct kms_raw_conf, agent, kms_conf_agent_fields),
+    CYAML_FIELD_MAPPING_PTR("audit", OPTIONAL, struct kms_raw_conf, audit, kms_conf_audit_fields),
     CYAML_FIELD_END,
 };
 
@@ -143,9 +147,9 @@ static enum kms_status read_log(const struct kms_reading *reading)
 static enum kms_status read_monitor(const struct kms_reading *reading)
 {
     static const struct kms_raw_monitor none;
+    bool has = reading->raw->monitor != NULL && !reading->is_private;
 
-    return apply_settings(reading, kms_conf_monitor_settings,
-                          reading->raw->monitor != NULL ? reading->raw->monitor : &none);
+    return apply_settings(reading, kms_conf_monitor_settings, has ? reading->raw->monitor : &none);
 }
 
 static enum kms_status read_kms(const struct kms_reading *reading)
@@ -156,6 +160,9 @@ static enum kms_status read_kms(const struct kms_reading *reading)
 
     kms->owner = (uid_t)-1;
     kms->group = (gid_t)-1;
+    if (raw == NULL || reading->is_private) {
+        return KMS_OK;
+    }
     if (strncmp(raw->key, "pkcs11:", strlen("pkcs11:")) == 0 && strstr(raw->key, "pin-") != NULL) {
         return kms_conf_error(reading->err, &reading->text, "kms.key",
                               "must not hold a PIN; write a reference to it as the backend's pin");
@@ -168,11 +175,42 @@ static enum kms_status read_kms(const struct kms_reading *reading)
     return status;
 }
 
+static enum kms_status read_agent(const struct kms_reading *reading)
+{
+    static const struct kms_raw_agent none;
+    struct kms_conf *conf = reading->conf;
+    const struct kms_raw_agent *raw = reading->raw->agent;
+    enum kms_status status;
+
+    conf->agent.is_private = reading->is_private;
+    conf->agent.on = raw != NULL || reading->is_private;
+    conf->agent.owner = (uid_t)-1;
+    conf->agent.group = (gid_t)-1;
+    if (!conf->agent.on && conf->kms.socket == NULL) {
+        return kms_error_set(reading->err, KMS_E_INVALID,
+                             "%s: has neither kms nor agent; at least one must be there",
+                             reading->text.name);
+    }
+    if (!conf->agent.on) {
+        return KMS_OK;
+    }
+    status = apply_settings(reading, kms_conf_agent_settings, raw != NULL ? raw : &none);
+    if (status == KMS_OK && kms_text_equal(conf->kms.socket, conf->agent.socket)) {
+        status = kms_conf_fail_value(reading, "agent.socket", conf->agent.socket,
+                                     "is kms.socket as well");
+    }
+    return status;
+}
+
 static enum kms_status read_all(const struct kms_reading *reading)
 {
     static enum kms_status (*const steps[])(const struct kms_reading *reading) = {
-        read_version,       read_log,           kms_conf_read_backends, read_kms,
-        kms_conf_read_uids, kms_conf_read_gids, read_monitor,
+        read_version,           read_log,
+        kms_conf_read_backends, read_kms,
+        kms_conf_read_uids,     kms_conf_read_gids,
+        read_monitor,           read_agent,
+        kms_conf_read_tokens,   kms_conf_read_rules,
+        kms_conf_read_audit,
     };
     enum kms_status status = KMS_OK;
 
@@ -182,12 +220,13 @@ static enum kms_status read_all(const struct kms_reading *reading)
     return status;
 }
 
-enum kms_status kms_conf_read_text(const char *name, const char *text, size_t len,
-                                   struct kms_conf **ret_conf, struct kms_error *err)
+static enum kms_status read_as(bool is_private, const char *name, const char *text, size_t len,
+                               struct kms_conf **ret_conf, struct kms_error *err)
 {
     struct kms_reading reading = {
         .text = {.name = name, .content = text, .len = len},
         .conf = calloc(1, sizeof(*reading.conf)),
+        .is_private = is_private,
         .err = err,
     };
     enum kms_status status;
@@ -216,7 +255,14 @@ out:
     return status;
 }
 
-enum kms_status kms_conf_read(const char *path, struct kms_conf **ret_conf, struct kms_error *err)
+enum kms_status kms_conf_read_text(const char *name, const char *text, size_t len,
+                                   struct kms_conf **ret_conf, struct kms_error *err)
+{
+    return read_as(false, name, text, len, ret_conf, err);
+}
+
+static enum kms_status read_file_as(bool is_private, const char *path, struct kms_conf **ret_conf,
+                                    struct kms_error *err)
 {
     enum kms_status status;
     char *content = NULL;
@@ -224,10 +270,32 @@ enum kms_status kms_conf_read(const char *path, struct kms_conf **ret_conf, stru
 
     status = kms_file_read(path, KMS_FILE_CONFIG, KMS_CONF_MAX, &content, &len, err);
     if (status == KMS_OK) {
-        status = kms_conf_read_text(path, content, len, ret_conf, err);
+        status = read_as(is_private, path, content, len, ret_conf, err);
         free(content);
     }
     return status;
+}
+
+enum kms_status kms_conf_read(const char *path, struct kms_conf **ret_conf, struct kms_error *err)
+{
+    return read_file_as(false, path, ret_conf, err);
+}
+
+enum kms_status kms_conf_read_private(const char *path, struct kms_conf **ret_conf,
+                                      struct kms_error *err)
+{
+    return read_file_as(true, path, ret_conf, err);
+}
+
+void kms_conf_make_private(struct kms_conf *conf, const char *socket, const char *log_file)
+{
+    conf->agent.socket = socket;
+    conf->agent.mode = 0600;
+    conf->agent.owner = (uid_t)-1;
+    conf->agent.group = (gid_t)-1;
+    if (conf->log_file == NULL) {
+        conf->log_file = log_file;
+    }
 }
 
 struct kms_conf *kms_conf_hold(struct kms_conf *conf)
@@ -239,6 +307,7 @@ struct kms_conf *kms_conf_hold(struct kms_conf *conf)
 void kms_conf_done(struct kms_conf *conf)
 {
     if (conf != NULL && atomic_fetch_sub(&conf->holders, 1) == 0) {
+        kms_conf_agent_done(&conf->agent);
         free(conf->kms.allow_uids);
         free(conf->kms.allow_gids);
         free(conf->path);

@@ -140,6 +140,9 @@ enum kms_status kms_conf_read_uids(const struct kms_reading *reading)
     struct kms_kms_conf *kms = &reading->conf->kms;
     enum kms_status status = KMS_OK;
 
+    if (kms->socket == NULL) {
+        return KMS_OK;
+    }
     kms->allow_uids = calloc((size_t)raw->allow_uids_count + 2, sizeof(kms->allow_uids[0]));
     if (kms->allow_uids == NULL) {
         return kms_conf_fail_memory(reading);
@@ -160,6 +163,9 @@ enum kms_status kms_conf_read_gids(const struct kms_reading *reading)
     struct kms_kms_conf *kms = &reading->conf->kms;
     enum kms_status status = KMS_OK;
 
+    if (kms->socket == NULL) {
+        return KMS_OK;
+    }
     kms->allow_gids = calloc((size_t)raw->allow_gids_count + 1, sizeof(kms->allow_gids[0]));
     if (kms->allow_gids == NULL) {
         return kms_conf_fail_memory(reading);

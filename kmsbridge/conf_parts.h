@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The configuration's insides, shared by conf.c (schema, and the whole), conf_values.c (single
- * values) and conf_lists.c (backends, allow-lists). In the file everything is text; tables make it
- * values.
+ * values), conf_lists.c (backends, allow-lists) and agent_conf.c (agent, audit). In the file
+ * everything is text; tables make it values.
  */
 #ifndef KMSBRIDGE_CONF_PARTS_H
 #define KMSBRIDGE_CONF_PARTS_H
@@ -15,6 +15,7 @@
 struct kms_raw_log {
     char *level;
     char *format;
+    char *file;
 };
 
 struct kms_raw_kms {
@@ -44,6 +45,57 @@ struct kms_raw_monitor {
     char *listen;
 };
 
+struct kms_raw_token {
+    char *backend;
+    char *label;
+    char *login;
+    char *keys_ttl;
+    char **keys;
+    unsigned keys_count;
+    struct kms_agentd_cert_conf *certificates;
+    unsigned certificates_count;
+};
+
+struct kms_raw_rule {
+    char **uids;
+    unsigned uids_count;
+    char **users;
+    unsigned users_count;
+    char **gids;
+    unsigned gids_count;
+    char **groups;
+    unsigned groups_count;
+    char **tokens;
+    unsigned tokens_count;
+    char **keys;
+    unsigned keys_count;
+    char **allow;
+    unsigned allow_count;
+};
+
+struct kms_raw_agent {
+    char *socket;
+    char *mode;
+    char *owner;
+    char *group;
+    char *max_connections;
+    char *max_connections_per_uid;
+    char *calls_per_second;
+    char *concurrent_calls_per_uid;
+    char *idle_timeout;
+    char *call_timeout;
+    char *idle_exit;
+    struct kms_raw_token *tokens;
+    unsigned tokens_count;
+    struct kms_raw_rule *rules;
+    unsigned rules_count;
+};
+
+struct kms_raw_audit {
+    char *file;
+    char *required;
+};
+
 struct kms_raw_conf {
     char *version;
     struct kms_raw_log *log;
@@ -51,6 +103,8 @@ struct kms_raw_conf {
     unsigned backends_count;
     struct kms_raw_kms *kms;
     struct kms_raw_monitor *monitor;
+    struct kms_raw_agent *agent;
+    struct kms_raw_audit *audit;
 };
 
 struct kms_setting;
@@ -74,12 +128,14 @@ struct kms_setting {
 extern const struct kms_setting kms_conf_log_settings[];
 extern const struct kms_setting kms_conf_kms_settings[];
 extern const struct kms_setting kms_conf_monitor_settings[];
+extern const struct kms_setting kms_conf_agent_settings[];
 
 /* What one reading works on. */
 struct kms_reading {
     struct kms_conf_text text;
     struct kms_raw_conf *raw;
     struct kms_conf *conf;
+    bool is_private; /* for `kmsbridged --private` */
     struct kms_error *err;
 };
 
@@ -92,5 +148,8 @@ enum kms_status kms_conf_fail_memory(const struct kms_reading *reading) KMS_MUST
 enum kms_status kms_conf_read_backends(const struct kms_reading *reading) KMS_MUST_CHECK;
 enum kms_status kms_conf_read_uids(const struct kms_reading *reading) KMS_MUST_CHECK;
 enum kms_status kms_conf_read_gids(const struct kms_reading *reading) KMS_MUST_CHECK;
+enum kms_status kms_conf_read_tokens(const struct kms_reading *reading) KMS_MUST_CHECK;
+enum kms_status kms_conf_read_rules(const struct kms_reading *reading) KMS_MUST_CHECK;
+enum kms_status kms_conf_read_audit(const struct kms_reading *reading) KMS_MUST_CHECK;
 
 #endif

@@ -205,16 +205,23 @@ static enum kms_status read_listen(const struct kms_setting *setting, const char
     return is_good ? read_text(setting, text, ret) : KMS_E_INVALID;
 }
 
+static enum kms_status read_path(const struct kms_setting *setting, const char *text, void *ret)
+{
+    return text[0] == '/' ? read_text(setting, text, ret) : KMS_E_INVALID;
+}
+
 /* --- tables of settings -------------------------------------------------------------------------
  */
 
 #define MS KMS_NS_PER_MS
 #define S  KMS_NS_PER_S
 #define M  (60 * KMS_NS_PER_S)
+#define H  (60 * M)
 
 #define LOG_KEY(member)     "log." #member, offsetof(struct kms_raw_log, member)
 #define KMS_KEY(member)     "kms." #member, offsetof(struct kms_raw_kms, member)
 #define MONITOR_KEY(member) "monitor." #member, offsetof(struct kms_raw_monitor, member)
+#define AGENT_KEY(member)   "agent." #member, offsetof(struct kms_raw_agent, member)
 #define TO(member)          offsetof(struct kms_conf, member)
 
 /* clang-format off */
@@ -223,6 +230,8 @@ const struct kms_setting kms_conf_log_settings[] = {
      "is none of error, warn, info, debug"},
     {LOG_KEY(format), TO(log_format), read_format, "text", 0, 0,
      "is neither text nor json"},
+    {LOG_KEY(file), TO(log_file), read_path, NULL, 0, 0,
+     "is not an absolute path"},
     {.path = NULL},
 };
 
@@ -259,6 +268,32 @@ const struct kms_setting kms_conf_kms_settings[] = {
      "is not a number from 1 to 256"},
     {KMS_KEY(queue), TO(kms.queue), read_unsigned, "1024", 1, 65536,
      "is not a number from 1 to 65536"},
+    {.path = NULL},
+};
+
+const struct kms_setting kms_conf_agent_settings[] = {
+    {AGENT_KEY(socket), TO(agent.socket), read_socket, "/run/kmsbridge/agent.sock", 0, 0,
+     "is neither an absolute path nor @name, of at most 107 bytes"},
+    {AGENT_KEY(mode), TO(agent.mode), read_mode, "0666", 0, 0,
+     "is not an octal mode such as 0666"},
+    {AGENT_KEY(owner), TO(agent.owner), read_user, NULL, 0, 0,
+     "is no user of this system and no uid"},
+    {AGENT_KEY(group), TO(agent.group), read_group, NULL, 0, 0,
+     "is no group of this system and no gid"},
+    {AGENT_KEY(max_connections), TO(agent.max_connections), read_unsigned, "512", 1, 4096,
+     "is not a number from 1 to 4096"},
+    {AGENT_KEY(max_connections_per_uid), TO(agent.max_connections_per_uid), read_unsigned, "128",
+     1, 4096, "is not a number from 1 to 4096"},
+    {AGENT_KEY(calls_per_second), TO(agent.calls_per_second), read_unsigned, "0", 0, 1000000,
+     "is not a number from 0 to 1000000"},
+    {AGENT_KEY(concurrent_calls_per_uid), TO(agent.concurrent_calls_per_uid), read_unsigned, "16",
+     1, 1024, "is not a number from 1 to 1024"},
+    {AGENT_KEY(idle_timeout), TO(agent.idle_timeout_ns), read_duration, "10m", 1 * S, 24 * H,
+     "is not a duration from 1s to 24h, such as 10m"},
+    {AGENT_KEY(call_timeout), TO(agent.call_timeout_ns), read_duration, "10s", 10 * MS, 60 * S,
+     "is not a duration from 10ms to 60s, such as 10s"},
+    {AGENT_KEY(idle_exit), TO(agent.idle_exit_ns), read_duration, "10m", 100 * MS, 24 * H,
+     "is not a duration from 100ms to 24h, such as 10m"},
     {.path = NULL},
 };
 

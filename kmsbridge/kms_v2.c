@@ -8,6 +8,7 @@
 #include <openssl/evp.h>
 
 #include "common/codec.h"
+#include "common/clock.h"
 #include "common/log.h"
 #include "kmsbridge/envelope.h"
 #include "kmsbridge/kms_v2.pb-c.h"
@@ -291,18 +292,43 @@ static void log_done(const char *method, const char *uid, const char *key_id)
     }
 }
 
-static void encrypt_with(struct kms_kek *kek, struct kms_rpc_request *request,
-                         struct kms_rpc_reply *reply)
+/* The peer is not known here: gRPC has the connection, and only kms.allow_uids come in. */
+static enum kms_status audit(const struct kms_v2 *kms, const struct kms_kek *kek, enum kms_op op,
+                             struct kms_span key_id, uint64_t began_ns, enum kms_status verdict,
+                             struct kms_call *call)
+{
+    char key[KMS_KEY_ID_MAX];
+    const struct kms_audit_record record = {.front = "kms_v2",
+                                            .token = kek->conf->kms.backend,
+                                            .key_id = key,
+                                            .op = kms_op_name(op),
+                                            .verdict = verdict,
+                                            .request_id = call->error.request_id,
+                                            .trace_id = call->trace_id,
+                                            .duration_ns = kms_now_ns() - began_ns};
+    snprintf(key, sizeof key, "%.*s", (int)key_id.len, (const char *)key_id.data);
+    return kms_audit_write(kms->audit, &record, &call->error);
+}
+
+static void encrypt_with(const struct kms_v2 *kms, struct kms_kek *kek,
+                         struct kms_rpc_request *request, struct kms_rpc_reply *reply)
 {
     const struct parsed *msg = request->parsed;
     struct kms_call call = {
         .deadline_ns = request->deadline_ns, .cancelled = request->cancelled, .trace_id = msg->uid};
-    char key_id[KMS_KEY_ID_MAX];
+    const uint64_t began_ns = kms_now_ns();
+    char key_id[KMS_KEY_ID_MAX] = "";
     struct kms_buf envelope = reply->scratch;
     envelope.cap = envelope.cap < KMS_ENVELOPE_MAX ? envelope.cap : KMS_ENVELOPE_MAX;
 
-    enum kms_status status = kms_keyring_encrypt(kek->ring, &call, msg->data, &envelope, key_id);
-    kms_healthd_note(kek->health, KMS_OP_ENCRYPT, status);
+    enum kms_status status = kms_audit_ready(kms->audit, &call.error);
+    if (status == KMS_OK) {
+        status = kms_keyring_encrypt(kek->ring, &call, msg->data, &envelope, key_id);
+        kms_healthd_note(kek->health, KMS_OP_ENCRYPT, status);
+    }
+    enum kms_status written =
+        audit(kms, kek, KMS_OP_ENCRYPT, kms_span_str(key_id), began_ns, status, &call);
+    status = status == KMS_OK ? written : status;
     if (status != KMS_OK) {
         log_failure("Encrypt", msg->uid, &call.error);
         fail(reply, &call.error);
@@ -324,7 +350,7 @@ static void run_encrypt(void *ctx, struct kms_rpc_request *request, struct kms_r
 {
     struct kms_v2 *kms = ctx;
     struct kms_kek *kek = kms_keks_get(kms->keks);
-    encrypt_with(kek, request, reply);
+    encrypt_with(kms, kek, request, reply);
     kms_kek_put(kek);
 }
 
@@ -338,17 +364,22 @@ static void note_decrypt(struct kms_kek *kek, const struct parsed *msg, enum kms
     }
 }
 
-static void decrypt_with(struct kms_kek *kek, struct kms_rpc_request *request,
-                         struct kms_rpc_reply *reply)
+static void decrypt_with(const struct kms_v2 *kms, struct kms_kek *kek,
+                         struct kms_rpc_request *request, struct kms_rpc_reply *reply)
 {
     const struct parsed *msg = request->parsed;
     struct kms_call call = {
         .deadline_ns = request->deadline_ns, .cancelled = request->cancelled, .trace_id = msg->uid};
+    const uint64_t began_ns = kms_now_ns();
     struct kms_buf plaintext = reply->scratch;
 
-    enum kms_status status =
-        kms_keyring_decrypt(kek->ring, &call, msg->key_id, msg->data, &plaintext);
-    note_decrypt(kek, msg, status);
+    enum kms_status status = kms_audit_ready(kms->audit, &call.error);
+    if (status == KMS_OK) {
+        status = kms_keyring_decrypt(kek->ring, &call, msg->key_id, msg->data, &plaintext);
+        note_decrypt(kek, msg, status);
+    }
+    enum kms_status written = audit(kms, kek, KMS_OP_DECRYPT, msg->key_id, began_ns, status, &call);
+    status = status == KMS_OK ? written : status;
     if (status != KMS_OK) {
         log_failure("Decrypt", msg->uid, &call.error);
         if (status == KMS_E_NOT_FOUND) { /* names the key_id that the client sent */
@@ -373,7 +404,7 @@ static void run_decrypt(void *ctx, struct kms_rpc_request *request, struct kms_r
 {
     struct kms_v2 *kms = ctx;
     struct kms_kek *kek = kms_keks_get(kms->keks);
-    decrypt_with(kek, request, reply);
+    decrypt_with(kms, kek, request, reply);
     kms_kek_put(kek);
 }
 

@@ -10,6 +10,7 @@
 #ifndef KMSBRIDGE_KMS_V2_H
 #define KMSBRIDGE_KMS_V2_H
 
+#include "kmsbridge/audit.h"
 #include "kmsbridge/conf.h"
 #include "kmsbridge/kek.h"
 #include "kmsbridge/metrics.h"
@@ -24,6 +25,7 @@
 struct kms_v2 {
     struct kms_keks *keks;
     struct kms_metrics *metrics;
+    struct kms_audit *audit;           /* may be NULL */
     atomic_int on_failure;             /* enum kms_on_failure; may change at reload */
     _Atomic(const char *) api_version; /* "v2" or "v2beta1": static strings */
 };

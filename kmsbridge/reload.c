@@ -9,6 +9,7 @@
 
 #include "common/clock.h"
 #include "common/log.h"
+#include "kmsbridge/log_file.h"
 #include "kmsbridge/server_parts.h"
 
 #define TRIAL_NS (10 * KMS_NS_PER_S) /* for a new KEK to be proven */
@@ -20,6 +21,8 @@ struct change {
     struct kms_kek *kek;
     struct kms_socket *socket;
     struct kms_monitor *monitor;
+    struct kms_agentd_change *agent;
+    int log_fd; /* of log.file, opened anew; -1: there is none */
 };
 
 /* --- what is different --- */
@@ -250,6 +253,8 @@ static enum kms_status change_monitor(struct kms_server *server, struct change *
 /* What was prepared and is not wanted after all. */
 static void give_up(struct change *change)
 {
+    kms_agentd_cancel(change->agent);
+    kms_log_file_close(change->log_fd);
     if (change->kek != NULL) {
         kms_kek_dismiss(change->kek);
     }
@@ -258,20 +263,47 @@ static void give_up(struct change *change)
     kms_conf_done(change->conf);
 }
 
+/* A private agent's socket is not the file's. */
+static enum kms_status read_conf(struct kms_server *server, struct change *change,
+                                 struct kms_error *err)
+{
+    enum kms_status status = KMS_OK;
+    if (!server->conf->agent.is_private) {
+        return kms_conf_read(server->conf->path, &change->conf, err);
+    }
+    status = kms_conf_read_private(server->conf->path, &change->conf, err);
+    if (status == KMS_OK) {
+        kms_conf_make_private(change->conf, server->conf->agent.socket, server->conf->log_file);
+    }
+    return status;
+}
+
 static enum kms_status prepare(struct kms_server *server, struct change *change,
                                void (*meanwhile)(struct kms_server *server), struct kms_error *err)
 {
-    enum kms_status status = kms_conf_read(server->conf->path, &change->conf, err);
+    enum kms_status status = read_conf(server, change, err);
     if (status == KMS_OK) {
+        status = kms_server_check_fronts(server->conf, change->conf, err);
+    }
+    if (status == KMS_OK && change->conf->log_file != NULL) {
+        status = kms_log_file_open(change->conf->log_file, &change->log_fd, err);
+    }
+    if (status == KMS_OK && kms_server_has_kms(server)) {
         status = change_kek(server, change, meanwhile, err);
     }
     if (status == KMS_OK) {
         status = change_monitor(server, change, err);
     }
-    if (status == KMS_OK) {
+    if (status == KMS_OK && server->agentd != NULL) {
+        status = kms_agentd_prepare(server->agentd, change->conf, &change->agent, err);
+    }
+    if (status == KMS_OK) { /* the former stays open when this fails */
+        status = kms_audit_reopen(server->audit, &change->conf->audit, err);
+    }
+    if (status == KMS_OK && kms_server_has_kms(server)) {
         status = change_socket(server, change, err);
     }
-    if (status == KMS_OK) { /* last: it is applied at once */
+    if (status == KMS_OK && kms_server_has_kms(server)) { /* last: it is applied at once */
         const struct kms_peers peers = kms_server_peers(change->conf);
         status = kms_door_configure(server->door, &peers, change->conf->kms.max_connections);
         if (status != KMS_OK) {
@@ -299,7 +331,11 @@ static void apply(struct kms_server *server, struct change *change)
 {
     struct kms_conf *was = server->conf;
     server->conf = change->conf;
+    kms_log_file_use(change->log_fd);
     kms_log_setup(2, server->conf->log_level, server->conf->log_format);
+    if (change->agent != NULL) {
+        kms_agentd_apply(server->agentd, change->agent);
+    }
     if (change->kek != NULL) {
         serve_kek(server, change->kek);
     }
@@ -311,7 +347,9 @@ static void apply(struct kms_server *server, struct change *change)
         kms_monitor_stop(server->monitor);
         server->monitor = change->monitor;
     }
-    apply_kms(server, &server->conf->kms);
+    if (kms_server_has_kms(server)) {
+        apply_kms(server, &server->conf->kms);
+    }
     kms_conf_done(was);
 }
 
@@ -319,17 +357,18 @@ enum kms_status kms_server_reload(struct kms_server *server,
                                   void (*meanwhile)(struct kms_server *server),
                                   struct kms_error *err)
 {
-    struct change change = {.conf = NULL};
+    struct change change = {.conf = NULL, .log_fd = -1};
     enum kms_status status = prepare(server, &change, meanwhile, err);
     if (status == KMS_OK) {
         apply(server, &change);
     } else {
         give_up(&change);
     }
-    /* the PIN and new keys are looked at whatever the file says */
-    struct kms_kek *kek = kms_keks_get(&server->keks);
-    kms_healthd_kick(kek->health);
-    kms_kek_put(kek);
+    if (kms_server_has_kms(server)) { /* PIN and new keys are looked at whatever the file says */
+        struct kms_kek *kek = kms_keks_get(&server->keks);
+        kms_healthd_kick(kek->health);
+        kms_kek_put(kek);
+    }
     atomic_fetch_add(
         status == KMS_OK ? &server->metrics.reloads_ok : &server->metrics.reloads_failed, 1);
     return status;

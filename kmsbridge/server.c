@@ -54,11 +54,20 @@ struct kms_peers kms_server_peers(const struct kms_conf *conf)
 
 /* --- how it is --- */
 
+static uint64_t oldest_ns(struct kms_server *server)
+{
+    uint64_t kms = kms_keks_stuck_ns(&server->keks);
+    uint64_t agent = server->agentd != NULL ? kms_agentd_stuck_ns(server->agentd) : 0;
+    return kms > agent ? kms : agent;
+}
+
 bool kms_server_live(struct kms_server *server, char *ret_text, size_t size)
 {
-    struct kms_rpc_stats stats;
-    uint64_t stuck_ns = kms_keks_stuck_ns(&server->keks);
-    kms_rpc_stats(server->rpc, &stats);
+    struct kms_rpc_stats stats = {.poller_quiet_ns = 0};
+    uint64_t stuck_ns = oldest_ns(server);
+    if (server->rpc != NULL) {
+        kms_rpc_stats(server->rpc, &stats);
+    }
     if (stats.poller_quiet_ns > KMS_POLLER_DEAD_NS) {
         snprintf(ret_text, size, "the polling thread has not gone round for %llu s",
                  (unsigned long long)(stats.poller_quiet_ns / KMS_NS_PER_S));
@@ -83,6 +92,10 @@ static void verdict_now(struct kms_server *server, struct kms_verdict *ret_verdi
 bool kms_server_ready(struct kms_server *server, char *ret_text, size_t size)
 {
     struct kms_verdict verdict;
+    if (!kms_server_has_kms(server)) {
+        snprintf(ret_text, size, "the agent serves");
+        return true;
+    }
     verdict_now(server, &verdict);
     bool ready = verdict.known && verdict.good;
     if (ready) {
@@ -106,8 +119,10 @@ static bool page_live(void *ctx, FILE *out)
 static bool page_ready(void *ctx, FILE *out)
 {
     struct kms_server *server = ctx;
-    struct kms_verdict verdict;
-    verdict_now(server, &verdict);
+    struct kms_verdict verdict = {.known = true, .good = true};
+    if (kms_server_has_kms(server)) {
+        verdict_now(server, &verdict);
+    }
     bool ready = verdict.known && verdict.good;
     fprintf(out, "%s\n",
             ready           ? "ok"
@@ -116,9 +131,16 @@ static bool page_ready(void *ctx, FILE *out)
     return ready;
 }
 
-static void page_metrics(void *ctx, FILE *out)
+static void print_audit(struct kms_server *server, FILE *out)
 {
-    struct kms_server *server = ctx;
+    fprintf(out, "# HELP kmsbridge_audit_lost_total Audit lines that could not be written.\n"
+                 "# TYPE kmsbridge_audit_lost_total counter\n");
+    fprintf(out, "kmsbridge_audit_lost_total %llu\n",
+            (unsigned long long)kms_audit_lost(server->audit));
+}
+
+static void print_kms(struct kms_server *server, FILE *out)
+{
     struct kms_verdict verdict;
     struct kms_rpc_stats stats;
     struct kms_gauges gauges = {.connections = kms_door_connections(server->door)};
@@ -136,6 +158,20 @@ static void page_metrics(void *ctx, FILE *out)
     gauges.queued = stats.queued;
     gauges.workers = stats.workers;
     kms_metrics_print(&server->metrics, &gauges, out);
+}
+
+static void page_metrics(void *ctx, FILE *out)
+{
+    struct kms_server *server = ctx;
+    if (kms_server_has_kms(server)) {
+        print_kms(server, out);
+    } else {
+        kms_metrics_print(&server->metrics, NULL, out);
+    }
+    print_audit(server, out);
+    if (server->agentd != NULL) {
+        kms_agentd_print(server->agentd, out);
+    }
 }
 
 /* --- start and stop --- */
@@ -187,7 +223,7 @@ static bool wait_known(struct kms_server *server)
     return known;
 }
 
-static enum kms_status start_doors(struct kms_server *server, struct kms_error *err)
+static enum kms_status start_door(struct kms_server *server, struct kms_error *err)
 {
     const struct kms_conf *conf = server->conf;
     const struct kms_door_conf door = {.listen_fd = kms_socket_fd(server->socket),
@@ -199,7 +235,32 @@ static enum kms_status start_doors(struct kms_server *server, struct kms_error *
     if (!wait_known(server)) {
         kms_log(KMS_LOG_WARN, "server: the key service has not answered yet; serving all the same");
     }
-    enum kms_status status = kms_door_open(&door, &server->door, err);
+    return kms_door_open(&door, &server->door, err);
+}
+
+static enum kms_status start_kms(struct kms_server *server, struct kms_error *err)
+{
+    enum kms_status status = start_key_service(server, err);
+    if (status == KMS_OK) {
+        status = start_front(server, err);
+    }
+    return status;
+}
+
+/* Those who look after us last: what they see is there. */
+static enum kms_status start_all(struct kms_server *server, struct kms_error *err)
+{
+    const struct kms_conf *conf = server->conf;
+    enum kms_status status = kms_server_start_audit(server, err);
+    if (status == KMS_OK && kms_server_has_kms(server)) {
+        status = start_kms(server, err);
+    }
+    if (status == KMS_OK) {
+        status = kms_server_start_agent(server, err);
+    }
+    if (status == KMS_OK && kms_server_has_kms(server)) {
+        status = start_door(server, err);
+    }
     if (status == KMS_OK && conf->monitor_listen != NULL) {
         status = kms_server_start_monitor(server, conf->monitor_listen, &server->monitor, err);
     }
@@ -220,18 +281,15 @@ enum kms_status kms_server_start(struct kms_conf *conf, struct kms_server **ret_
         kms_log(KMS_LOG_WARN,
                 "memory of secrets cannot be locked (RLIMIT_MEMLOCK): it may reach swap");
     }
-    enum kms_status status = start_key_service(server, err);
-    if (status == KMS_OK) {
-        status = start_front(server, err);
-    }
-    if (status == KMS_OK) {
-        status = start_doors(server, err);
-    }
+    enum kms_status status = start_all(server, err);
     if (status != KMS_OK) {
         (void)kms_server_stop(server);
         return status;
     }
-    kms_log(KMS_LOG_INFO, "server: serving KMS %s on %s", conf->kms.api_version, conf->kms.socket);
+    if (kms_server_has_kms(server)) {
+        kms_log(KMS_LOG_INFO, "server: serving KMS %s on %s", conf->kms.api_version,
+                conf->kms.socket);
+    }
     *ret_server = server;
     return KMS_OK;
 }
@@ -241,8 +299,9 @@ bool kms_server_stop(struct kms_server *server)
     if (server->door != NULL) {
         kms_door_shut(server->door);
     }
-    kms_monitor_stop(server->monitor); /* it asks the others */
-    bool clean = kms_rpc_stop(server->rpc, STOP_GRACE_NS);
+    kms_monitor_stop(server->monitor);                           /* it asks the others */
+    bool clean = kms_agentd_stop(server->agentd, STOP_GRACE_NS); /* it borrows the KEK's waist */
+    clean = (server->rpc == NULL || kms_rpc_stop(server->rpc, STOP_GRACE_NS)) && clean;
     kms_door_close(server->door);
     kms_socket_close(server->socket);
     /* a worker that is stuck comes back to all of this some time: nothing is freed under it */
@@ -250,6 +309,7 @@ bool kms_server_stop(struct kms_server *server)
         kms_log(KMS_LOG_WARN, "server: a call is stuck in the key service; leaving without it");
         return false;
     }
+    kms_audit_close(server->audit);
     kms_conf_done(server->conf);
     free(server);
     return true;
@@ -257,7 +317,7 @@ bool kms_server_stop(struct kms_server *server)
 
 /* --- check --- */
 
-enum kms_status kms_server_check(const struct kms_conf *conf, struct kms_error *err)
+static enum kms_status check_kms(const struct kms_conf *conf, struct kms_error *err)
 {
     struct kms_waist *waist = NULL;
     enum kms_status status =
@@ -286,4 +346,23 @@ enum kms_status kms_server_check(const struct kms_conf *conf, struct kms_error *
     kms_keyring_free(ring);
     kms_waist_close(waist);
     return status;
+}
+
+enum kms_status kms_server_check(struct kms_conf *conf, struct kms_error *err)
+{
+    enum kms_status status = conf->kms.socket != NULL ? check_kms(conf, err) : KMS_OK;
+    if (status == KMS_OK && conf->agent.on) {
+        status = kms_agentd_check(conf, CHECK_TIMEOUT, stdout, err);
+    }
+    return status;
+}
+
+bool kms_server_idle(struct kms_server *server)
+{
+    return server->agentd != NULL && kms_agentd_is_idle(server->agentd);
+}
+
+uint64_t kms_server_idle_round_ns(const struct kms_server *server)
+{
+    return server->conf->agent.is_private ? server->conf->agent.idle_exit_ns / 4 : UINT64_MAX;
 }
