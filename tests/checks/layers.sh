@@ -15,7 +15,7 @@ OURS='
 ^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.[ch]$ | ^common/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.h$
 ^backend/agent[a-z_]*\.[ch]$          | ^common/|^backend/(agent[a-z_]*|agent\.pb-c|backend)\.h$
 ^pkcs11/core/(attrs|attrs_template)\.c$ | ^common/|^pkcs11/(core/(attrs|log)|pkcs11x|kmsbridge-pkcs11)\.h$
-^pkcs11/core/soft[a-z_]*\.[ch]$       | ^common/|^pkcs11/(core/(soft|soft_parts|attrs|mech|log)|pkcs11x|kmsbridge-pkcs11)\.h$
+^pkcs11/core/soft[a-z_]*\.[ch]$       | ^common/|^pkcs11/(core/(soft[a-z_]*|attrs|mech|log)|pkcs11x|kmsbridge-pkcs11)\.h$
 ^pkcs11/core/(library|slot|store[a-z_]*)\.[ch]$ | ^common/|^backend/(agent|backend)\.h$|^pkcs11/(core/[a-z_]+|pkcs11x|kmsbridge-pkcs11)\.h$
 ^pkcs11/core/                         | ^common/|^backend/backend\.h$|^pkcs11/(core/[a-z_]+|pkcs11x|kmsbridge-pkcs11)\.h$
 ^pkcs11/                              | ^common/|^pkcs11/
