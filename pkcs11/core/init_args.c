@@ -9,8 +9,8 @@
 
 static CK_RV check_locking(const CK_C_INITIALIZE_ARGS *args)
 {
-    const unsigned given = (args->CreateMutex != NULL) + (args->DestroyMutex != NULL) +
-                           (args->LockMutex != NULL) + (args->UnlockMutex != NULL);
+    const int given = (args->CreateMutex != NULL) + (args->DestroyMutex != NULL) +
+                      (args->LockMutex != NULL) + (args->UnlockMutex != NULL);
 
     if (given != 0 && given != 4) {
         return CKR_ARGUMENTS_BAD;
