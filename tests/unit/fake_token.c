@@ -27,32 +27,7 @@ static size_t object_count;
 static const uint8_t secret[32] = "0123456789abcdef0123456789abcde";
 static EVP_PKEY *pairs[FAKE_KEYS]; /* made once: RSA is slow */
 
-/* ---- log, slot ------------------------------------------------------------------------------ */
-
-static void log_line(const char *fmt, va_list args)
-{
-    (void)vsnprintf(fake.logged, sizeof(fake.logged), fmt, args);
-}
-
-void kms_p11_log(enum kms_p11_log level, const char *fmt, ...)
-{
-    va_list args;
-
-    (void)level;
-    va_start(args, fmt);
-    log_line(fmt, args);
-    va_end(args);
-}
-
-CK_RV kms_p11_refuse(CK_RV rv, const char *fmt, ...)
-{
-    va_list args;
-
-    va_start(args, fmt);
-    log_line(fmt, args);
-    va_end(args);
-    return rv;
-}
+/* ---- slot ----------------------------------------------------------------------------------- */
 
 struct kms_call kms_slot_call(const struct kms_slot *slot)
 {

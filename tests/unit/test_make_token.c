@@ -253,10 +253,10 @@ static void test_templates(void)
         fake_begin();
         rv = make(row, handles);
         if (!UNIT_CHECK(row->name, rv == row->rv)) {
-            fprintf(stderr, "%s: 0x%lx %s\n", row->name, rv, fake.logged);
+            fprintf(stderr, "%s: 0x%lx\n", row->name, rv);
         }
-        if (!UNIT_CHECK(row->name, row->names == NULL || strstr(fake.logged, row->names) != NULL)) {
-            fprintf(stderr, "%s: logged %s\n", row->name, fake.logged);
+        if (!UNIT_CHECK(row->name, row->names == NULL || fake_p11_log_says(row->names))) {
+            fprintf(stderr, "%s: the log does not say %s\n", row->name, row->names);
         }
         UNIT_CHECK(row->name, fake.generates == (row->rv == CKR_OK ? 1 : 0));
         UNIT_CHECK(row->name, (handles[0] != CK_INVALID_HANDLE) == (row->rv == CKR_OK));

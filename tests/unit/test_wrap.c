@@ -137,7 +137,7 @@ static void check_unwrap(const char *name, const struct mech_row *row, enum key 
     rv = kms_unwrap_key(&fake.session, &mechanism, kek_of(row->kek, true), wrapped, len, t.attrs,
                         t.count, &handle);
     if (!UNIT_CHECK(name, rv == CKR_OK)) {
-        fprintf(stderr, "%s: 0x%lx %s\n", name, rv, fake.logged);
+        fprintf(stderr, "%s: 0x%lx\n", name, rv);
         return;
     }
     UNIT_CHECK(name, fake.requests == (row->kek == KEK_HERE ? 0 : 1));
@@ -329,7 +329,7 @@ static void test_bad_templates(void)
         UNIT_CHECK(row->name, kms_unwrap_key(&fake.session, &pad, fake.key[FAKE_AES], out, len,
                                              t.attrs, t.count, &handle) == row->rv);
         UNIT_CHECK(row->name, fake.requests == row->requests);
-        UNIT_CHECK(row->name, row->names == NULL || strstr(fake.logged, row->names) != NULL);
+        UNIT_CHECK(row->name, row->names == NULL || fake_p11_log_says(row->names));
         UNIT_CHECK(row->name, handle == CK_INVALID_HANDLE && fake_objects() == 1);
         fake_end();
     }
@@ -389,7 +389,7 @@ static void test_ecdh(void)
                                       &made[side]);
 
             if (!UNIT_CHECK(row->name, rv == row->rv)) {
-                fprintf(stderr, "%s: 0x%lx %s\n", row->name, rv, fake.logged);
+                fprintf(stderr, "%s: 0x%lx\n", row->name, rv);
             }
         }
         if (row->rv == CKR_OK) {
