@@ -348,6 +348,9 @@ static enum kms_status op_wrap(struct kms_backend *b, struct kms_call *call, con
 
     (void)b;
     (void)ref;
+    if (params->alg == KMS_ALG_BEST) {
+        return kms_error_set(&call->error, KMS_E_UNSUPPORTED, "to encrypt only");
+    }
     return status == KMS_OK ? seal(call, params, in, ret) : status;
 }
 
