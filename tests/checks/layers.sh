@@ -13,7 +13,8 @@ OURS='
 ^backend/registry\.c$                 | ^common/|^backend/[a-z0-9_]+\.h$
 ^backend/hsm[a-z0-9_]*\.[ch]$         | ^common/|^backend/(backend|backend_conf)\.h$|^backend/hsm[a-z0-9_]*\.h$|^backend/p11/
 ^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.[ch]$ | ^common/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.h$
-^kmsbridge/agent                      | ^common/|^kmsbridge/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist|agent_wire)\.h$
+^backend/agent[a-z0-9_]*\.[ch]$       | ^common/|^backend/backend\.h$|^backend/agent[a-z0-9_]*(\.pb-c)?\.h$
+^kmsbridge/agent[a-z0-9_]*\.[ch]$     | ^common/|^kmsbridge/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist|agent_wire)\.h$
 ^kmsbridge/                           | ^common/|^kmsbridge/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.h$
 ^tools/                               | ^common/|^tools/|^backend/(backend|backend_conf|registry|waist)\.h$|^backend/p11/init_token\.h$|^kmsbridge/(conf|kms_v2_client)\.h$
 ^tests/                               | .
@@ -22,7 +23,7 @@ OURS='
 # header of a library | the files that may include it; both extended regexps
 THEIRS='
 ^grpc/                                | ^kmsbridge/rpc[a-z0-9_]*\.[ch]$|^kmsbridge/kms_v2_client_call\.c$|^tests/bench/
-^protobuf-c/                          | ^kmsbridge/(rpc|kms_v2)[a-z0-9_]*\.[ch]$|^tests/
+^protobuf-c/                          | ^kmsbridge/(rpc|kms_v2|agent)[a-z0-9_]*\.[ch]$|^backend/agent[a-z0-9_]*\.[ch]$|^tests/
 ^microhttpd\.h$                       | ^kmsbridge/monitor\.c$|^tests/
 ^cyaml/                               | ^common/conf\.[ch]$|conf\.c$|_schema\.h$
 ^yaml\.h$                              | ^common/yaml\.c$
@@ -122,6 +123,13 @@ bad|backend/p11/pool.c|q|backend/backend.h
 bad|backend/p11/pool.c|q|backend/rest/http.h
 good|backend/p11/pool.c|q|backend/p11/pool.h
 bad|backend/waist.c|q|backend/hsm.h
+bad|backend/waist.c|q|backend/agent.h
+bad|backend/agent_ask.c|q|backend/waist.h
+good|backend/agent_wire.c|a|protobuf-c/protobuf-c.h
+good|kmsbridge/agent.c|q|backend/agent_wire.h
+bad|kmsbridge/agent.c|q|backend/agent.h
+bad|kmsbridge/keyring.c|q|backend/agent_wire.h
+bad|pkcs11/core/store.c|a|protobuf-c/protobuf-c.h
 bad|backend/hsm.c|q|kmsbridge/conf.h
 good|backend/registry.c|q|backend/hsm.h
 bad|kmsbridge/keyring.c|q|backend/hsm.h
