@@ -17,6 +17,9 @@ OURS='
 ^kmsbridge/agent[a-z0-9_]*\.[ch]$     | ^common/|^kmsbridge/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist|agent_wire)\.h$
 ^kmsbridge/                           | ^common/|^kmsbridge/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.h$
 ^tools/                               | ^common/|^tools/|^backend/(backend|backend_conf|registry|waist)\.h$|^backend/p11/init_token\.h$|^kmsbridge/(conf|kms_v2_client)\.h$
+^pkcs11/core/soft[a-z0-9_]*\.[ch]$    | ^common/|^backend/backend\.h$|^pkcs11/(core/|pkcs11x\.h$)
+^pkcs11/core/                         | ^common/|^backend/(backend|agent)\.h$|^pkcs11/(core/|pkcs11x\.h$)
+^pkcs11/                              | ^common/|^pkcs11/
 ^tests/                               | .
 '
 
@@ -28,9 +31,9 @@ THEIRS='
 ^cyaml/                               | ^common/conf\.[ch]$|conf\.c$|_schema\.h$
 ^yaml\.h$                              | ^common/yaml\.c$
 ^sodium(\.h$|/)                       | ^common/(secure|codec)\.c$
-^p11-kit/|^pkcs11\.h$                 | ^backend/p11/|^backend/hsm[a-z0-9_]*\.[ch]$|^tests/
+^p11-kit/|^pkcs11\.h$                 | ^backend/p11/|^backend/hsm[a-z0-9_]*\.[ch]$|^pkcs11/pkcs11x\.h$|^tests/
 ^systemd/                             | ^kmsbridge/notify\.c$|^tests/
-^openssl/                             | ^backend/|^kmsbridge/(agent_certs|envelope|kms_v2|metrics)\.c$|^tools/verb_kms\.c$|^tests/
+^openssl/                             | ^backend/|^pkcs11/core/soft[a-z0-9_]*\.[ch]$|^kmsbridge/(agent_certs|envelope|kms_v2|metrics)\.c$|^tools/verb_kms\.c$|^tests/
 ^jansson\.h$                          | ^tools/output\.c$
 ^nghttp2/                             | ^tests/
 ^CUnit/                               | ^tests/
@@ -130,6 +133,12 @@ good|kmsbridge/agent.c|q|backend/agent_wire.h
 bad|kmsbridge/agent.c|q|backend/agent.h
 bad|kmsbridge/keyring.c|q|backend/agent_wire.h
 bad|pkcs11/core/store.c|a|protobuf-c/protobuf-c.h
+bad|pkcs11/entry.c|q|backend/agent.h
+bad|pkcs11/core/store.c|q|backend/waist.h
+bad|pkcs11/core/store.c|a|openssl/evp.h
+bad|pkcs11/core/soft_key.c|q|backend/agent.h
+good|pkcs11/core/soft_key.c|a|openssl/evp.h
+good|pkcs11/core/slot.c|q|backend/agent.h
 bad|backend/hsm.c|q|kmsbridge/conf.h
 good|backend/registry.c|q|backend/hsm.h
 bad|kmsbridge/keyring.c|q|backend/hsm.h
