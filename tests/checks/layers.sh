@@ -17,8 +17,8 @@ OURS='
 ^kmsbridge/agent[a-z0-9_]*\.[ch]$     | ^common/|^kmsbridge/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist|agent_wire)\.h$
 ^pkcs11/core/(attrs|attrs_template)\.c$ | ^common/|^pkcs11/(core/(attrs|log)|pkcs11x|kmsbridge-pkcs11)\.h$
 ^pkcs11/core/soft[a-z_]*\.[ch]$       | ^common/|^pkcs11/(core/(soft|soft_parts|attrs|mech|log)|pkcs11x|kmsbridge-pkcs11)\.h$
-^pkcs11/core/(library|slot|store[a-z_]*)\.[ch]$ | ^common/|^backend/(agent|backend)\.h$|^pkcs11/(core/[a-z_]+|pkcs11x|kmsbridge-pkcs11)\.h$
-^pkcs11/core/                         | ^common/|^backend/backend\.h$|^pkcs11/(core/[a-z_]+|pkcs11x|kmsbridge-pkcs11)\.h$
+^pkcs11/core/(library|slot|store[a-z_]*)\.[ch]$ | ^common/|^backend/(agent|backend)\.h$|^pkcs11/(core/[a-z0-9_]+|pkcs11x|kmsbridge-pkcs11)\.h$
+^pkcs11/core/                         | ^common/|^backend/backend\.h$|^pkcs11/(core/[a-z0-9_]+|pkcs11x|kmsbridge-pkcs11)\.h$
 ^pkcs11/                              | ^common/|^pkcs11/
 ^kmsbridge/                           | ^common/|^kmsbridge/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.h$
 ^tools/                               | ^common/|^tools/|^backend/(backend|backend_conf|registry|waist)\.h$|^backend/p11/init_token\.h$|^kmsbridge/(conf|kms_v2_client)\.h$
@@ -135,6 +135,12 @@ good|kmsbridge/agent.c|q|backend/agent_wire.h
 bad|kmsbridge/agent.c|q|backend/agent.h
 bad|kmsbridge/keyring.c|q|backend/agent_wire.h
 bad|pkcs11/core/store.c|a|protobuf-c/protobuf-c.h
+bad|pkcs11/entry.c|q|backend/agent.h
+bad|pkcs11/core/store.c|q|backend/waist.h
+bad|pkcs11/core/store.c|a|openssl/evp.h
+bad|pkcs11/core/soft_key.c|q|backend/agent.h
+good|pkcs11/core/soft_key.c|a|openssl/evp.h
+good|pkcs11/core/slot.c|q|backend/agent.h
 bad|backend/hsm.c|q|kmsbridge/conf.h
 good|backend/registry.c|q|backend/hsm.h
 bad|kmsbridge/keyring.c|q|backend/hsm.h
