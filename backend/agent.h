@@ -40,7 +40,15 @@ struct kms_agent;
 enum kms_status kms_agent_new(const struct kms_agent_conf *conf, struct kms_agent **ret_agent,
                               struct kms_error *err) KMS_MUST_CHECK;
 void kms_agent_unref(struct kms_agent *agent); /* NULL is fine; closes idle connections */
+/* No other thread of the child uses @agent meanwhile. */
 void kms_agent_forked(struct kms_agent *agent);
+
+/*
+ * Which of the agents that this process saw answered last: 0 before the first, another number after
+ * each restart that was noticed (a new connection's Welcome.instance). What was cached under
+ * another number may not be believed. From memory.
+ */
+uint64_t kms_agent_generation(const struct kms_agent *agent);
 
 struct kms_agent_token {
     char name[KMS_AGENT_NAME_MAX]; /* for kms_agent_open_token() */

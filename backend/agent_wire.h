@@ -30,6 +30,8 @@
 #define KMS_AGENT_PIN_MAX     256
 #define KMS_AGENT_RANDOM_MAX  4096
 #define KMS_AGENT_INSTANCE    16
+#define KMS_AGENT_AAD_MAX     1024
+#define KMS_AGENT_UNKNOWN_MAX 32    /* fields of one message that we do not know and pass over */
 #define KMS_AGENT_KEYS_IN_ALL 65536 /* a list longer than this is refused by the client */
 
 /* How a token wants its user to log in. */
@@ -41,6 +43,7 @@ enum kms_agent_login {
 
 /* The body's length, from KMS_AGENT_HEADER bytes. KMS_E_TOO_LARGE above KMS_AGENT_FRAME_MAX,
  * KMS_E_PROTOCOL when it is 0. */
+void kms_agent_put_frame_len(uint8_t ret_header[KMS_AGENT_HEADER], size_t len);
 enum kms_status kms_agent_frame_len(const uint8_t header[KMS_AGENT_HEADER], size_t *ret_len,
                                     struct kms_error *err) KMS_MUST_CHECK;
 /* Header and packed message behind each other, appended to @out. KMS_E_TOO_LARGE when it does not
@@ -55,6 +58,18 @@ enum kms_status kms_agent_unpack(const ProtobufCMessageDescriptor *what, struct 
                                  struct kms_error *err) KMS_MUST_CHECK;
 void kms_agent_free(ProtobufCMessage *message); /* NULL is fine */
 
+/*
+ * The two halves of kms_agent_unpack(), for whoever keeps his own memory. The check allocates
+ * nothing, and says how many bytes the message will take in an arena; unpacking puts it behind what
+ * is in @arena, whose storage is aligned like malloc()'s. KMS_E_TOO_LARGE when it does not fit.
+ * There is nothing to free: the message is gone when the arena is wiped.
+ */
+enum kms_status kms_agent_check(const ProtobufCMessageDescriptor *what, struct kms_span body,
+                                size_t *ret_arena, struct kms_error *err) KMS_MUST_CHECK;
+enum kms_status kms_agent_unpack_in(const ProtobufCMessageDescriptor *what, struct kms_span body,
+                                    struct kms_buf *arena, ProtobufCMessage **ret_message,
+                                    struct kms_error *err) KMS_MUST_CHECK;
+
 /* Between the waist's structs and the messages. To a message: fields point into the struct, which
  * must outlive it. From a message: copied; KMS_E_PROTOCOL when a value is none of ours. */
 void kms_agent_put_params(const struct kms_params *params, Kms__Agent__Params *ret_message);
@@ -67,5 +82,22 @@ enum kms_status kms_agent_get_key(const Kms__Agent__Key *message, struct kms_key
                                   struct kms_error *err) KMS_MUST_CHECK;
 void kms_agent_put_error(const struct kms_error *error, Kms__Agent__Error *ret_message);
 void kms_agent_get_error(const Kms__Agent__Error *message, struct kms_error *ret_error);
+void kms_agent_put_token(const char *name, const struct kms_token_info *info,
+                         Kms__Agent__Token *ret_message, Kms__Agent__AlgSet *ret_algs);
+enum kms_status kms_agent_get_token(const Kms__Agent__Token *message,
+                                    char ret_name[KMS_AGENT_NAME_MAX],
+                                    struct kms_token_info *ret_info,
+                                    struct kms_error *err) KMS_MUST_CHECK;
+
+/* A C string as a field, and back: KMS_E_PROTOCOL, naming @field, for a NUL in it or more than
+ * @size - 1 bytes. */
+ProtobufCBinaryData kms_agent_put_text(const char *text);
+enum kms_status kms_agent_get_text(const char *field, ProtobufCBinaryData bytes, char *ret_text,
+                                   size_t size, struct kms_error *err) KMS_MUST_CHECK;
+ProtobufCBinaryData kms_agent_put_span(struct kms_span span);
+static inline struct kms_span kms_agent_get_span(ProtobufCBinaryData bytes)
+{
+    return kms_span_of(bytes.data, bytes.len);
+}
 
 #endif

@@ -36,10 +36,14 @@ size_t kms_attrs_count(const struct kms_attrs *attrs);
 /* In the order of their types. */
 CK_ATTRIBUTE_TYPE kms_attrs_at(const struct kms_attrs *attrs, size_t index, struct kms_span *ret);
 
+/* "CKA_LABEL", for the log; a phrase for types that are not ours. Never NULL. */
+const char *kms_attr_name(CK_ATTRIBUTE_TYPE type);
+
 /*
  * A caller's template, copied: NULL pointers, doubled types, booleans that are not CK_BBOOL, wrong
  * sizes of CK_ULONG values are refused with the return values of 4.1.1, and the log names the
- * attribute.
+ * attribute. The same value given twice counts once; two values are CKR_TEMPLATE_INCONSISTENT.
+ * Whether an attribute belongs to the object is the caller's question.
  */
 CK_RV kms_attrs_from_template(const CK_ATTRIBUTE *tmpl, CK_ULONG count, struct kms_attrs **ret);
 /* Every one of @tmpl (a search's) is there with the same bytes. */

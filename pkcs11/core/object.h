@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Objects: token keys, certificates and public keys as the agent lists them, and session objects
- * made here. Shared by counting; what ops read of one never changes after it is in the store, but
- * for its label (under the store's lock; see store.h).
+ * made here. Shared by counting; one that is in the store never changes: C_SetAttributeValue puts
+ * another in its place, under the same handle, and calls that hold the old one finish with it.
  */
 #ifndef KMS_PKCS11_CORE_OBJECT_H
 #define KMS_PKCS11_CORE_OBJECT_H
@@ -31,6 +31,7 @@ struct kms_object {
     char ref[KMS_KEY_REF_MAX];
     struct kms_alg_set algs; /* of ref */
     unsigned bits;
+    uint64_t family;           /* the store's: objects of one token key share it */
     struct kms_soft_key *soft; /* session keys; the public halves of token pairs; else NULL */
 };
 

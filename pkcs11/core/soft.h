@@ -19,6 +19,11 @@
 CK_RV kms_soft_start(void);
 CK_RV kms_soft_random(void *bytes, size_t len); /* the child of a fork has its own */
 
+#define KMS_SOFT_SECRET_MAX 4096 /* bytes of a secret key */
+/* What a multi-part operation gathers before it can begin: EdDSA's message, an AEAD's ciphertext.
+ * CKR_DATA_LEN_RANGE, CKR_ENCRYPTED_DATA_LEN_RANGE above it. */
+#define KMS_SOFT_GATHER_MAX (64u * 1024u * 1024u)
+
 struct kms_soft_key;
 /* Key material from a complete set of attributes (CKA_VALUE; CKA_MODULUS, ...; CKA_EC_PARAMS, ...).
  * CKR_ATTRIBUTE_VALUE_INVALID, CKR_TEMPLATE_INCOMPLETE, CKR_CURVE_NOT_SUPPORTED,
@@ -55,8 +60,9 @@ CK_RV kms_soft_op_new(enum kms_soft_what what, const struct kms_mech *mech,
                       const CK_MECHANISM *mechanism, struct kms_soft_key *key,
                       struct kms_soft_op **ret_op);
 void kms_soft_op_free(struct kms_soft_op *op); /* wipes; NULL is fine */
-/* The most that update or final would put out for @len more bytes in; exact for final of sign,
- * digest and of AEADs. */
+/* The most that would be put out for @len more bytes in: by that update alone, or (@final) by it
+ * and final together, which for @len 0 is final's own. Exact for final of sign, digest and of
+ * AEADs, and for updates of ciphers. */
 size_t kms_soft_op_room(const struct kms_soft_op *op, size_t len, bool final);
 /* @out NULL for sign, verify, digest; else at least kms_soft_op_room(op, in.len, false). */
 CK_RV kms_soft_op_update(struct kms_soft_op *op, struct kms_span in, struct kms_buf *out);
@@ -64,16 +70,31 @@ CK_RV kms_soft_op_update(struct kms_soft_op *op, struct kms_span in, struct kms_
  * of an AEAD's plaintext before its tag is verified. */
 CK_RV kms_soft_op_final(struct kms_soft_op *op, struct kms_buf *out);
 CK_RV kms_soft_op_verify(struct kms_soft_op *op, struct kms_span signature);
+/* Update and final in one, for C_Encrypt, C_Decrypt, C_Sign, C_Digest: no copy in between, and no
+ * bound on what an AEAD decrypts (it writes to @out and wipes that when the tag is wrong). @out at
+ * least kms_soft_op_room(op, in.len, true); @in may begin where @out does. */
+CK_RV kms_soft_op_once(struct kms_soft_op *op, struct kms_span in, struct kms_buf *out);
 
-/* AES key wrap (RFC 3394, 5649); shape as the waist's wrap. */
+/*
+ * Any mechanism with CKF_WRAP (AES key wrap of RFC 3394 and 5649, and what encrypts); shape as the
+ * waist's wrap. CKR_KEY_SIZE_RANGE, CKR_WRAPPED_KEY_INVALID, CKR_WRAPPED_KEY_LEN_RANGE,
+ * CKR_BUFFER_TOO_SMALL (@out shorter than kms_soft_wrap_room()).
+ */
+size_t kms_soft_wrap_room(const struct kms_mech *mech, const CK_MECHANISM *mechanism,
+                          const struct kms_soft_key *kek, size_t key_len);
 CK_RV kms_soft_wrap(const struct kms_mech *mech, const CK_MECHANISM *mechanism,
                     struct kms_soft_key *kek, struct kms_span key, struct kms_buf *out);
 CK_RV kms_soft_unwrap(const struct kms_mech *mech, const CK_MECHANISM *mechanism,
                       struct kms_soft_key *kek, struct kms_span wrapped, struct kms_buf *out);
-/* ECDH (CKM_ECDH1_DERIVE, ..._COFACTOR_DERIVE), HKDF: the derived bytes, @out->cap of them. */
+/* How many bytes a derivation gives when nobody says how many are wanted: ECDH's secret, or one
+ * hash of it; HKDF's hash. 0: the mechanism's parameter is bad. */
+size_t kms_soft_derive_len(const struct kms_mech *mech, const CK_MECHANISM *mechanism,
+                           const struct kms_soft_key *base);
+/* ECDH (CKM_ECDH1_DERIVE, ..._COFACTOR_DERIVE), HKDF: the derived bytes, @out->cap of them.
+ * CKR_KEY_SIZE_RANGE when there are not so many. */
 CK_RV kms_soft_derive(const struct kms_mech *mech, const CK_MECHANISM *mechanism,
                       struct kms_soft_key *base, struct kms_buf *out);
-/* Digest or HMAC input in one go, for the ops that cross hashed. */
+/* Digest or HMAC input in one go, for the ops that cross hashed; @hash as in mech.h. */
 CK_RV kms_soft_digest(const char *hash, struct kms_span in, struct kms_buf *out);
 
 #endif

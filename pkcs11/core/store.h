@@ -16,6 +16,9 @@
 
 struct kms_session; /* session.h */
 
+struct kms_store_state *kms_store_new(void); /* NULL: no memory */
+void kms_store_free(struct kms_store_state *store);
+
 /* With a reference. CKR_OBJECT_HANDLE_INVALID when it is not there, or is private and the slot's
  * user has not logged in. Callers that mean a key turn it into CKR_KEY_HANDLE_INVALID. */
 CK_RV kms_store_get(struct kms_slot *slot, CK_OBJECT_HANDLE handle, struct kms_object **ret_object);
@@ -25,6 +28,7 @@ CK_RV kms_store_add(struct kms_slot *slot, struct kms_session *session, struct k
                     CK_OBJECT_HANDLE *ret_handle);
 /* Session objects of a session that ends. */
 void kms_store_drop_session(struct kms_slot *slot, CK_SESSION_HANDLE session);
+void kms_store_drop_private(struct kms_slot *slot); /* private session objects, at C_Logout */
 
 /* A key that the agent has just made, as objects: the secret key, or private and public. */
 CK_RV kms_store_add_token_key(struct kms_slot *slot, const struct kms_key_info *info,
@@ -35,6 +39,8 @@ void kms_store_forget(struct kms_slot *slot, struct kms_object *object); /* dest
 /* C_FindObjectsInit: a snapshot of the handles that match, allocated, the caller frees it. */
 CK_RV kms_store_find(struct kms_slot *slot, const struct kms_attrs *tmpl,
                      CK_OBJECT_HANDLE **ret_handles, size_t *ret_count);
+/* C_GetObjectSize: bytes of all that its attributes hold. */
+CK_ULONG kms_store_size(const struct kms_object *object);
 /* C_GetAttributeValue: every attribute is answered, then the worst return value (5.7.5). */
 CK_RV kms_store_attributes(struct kms_slot *slot, struct kms_object *object, CK_ATTRIBUTE *tmpl,
                            CK_ULONG count);

@@ -1,0 +1,285 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Requests about a token's key. */
+#include "pkcs11/core/token.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/secure.h"
+#include "pkcs11/core/log.h"
+
+#define ROOM        1024 /* what sealing may add, see struct kms_sealed */
+#define SMALL       2048 /* a ciphertext that the stack takes */
+#define MODULUS_MAX 2048
+#define PKCS1_LEAST 11 /* bytes of padding (RFC 8017, 9.2) */
+
+/* ---- the key and the parameter -------------------------------------------------------------- */
+
+static bool has(const struct kms_token_use *use, enum kms_alg alg)
+{
+    return kms_alg_set_has(&use->key->algs, alg);
+}
+
+static CK_RV copy_params(struct kms_token_use *use)
+{
+    if (use->params.iv.len > sizeof(use->iv) || use->params.aad.len > sizeof(use->aad)) {
+        return kms_p11_refuse(CKR_MECHANISM_PARAM_INVALID,
+                              "%s: with a token's key an IV has at most %d bytes, an AAD %d",
+                              use->mech->name, KMS_IV_MAX, KMS_AAD_MAX);
+    }
+    if (use->params.iv.len > 0) {
+        memcpy(use->iv, use->params.iv.data, use->params.iv.len);
+    }
+    if (use->params.aad.len > 0) {
+        memcpy(use->aad, use->params.aad.data, use->params.aad.len);
+    }
+    use->params.iv.data = use->iv;
+    use->params.aad.data = use->aad;
+    return CKR_OK;
+}
+
+CK_RV kms_token_use_init(struct kms_token_use *use, const struct kms_mech *mech,
+                         const CK_MECHANISM *mechanism, const struct kms_object *key)
+{
+    CK_RV rv = CKR_OK;
+
+    use->key = key;
+    use->mech = mech;
+    use->hash = NULL;
+    rv = kms_mech_params(mech, mechanism, &use->params);
+    if (rv != CKR_OK) {
+        return rv;
+    }
+    if (mech->kind != KMS_MECH_HMAC) {
+        use->hash = kms_hash_by_name(mech->hash);
+    }
+    if (mech->whole != KMS_ALG_NONE && !has(use, use->params.alg) && has(use, mech->whole)) {
+        use->params.alg = mech->whole; /* the service hashes itself */
+        use->hash = NULL;
+    }
+    if (use->params.alg == KMS_ALG_NONE) {
+        return kms_p11_refuse(CKR_MECHANISM_PARAM_INVALID, "%s: not with a token's key",
+                              mech->name);
+    }
+    if (use->params.alg != KMS_ALG_BEST && !has(use, use->params.alg)) {
+        return kms_p11_refuse(CKR_KEY_FUNCTION_NOT_PERMITTED, "%s: key %s has no %s on its token",
+                              mech->name, key->ref, kms_alg_name(use->params.alg));
+    }
+    return copy_params(use);
+}
+
+/* ---- encrypt, decrypt ----------------------------------------------------------------------- */
+
+static CK_RV cannot(const struct kms_token_use *use)
+{
+    return kms_p11_refuse(CKR_KEY_FUNCTION_NOT_PERMITTED, "%s: this token cannot do that",
+                          use->mech->name);
+}
+
+/* A reply that is not what was asked for is not passed on. */
+static CK_RV accept(struct kms_token_use *use, const struct kms_sealed *sealed, size_t len,
+                    struct kms_buf *ret_iv, struct kms_buf *out)
+{
+    struct kms_span ciphertext = kms_buf_span(&sealed->ciphertext);
+    struct kms_span iv = kms_buf_span(&sealed->iv);
+
+    if (use->params.alg == KMS_ALG_BEST) {
+        return kms_sealed_pack(sealed, out);
+    }
+    if (sealed->alg != use->params.alg || ciphertext.len != kms_token_encrypted_room(use, len) ||
+        (use->params.iv.len > 0 && iv.len > 0 && !kms_span_equal(iv, use->params.iv))) {
+        return kms_p11_refuse(CKR_DEVICE_ERROR, "%s: the reply is not what was asked for",
+                              use->mech->name);
+    }
+    if (ret_iv != NULL && kms_buf_put(ret_iv, iv) != KMS_OK) {
+        return kms_p11_refuse(CKR_MECHANISM_PARAM_INVALID,
+                              "%s: the service's IV has %zu bytes, which pIv has not",
+                              use->mech->name, iv.len);
+    }
+    return kms_buf_put(out, ciphertext) == KMS_OK ? CKR_OK : CKR_GENERAL_ERROR;
+}
+
+static CK_RV encrypt_into(struct kms_token_use *use, enum kms_token_op how, struct kms_span in,
+                          struct kms_sealed *sealed)
+{
+    struct kms_slot *slot = use->key->slot;
+    struct kms_call call = kms_slot_call(slot);
+    enum kms_status status = KMS_OK;
+
+    if ((how == KMS_TOKEN_WRAP ? slot->ops->wrap : slot->ops->encrypt) == NULL) {
+        return cannot(use);
+    }
+    status = (how == KMS_TOKEN_WRAP ? slot->ops->wrap : slot->ops->encrypt)(
+        slot->backend, &call, use->key->ref, &use->params, in, sealed);
+    if (status == KMS_E_UNSUPPORTED && use->params.iv.len > 0) {
+        return kms_p11_refuse(CKR_MECHANISM_PARAM_INVALID, "%s: the service takes no IV: %s",
+                              use->mech->name, call.error.text);
+    }
+    return status == KMS_OK ? CKR_OK : kms_slot_error(slot, &call, KMS_DATA_PLAIN);
+}
+
+CK_RV kms_token_encrypt(struct kms_token_use *use, enum kms_token_op how, struct kms_span in,
+                        struct kms_buf *ret_iv, struct kms_buf *out)
+{
+    uint8_t small[SMALL];
+    uint8_t iv[KMS_IV_MAX];
+    size_t cap = in.len + ROOM;
+    uint8_t *data = cap <= sizeof(small) ? small : malloc(cap);
+    struct kms_sealed sealed = {
+        .alg = KMS_ALG_NONE, .iv = KMS_BUF_OVER(iv), .ciphertext = kms_buf_over(data, cap)};
+    CK_RV rv = CKR_HOST_MEMORY;
+
+    if (data != NULL) {
+        rv = encrypt_into(use, how, in, &sealed);
+    }
+    if (rv == CKR_OK) {
+        rv = accept(use, &sealed, in.len, ret_iv, out);
+    }
+    if (data != small) {
+        free(data);
+    }
+    return rv;
+}
+
+/* What is to be opened and how: a frame says it itself. */
+static CK_RV open_frame(const struct kms_token_use *use, struct kms_span *in,
+                        struct kms_params *params)
+{
+    struct kms_sealed_frame frame = {.alg = KMS_ALG_NONE};
+    struct kms_span id = KMS_SPAN_NONE;
+    CK_RV rv = kms_sealed_unpack(*in, &frame);
+
+    if (rv != CKR_OK) {
+        return rv;
+    }
+    if (kms_attrs_get(use->key->attrs, CKA_KMSBRIDGE_KEY_ID, &id) && id.len > 0 &&
+        !kms_span_equal(id, frame.key_id)) {
+        return kms_p11_refuse(CKR_ENCRYPTED_DATA_INVALID, "%s: sealed with key %.*s, not with %s",
+                              use->mech->name, (int)frame.key_id.len,
+                              (const char *)frame.key_id.data, use->key->ref);
+    }
+    if (frame.alg == KMS_ALG_BEST || !has(use, frame.alg)) {
+        return kms_p11_refuse(CKR_ENCRYPTED_DATA_INVALID, "%s: sealed by %s, which key %s has not",
+                              use->mech->name, kms_alg_name(frame.alg), use->key->ref);
+    }
+    params->alg = frame.alg;
+    params->iv = frame.iv;
+    *in = frame.ciphertext;
+    return CKR_OK;
+}
+
+static CK_RV bad_data(struct kms_call *call, const struct kms_slot *slot, enum kms_token_op how,
+                      bool aead)
+{
+    enum kms_data data = how == KMS_TOKEN_WRAP ? KMS_DATA_WRAPPED : KMS_DATA_ENCRYPTED;
+
+    return kms_slot_error(slot, call, aead ? KMS_DATA_AEAD : data);
+}
+
+CK_RV kms_token_decrypt(struct kms_token_use *use, enum kms_token_op how, bool aead,
+                        struct kms_span in, struct kms_buf *out)
+{
+    struct kms_slot *slot = use->key->slot;
+    struct kms_call call = kms_slot_call(slot);
+    struct kms_params params = use->params;
+    struct kms_buf plain = kms_buf_over(out->data + out->len, kms_buf_room(out));
+    CK_RV rv = use->params.alg == KMS_ALG_BEST ? open_frame(use, &in, &params) : CKR_OK;
+
+    if (rv != CKR_OK) {
+        return rv;
+    }
+    if ((how == KMS_TOKEN_WRAP ? slot->ops->unwrap : slot->ops->decrypt) == NULL) {
+        return cannot(use);
+    }
+    if ((how == KMS_TOKEN_WRAP ? slot->ops->unwrap : slot->ops->decrypt)(
+            slot->backend, &call, use->key->ref, &params, in, &plain) != KMS_OK) {
+        return bad_data(&call, slot, how, aead);
+    }
+    out->len += plain.len;
+    return CKR_OK;
+}
+
+/* ---- sign, verify --------------------------------------------------------------------------- */
+
+/* The input as the waist wants it: in a DigestInfo, filled up to the modulus, or as it is. */
+static CK_RV sign_input(const struct kms_token_use *use, struct kms_span in,
+                        struct kms_buf *scratch, struct kms_span *ret)
+{
+    size_t modulus = ((size_t)use->key->bits + 7) / 8;
+    CK_RV rv = CKR_OK;
+
+    *ret = in;
+    if (use->params.alg == KMS_ALG_RSA_PKCS1) {
+        if (use->hash != NULL) {
+            rv = kms_buf_put(scratch, use->hash->info) == KMS_OK &&
+                         kms_buf_put(scratch, in) == KMS_OK
+                     ? CKR_OK
+                     : CKR_GENERAL_ERROR;
+            *ret = kms_buf_span(scratch);
+        }
+        return rv == CKR_OK && ret->len + PKCS1_LEAST > modulus ? CKR_DATA_LEN_RANGE : rv;
+    }
+    if (use->params.alg == KMS_ALG_RSA_RAW) {
+        if (in.len > modulus || modulus > scratch->cap) {
+            return CKR_DATA_LEN_RANGE;
+        }
+        memset(scratch->data, 0, modulus - in.len);
+        memcpy(scratch->data + modulus - in.len, in.data, in.len);
+        *ret = kms_span_of(scratch->data, modulus);
+    }
+    return CKR_OK;
+}
+
+CK_RV kms_token_sign(struct kms_token_use *use, struct kms_span in, struct kms_buf *out)
+{
+    struct kms_slot *slot = use->key->slot;
+    struct kms_call call = kms_slot_call(slot);
+    bool mac = use->key->class == CKO_SECRET_KEY;
+    uint8_t bytes[MODULUS_MAX];
+    uint8_t made[KMS_SIGNATURE_MAX];
+    struct kms_buf scratch = KMS_BUF_OVER(bytes);
+    struct kms_buf signature = KMS_BUF_OVER(made);
+    struct kms_span input = KMS_SPAN_NONE;
+    CK_RV rv = sign_input(use, in, &scratch, &input);
+
+    if (rv != CKR_OK) {
+        return kms_p11_refuse(rv, "%s: %zu bytes are too many for this key", use->mech->name,
+                              in.len);
+    }
+    if ((mac ? slot->ops->mac : slot->ops->sign) == NULL) {
+        return cannot(use);
+    }
+    if ((mac ? slot->ops->mac : slot->ops->sign)(slot->backend, &call, use->key->ref, &use->params,
+                                                 input, &signature) != KMS_OK) {
+        return kms_slot_error(slot, &call, KMS_DATA_PLAIN);
+    }
+    if (signature.len != kms_token_signature_room(use) ||
+        kms_buf_put(out, kms_buf_span(&signature)) != KMS_OK) {
+        rv = kms_p11_refuse(CKR_DEVICE_ERROR, "%s: a signature of %zu bytes was not expected",
+                            use->mech->name, signature.len);
+    }
+    kms_wipe(made, sizeof(made)); /* a MAC may be a key */
+    return rv;
+}
+
+CK_RV kms_token_verify(struct kms_token_use *use, struct kms_span in, struct kms_span signature)
+{
+    struct kms_slot *slot = use->key->slot;
+    struct kms_call call = kms_slot_call(slot);
+    uint8_t bytes[MODULUS_MAX];
+    struct kms_buf scratch = KMS_BUF_OVER(bytes);
+    struct kms_span input = KMS_SPAN_NONE;
+    CK_RV rv = sign_input(use, in, &scratch, &input);
+
+    if (rv != CKR_OK) {
+        return rv;
+    }
+    if (slot->ops->verify == NULL) {
+        return cannot(use);
+    }
+    if (slot->ops->verify(slot->backend, &call, use->key->ref, &use->params, input, signature) !=
+        KMS_OK) {
+        return kms_slot_error(slot, &call, KMS_DATA_SIGNATURE);
+    }
+    return CKR_OK;
+}
