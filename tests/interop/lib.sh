@@ -141,7 +141,7 @@ ends() { [ "$code" -eq "$1" ]; }
 done_well() { ends 0; }
 # It said no: by itself (no signal, no time-out) and with these words.
 refused() { # TEXT...
-    [ "$code" -gt 0 ] && [ "$code" -lt 124 ] || return 1
+    { [ "$code" -gt 0 ] && [ "$code" -lt 124 ]; } || [ "$code" -eq 255 ] || return 1
     while [ $# -gt 0 ]; do
         said "$1" || return 1
         shift

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # OpenSC's pkcs11-tool: everything that it can ask of a token.
+# shellcheck disable=SC2016 # check() evaluates its words later
 . "$(dirname "$0")/lib.sh"
 lane pkcs11-tool sha256sum
 
@@ -25,16 +26,16 @@ tool -I
 check '-I' says '^Cryptoki version'
 [ "$ours" = no ] || check '-I names us' said 'kmsbridge'
 tool -L
-check '-L' says "token label *: $TOKEN"
+check '-L' says "token label *: ${TOKEN}"
 check '-L: a PIN is wanted' said 'token flags *:.*login required'
 check '-L: it is initialized' said 'token flags *:.*token initialized'
 check '-L: it has a random number generator' said 'token flags *:.*rng'
 tool -T
-check '-T' says "token label *: $TOKEN"
+check '-T' says "token label *: ${TOKEN}"
 tool --token-label "$TOKEN" -M
 for mechanism in AES-GCM AES-CBC-PAD AES-CTR AES-KEY-WRAP AES-KEY-GEN RSA-PKCS RSA-PKCS-PSS RSA-PKCS-OAEP SHA256-RSA-PKCS \
     SHA256-RSA-PKCS-PSS RSA-PKCS-KEY-PAIR-GEN ECDSA ECDSA-KEY-PAIR-GEN EDDSA ECDH1-DERIVE SHA256-HMAC SHA256 SHA512; do
-    check "-M has $mechanism" says "^ *$mechanism[, ]"
+    check "-M has $mechanism" says "^ *${mechanism}[, ]"
 done
 tool --token-label nobody -O
 check 'no such token' refused 'not found|no slot'
