@@ -68,7 +68,7 @@ serve_tls() { # KEY MORE...
         --x509keyfile "$(uri "$key" "$private;pin-value=$PIN")" --x509certfile "$tmp/$key.pem" \
         --x509cafile "$tmp/ca.pem" "$@"
     serv=$child
-    wait_for listens "$port"
+    listening "$port" "$serv" "$tmp/serv.log"
 }
 talk() { # PRIORITY MORE...: a word there and back
     echo 'echo this back' >"$tmp/word"

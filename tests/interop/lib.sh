@@ -134,7 +134,7 @@ check() { # NAME COMMAND...: passes when the command does
     else
         not_ok "$name: $*"
         echo "  exit code $code"
-        { head -c 1500 "$tmp/out" && echo && head -c 1500 "$tmp/err"; } 2>/dev/null | tr -d '\0' | sed 's/^/  | /'
+        { tail -c 600 "$tmp/out" && echo && tail -c 600 "$tmp/err"; } 2>/dev/null | tr -d '\0' | sed 's/^/  | /'
     fi
 }
 ends() { [ "$code" -eq "$1" ]; }
@@ -185,6 +185,16 @@ background() { # LOG COMMAND...: started, its pid to $child; ends with the lane 
     "$@" >"$log" 2>&1 </dev/null &
     child=$!
     pids+=("$child")
+}
+# listening PORT PID LOG: the server that was started; without it the lane has nothing to go on with.
+listening() {
+    for _ in {1..200}; do
+        listens "$1" && return 0
+        kill -0 "$2" 2>/dev/null || break
+        sleep 0.05
+    done
+    not_ok "the server does not start: $(tail -n 3 "$3")"
+    lane_end
 }
 stop() { # PID
     kill "$1" 2>/dev/null
@@ -249,8 +259,8 @@ authority() { # a CA with its key in a file: $tmp/ca.pem
 certify() { # LABEL NAME: a certificate of the CA to $tmp/LABEL.pem, which the token shows with the key
     local label=$1 usage
     authority
-    usage='keyUsage=critical,digitalSignature
-extendedKeyUsage=serverAuth,clientAuth,codeSigning
+    usage='keyUsage=critical,digitalSignature,keyEncipherment
+extendedKeyUsage=serverAuth,clientAuth,codeSigning,emailProtection
 basicConstraints=CA:FALSE
 subjectAltName=DNS:localhost,IP:127.0.0.1'
     openssl x509 -new -force_pubkey "$tmp/$label.pub" -subj "/CN=$2" -days 20 -CA "$tmp/ca.pem" \

@@ -101,7 +101,7 @@ serve_tls() { # KEY MORE...
     background "$tmp/serv.log" openssl s_server -accept "127.0.0.1:$port" -www "${use[@]}" -key "$(uri "$key")" \
         -cert "$tmp/$key.pem" -CAfile "$tmp/ca.pem" "$@"
     serv=$child
-    wait_for listens "$port"
+    listening "$port" "$serv" "$tmp/serv.log"
 }
 get() { run curl --silent --show-error --max-time 20 --cacert "$tmp/ca.pem" "$@" "https://localhost:$port/"; }
 for key in rsa ec; do

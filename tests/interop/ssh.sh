@@ -75,7 +75,7 @@ $1
 END
     background "$tmp/sshd.log" "$sshd" -D -e -f "$tmp/ssh/config"
     server=$child
-    wait_for listens "$port"
+    listening "$port" "$server" "$tmp/sshd.log"
 }
 login_to() { # OPTION...: a word from the other side
     run ssh -F none -p "$port" "$@" -o BatchMode=yes -o UserKnownHostsFile="$tmp/ssh/known" -o StrictHostKeyChecking=yes \
