@@ -82,7 +82,7 @@ talk() { # VERSION MORE...
     printf 'GET / HTTP/1.0\r\n\r\n' >"$tmp/word"
     local version=$1
     shift
-    feed "$tmp/word" tstclnt -d "$db" -h localhost -p "$port" -V "$version:$version" -W "$tmp/pin.txt" "$@"
+    feed "$tmp/word" tstclnt -4 -d "$db" -h localhost -p "$port" -V "$version:$version" -W "$tmp/pin.txt" "$@"
 }
 # NSS's server copies its key with C_CopyObject and no template, which SoftHSM refuses: ours only
 if [ "$ours" = yes ]; then
