@@ -17,35 +17,49 @@
 
 #include "common/clock.h"
 
-#define LOST_MAX 2
-#define SPIN_NS  (60 * KMS_NS_PER_US)
-#define SPIN_BELOW                                                                                 \
-    (120 * KMS_NS_PER_US)             /* replies that are slower on the average: sleep at once     \
-                                       */
+#define LOST_MAX    2
+#define SPIN_NS     (50 * KMS_NS_PER_US)
+#define SKIP_MIN    32 /* calls that do not try after one tried in vain; doubled each time */
+#define SKIP_MAX    8192
 #define TIMEOUT_MAX UINT64_C(3600000) /* ms, told to the agent */
 
 /* ---- one attempt ---------------------------------------------------------------------------- */
 
-/* Only where another processor can do the agent's work meanwhile, and lately did so in time. */
+/*
+ * Waiting awake saves the two changes of context that sleeping costs, if the agent runs on another
+ * processor meanwhile. When that is busy with something else, it only keeps the agent from running
+ * on ours: so after a time in vain, many calls do not try.
+ */
 static uint64_t spin_ns(struct kms_agent *agent)
 {
+    uint32_t skip = atomic_load_explicit(&agent->spin_skip, memory_order_relaxed);
     unsigned open = 0;
     unsigned busy = 0;
 
-    if (agent->cpus < 2 ||
-        atomic_load_explicit(&agent->reply_ns, memory_order_relaxed) > SPIN_BELOW) {
+    if (agent->cpus < 2) {
+        return 0;
+    }
+    if (skip > 0) {
+        atomic_store_explicit(&agent->spin_skip, skip - 1, memory_order_relaxed);
         return 0;
     }
     kms_agent_pool_count(&agent->pool, &open, &busy);
     return busy * 2 <= agent->cpus ? SPIN_NS : 0;
 }
 
-static void note_reply(struct kms_agent *agent, uint64_t ns)
+/* Threads race here; a count that is lost does no harm. */
+static void note_spin(struct kms_agent *agent, uint64_t took_ns)
 {
-    uint64_t mean = atomic_load_explicit(&agent->reply_ns, memory_order_relaxed);
+    uint32_t penalty = atomic_load_explicit(&agent->spin_penalty, memory_order_relaxed);
 
-    atomic_store_explicit(&agent->reply_ns, mean == 0 ? ns : mean - mean / 8 + ns / 8,
-                          memory_order_relaxed);
+    if (took_ns > SPIN_NS) {
+        penalty = penalty < SKIP_MIN ? SKIP_MIN : penalty * 2;
+        penalty = penalty > SKIP_MAX ? SKIP_MAX : penalty;
+        atomic_store_explicit(&agent->spin_skip, penalty, memory_order_relaxed);
+    } else {
+        penalty -= penalty / 64; /* forgiven slowly */
+    }
+    atomic_store_explicit(&agent->spin_penalty, penalty, memory_order_relaxed);
 }
 
 static uint32_t timeout_ms(const struct kms_agent_wait *wait)
@@ -125,6 +139,7 @@ static enum kms_agent_outcome exchange(struct kms_agent *agent, struct kms_agent
 {
     struct kms_agent_conn *conn = ask->conn;
     struct kms_span body;
+    uint64_t spin = spin_ns(agent);
     uint64_t sent_ns;
     int error;
 
@@ -136,11 +151,13 @@ static enum kms_agent_outcome exchange(struct kms_agent *agent, struct kms_agent
         return io_failed(error, false, err);
     }
     sent_ns = kms_now_ns();
-    error = kms_agent_recv_frame(conn, spin_ns(agent), wait, &body, err);
+    error = kms_agent_recv_frame(conn, spin, wait, &body, err);
     if (error != 0) {
         return io_failed(error, conn->io.len > 0 || error != ECONNRESET, err);
     }
-    note_reply(agent, kms_now_ns() - sent_ns);
+    if (spin > 0) {
+        note_spin(agent, kms_now_ns() - sent_ns);
+    }
     return read_reply(ask, body, err);
 }
 

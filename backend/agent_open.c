@@ -139,14 +139,15 @@ static enum kms_agent_outcome cannot_connect(const char *path, int error, struct
     return outcome;
 }
 
-/* The system's agent, or where there is none a private one. */
+/* The system's agent, or where there is none a private one; not while it restarts, for its tokens
+ * are others. */
 static enum kms_agent_outcome reach(struct kms_agent *agent, const struct kms_agent_wait *wait,
                                     int *ret_fd, const char **ret_path, struct kms_error *err)
 {
     int error = kms_agent_io_connect(agent->socket, ret_fd);
 
     *ret_path = agent->socket;
-    if (nobody_listens(error) && agent->private_socket[0] != '\0') {
+    if (nobody_listens(error) && agent->private_socket[0] != '\0' && !atomic_load(&agent->system)) {
         *ret_path = agent->private_socket;
         error = kms_agent_io_connect(agent->private_socket, ret_fd);
         if (nobody_listens(error)) {
@@ -188,7 +189,6 @@ static void note_instance(struct kms_agent *agent, struct kms_agent_conn *conn,
         memcpy(agent->instance, welcome->instance.data, KMS_AGENT_INSTANCE);
         generation++;
         atomic_store(&agent->generation, generation);
-        atomic_store(&agent->reply_ns, 0);
     }
     (void)pthread_mutex_unlock(&agent->lock);
     conn->generation = generation;
@@ -314,6 +314,9 @@ enum kms_agent_outcome kms_agent_open(struct kms_agent *agent, struct kms_agent_
     }
     if (outcome == KMS_AGENT_GOOD) {
         outcome = greet(agent, conn, wait, err);
+    }
+    if (outcome == KMS_AGENT_GOOD && path == agent->socket) {
+        atomic_store(&agent->system, true);
     }
     if (outcome != KMS_AGENT_GOOD) {
         kms_agent_conn_close(conn);

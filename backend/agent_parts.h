@@ -107,10 +107,12 @@ struct kms_agent {
     struct kms_agent_pool pool;
 
     atomic_bool reached;             /* an agent has answered in this process */
+    atomic_bool system;              /* the system's agent has: no private one is wanted */
     atomic_bool away;                /* and then one call waited for it in vain */
     atomic_uint_fast64_t generation; /* of instances seen, from 1; 0: none yet */
     atomic_uint_fast64_t reconnects;
-    atomic_uint_fast64_t reply_ns;       /* how fast replies came lately: the moving average */
+    atomic_uint spin_skip;               /* calls that shall not wait awake */
+    atomic_uint spin_penalty;            /* how many more after the next time in vain */
     atomic_uint_fast64_t spawn_again_ns; /* before then no private agent is started */
     pthread_mutex_t lock;                /* guards what follows */
     uint8_t instance[KMS_AGENT_INSTANCE];

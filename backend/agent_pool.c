@@ -21,8 +21,8 @@ static bool still_ours(const struct kms_agent_conn *conn)
 {
     struct stat st;
 
-    return conn->fd >= 0 && fstat(conn->fd, &st) == 0 && S_ISSOCK(st.st_mode) &&
-           st.st_dev == conn->dev && st.st_ino == conn->ino;
+    return conn->fd >= 0 && fstat(conn->fd, &st) == 0 && st.st_dev == conn->dev &&
+           st.st_ino == conn->ino;
 }
 
 void kms_agent_conn_close(struct kms_agent_conn *conn)

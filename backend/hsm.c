@@ -104,6 +104,7 @@ static enum kms_status hsm_open(const struct kms_backend_conf *conf,
         return kms_error_set(err, KMS_E_NOMEM, "no memory for backend %s", conf->name);
     }
     b->table = kms_hsm_table_new();
+    b->pin = hsm->pin;
     token.module = hsm->module;
     token.token = hsm->token;
     token.pin = hsm->pin;
@@ -363,10 +364,6 @@ static enum kms_status hsm_random(struct kms_backend *b, struct kms_call *call,
     return status;
 }
 
-/*
- * verify: fronts do it with the public key, without the HSM. wrap, unwrap: raw key bytes are
- * encrypted and decrypted; a wrap that never shows them needs handles that the waist has not.
- */
 const struct kms_backend_ops kms_hsm_ops = {
     .type = "hsm",
     .open = hsm_open,
@@ -379,7 +376,13 @@ const struct kms_backend_ops kms_hsm_ops = {
     .public_key = hsm_public_key,
     .encrypt = kms_hsm_encrypt,
     .decrypt = kms_hsm_decrypt,
+    .wrap = kms_hsm_wrap,
+    .unwrap = kms_hsm_unwrap,
     .sign = kms_hsm_sign,
+    .verify = kms_hsm_verify,
     .mac = kms_hsm_mac,
     .random = hsm_random,
+    .set_label = kms_hsm_set_label,
+    .describe = kms_hsm_describe_token,
+    .check_pin = kms_hsm_check_pin,
 };

@@ -138,26 +138,10 @@ CK_RV kms_hsm_cbc_decrypt(struct kms_p11 *p, struct kms_hsm_work *work)
     return rv;
 }
 
-CK_RV kms_hsm_cbc_probe(struct kms_p11 *p, const struct kms_hsm_key *key)
+CK_RV kms_hsm_cbc_probe(struct kms_p11 *p, struct kms_backend *b, const struct kms_hsm_key *key)
 {
-    static const uint8_t text[16] = "kmsbridge probe";
-    uint8_t sealed[2 * BLOCK + KMS_HSM_MAC_TAG];
-    uint8_t opened[sizeof(sealed)];
-    struct kms_hsm_work work = {.key = key,
-                                .in = kms_span_of(text, sizeof(text)),
-                                .out = sealed,
-                                .out_room = sizeof(sealed)};
-    CK_RV rv = kms_hsm_cbc_encrypt(p, &work);
+    const struct kms_hsm_work like = {
+        .backend = b, .key = key, .row = kms_hsm_alg_find(KMS_ALG_AES_CBC_HMAC)};
 
-    if (rv != CKR_OK) {
-        return rv;
-    }
-    work.in = kms_span_of(sealed, work.out_len);
-    work.out = opened;
-    work.out_room = sizeof(opened);
-    rv = kms_hsm_cbc_decrypt(p, &work);
-    if (rv == CKR_OK && (work.out_len != sizeof(text) || memcmp(opened, text, sizeof(text)) != 0)) {
-        return CKR_MECHANISM_PARAM_INVALID;
-    }
-    return rv;
+    return kms_hsm_round_trip(p, &like, kms_hsm_cbc_encrypt, kms_hsm_cbc_decrypt);
 }

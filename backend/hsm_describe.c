@@ -8,12 +8,16 @@
 #include "backend/hsm_parts.h"
 #include "backend/p11/ckr.h"
 #include "backend/p11/keyid.h"
+#include "backend/p11/uri.h"
 
 enum {
     ROW_KEY_TYPE,
     ROW_LABEL,
     ROW_ID,
     ROW_EXTRACTABLE,
+    ROW_ALWAYS_SENSITIVE,
+    ROW_NEVER_EXTRACTABLE,
+    ROW_LOCAL,
     ROW_ENCRYPT,
     ROW_DECRYPT,
     ROW_WRAP,
@@ -35,9 +39,15 @@ struct attributes {
 static void attributes_prepare(struct attributes *a, struct kms_hsm_key *key)
 {
     static const CK_ATTRIBUTE_TYPE flag_types[ROW_COUNT] = {
-        [ROW_EXTRACTABLE] = CKA_EXTRACTABLE, [ROW_ENCRYPT] = CKA_ENCRYPT,
-        [ROW_DECRYPT] = CKA_DECRYPT,         [ROW_WRAP] = CKA_WRAP,
-        [ROW_UNWRAP] = CKA_UNWRAP,           [ROW_SIGN] = CKA_SIGN,
+        [ROW_EXTRACTABLE] = CKA_EXTRACTABLE,
+        [ROW_ALWAYS_SENSITIVE] = CKA_ALWAYS_SENSITIVE,
+        [ROW_NEVER_EXTRACTABLE] = CKA_NEVER_EXTRACTABLE,
+        [ROW_LOCAL] = CKA_LOCAL,
+        [ROW_ENCRYPT] = CKA_ENCRYPT,
+        [ROW_DECRYPT] = CKA_DECRYPT,
+        [ROW_WRAP] = CKA_WRAP,
+        [ROW_UNWRAP] = CKA_UNWRAP,
+        [ROW_SIGN] = CKA_SIGN,
         [ROW_VERIFY] = CKA_VERIFY,
     };
 
@@ -76,6 +86,16 @@ static bool type_of(CK_KEY_TYPE key_type, CK_OBJECT_CLASS class, enum kms_key_ty
     return false;
 }
 
+/* A pair is one key to us: what its private half undoes or makes, its public half does or verifies.
+ */
+static unsigned with_public(unsigned uses)
+{
+    uses |= (uses & KMS_USE_DECRYPT) != 0 ? (unsigned)KMS_USE_ENCRYPT : 0u;
+    uses |= (uses & KMS_USE_UNWRAP) != 0 ? (unsigned)KMS_USE_WRAP : 0u;
+    uses |= (uses & KMS_USE_SIGN) != 0 ? (unsigned)KMS_USE_VERIFY : 0u;
+    return uses;
+}
+
 static unsigned uses_of(const struct attributes *a)
 {
     static const struct {
@@ -106,7 +126,11 @@ static CK_RV take_attributes(const struct attributes *a, CK_OBJECT_CLASS class,
     key->info.label[a->rows[ROW_LABEL].ulValueLen] = '\0';
     key->info.tag_len = kms_p11_has(&a->rows[ROW_ID]) ? a->rows[ROW_ID].ulValueLen : 0;
     key->info.extractable = kms_p11_flag(&a->rows[ROW_EXTRACTABLE], true);
-    key->info.uses = uses_of(a);
+    key->info.always_sensitive = kms_p11_flag(&a->rows[ROW_ALWAYS_SENSITIVE], false);
+    key->info.never_extractable = kms_p11_flag(&a->rows[ROW_NEVER_EXTRACTABLE], false);
+    key->info.local = kms_p11_flag(&a->rows[ROW_LOCAL], false);
+    key->info.uses = class == CKO_PRIVATE_KEY ? with_public(uses_of(a)) : uses_of(a);
+    key->info.latest = true;
     if (class == CKO_SECRET_KEY && kms_p11_has(&a->rows[ROW_VALUE_LEN])) {
         key->info.bits = (unsigned)(8 * a->value_len);
     }
@@ -163,16 +187,23 @@ static void set_id(char *ret_id, const char *kind, struct kms_span a, struct kms
     memcpy(ret_id, id, sizeof(id));
 }
 
+/* Which of C_Encrypt, C_Decrypt and C_WrapKey the key is there for. */
+static CK_FLAGS key_flags(const struct kms_hsm_key *key)
+{
+    unsigned uses = key->info.uses;
+
+    return ((uses & KMS_USE_ENCRYPT) != 0 ? (CK_FLAGS)CKF_ENCRYPT : 0) |
+           ((uses & KMS_USE_DECRYPT) != 0 ? (CK_FLAGS)CKF_DECRYPT : 0) |
+           ((uses & KMS_USE_WRAP) != 0 ? (CK_FLAGS)CKF_WRAP : 0);
+}
+
 static CK_RV identify_aes(struct kms_p11 *p, struct kms_hsm_key *key)
 {
     uint8_t block[KMS_P11_KEYID_BLOCK];
     uint8_t mac[KMS_P11_KEYID_MAC];
     struct kms_span c = kms_span_of(block, sizeof(block));
-    CK_RV rv = CKR_MECHANISM_INVALID;
+    CK_RV rv = kms_p11_keyid_block(p, key->handle, key_flags(key), kms_hsm_allows, key, block);
 
-    if ((key->info.uses & KMS_USE_ENCRYPT) != 0) {
-        rv = kms_p11_keyid_block(p, key->handle, kms_hsm_allows, key, block);
-    }
     if (rv != CKR_OK) {
         return rv;
     }
@@ -288,7 +319,11 @@ CK_RV kms_hsm_describe(struct kms_backend *b, struct kms_p11 *p, CK_OBJECT_HANDL
         rv = key->unclear; /* its identity would be another than usual */
     }
     if (rv == CKR_OK) {
+        kms_hsm_algs_of_key(b, p, key);
         bind_companion(key);
+        kms_p11_uri_format(kms_p11_token_info(p), class, key->info.label,
+                           kms_span_of(key->info.tag, key->info.tag_len), key->info.name,
+                           sizeof(key->info.name));
         memcpy(key->info.ref, key->info.id, sizeof(key->info.id));
         *ret_key = key;
         key = NULL;

@@ -28,6 +28,7 @@ enum kms_hsm_gcm {
     KMS_HSM_GCM_OURS,     /* takes ours, or writes its own into pIv: what is there counts */
     KMS_HSM_GCM_EMPTY,    /* wants a zeroed pIv, and fills it */
     KMS_HSM_GCM_APPENDED, /* wants none, and appends its own behind the tag */
+    KMS_HSM_GCM_UNTRIED,  /* the key cannot both seal and open: it takes a caller's IV only */
 };
 
 /* A key as found on the token. Never changed once it is in the table; shared by counting. */
@@ -45,17 +46,28 @@ struct kms_hsm_key {
     enum kms_hsm_gcm gcm;
     bool cbc_hmac;        /* can do it */
     CK_RV unclear;        /* what GCM or OAEP failed with, though the key works otherwise */
-    bool oaep;            /* can decrypt it */
+    bool oaep;            /* can decrypt KMS_ALG_RSA_OAEP_SHA256 */
     bool oaep_raw;        /* by CKM_RSA_X_509 */
     size_t size;          /* RSA: bytes of the modulus; EC: of the field */
     EVP_PKEY *public_key; /* of a pair */
 };
 
+/* Facts about a token that only a trial tells; 0 until then. Kept for the backend's life. */
+#define KMS_HSM_HASHES 6 /* rows of hashes in hsm_algs.c, at most */
+struct kms_hsm_tried {
+    atomic_ulong kwp; /* the mechanism that is NIST's KWP, or KMS_HSM_NO_MECHANISM */
+    atomic_uint oaep[KMS_HSM_HASHES][2][2]; /* native OAEP by hash, label, C_UnwrapKey: enum
+                                               kms_hsm_verdict */
+};
+enum kms_hsm_verdict { KMS_HSM_UNKNOWN, KMS_HSM_YES, KMS_HSM_NO };
+
 struct kms_backend {
     struct kms_p11_token *token;
+    const char *pin;               /* its reference, borrowed, or NULL */
     enum kms_alg only;             /* `mechanism:`, or KMS_ALG_NONE for auto */
     struct kms_secure_pool *small; /* slots of KMS_HSM_SMALL bytes for plaintext on its way */
     struct kms_hsm_table *table;   /* the keys that are known */
+    struct kms_hsm_tried tried;
     atomic_uint_fast64_t doubt_ns; /* when a search that finds nothing is next doubted */
     atomic_uint_fast64_t doubt_pause_ns;
 };
@@ -102,7 +114,50 @@ bool kms_hsm_allows(const void *key, CK_MECHANISM_TYPE mechanism);
 CK_RV kms_hsm_public_read(struct kms_p11 *p, CK_OBJECT_HANDLE private_key, CK_KEY_TYPE type,
                           struct kms_span tag, EVP_PKEY **ret_key);
 
-/* ---- hsm_seal.c: encrypt and decrypt, whichever scheme ------------------------------------------
+/* ---- hsm_algs.c: the one table of algorithms ----------------------------------------------------
+ */
+
+#define KMS_HSM_NO_MECHANISM CK_UNAVAILABLE_INFORMATION
+
+struct kms_hsm_hash {
+    const char *name; /* OpenSSL's */
+    CK_MECHANISM_TYPE mechanism;
+    unsigned long mgf;
+    size_t len;
+    const uint8_t *info; /* what a DER DigestInfo has before the digest (RFC 8017 9.2 note 1) */
+    size_t info_len;
+    unsigned number; /* below KMS_HSM_HASHES */
+};
+
+/* What an op does with bytes. Each is governed by the key's use of the same name. */
+enum kms_hsm_act { KMS_HSM_ENCRYPT, KMS_HSM_DECRYPT, KMS_HSM_WRAP, KMS_HSM_UNWRAP };
+
+struct kms_hsm_work;
+struct kms_hsm_alg {
+    enum kms_alg alg;
+    enum kms_key_type type;
+    CK_MECHANISM_TYPE mechanism;
+    CK_MECHANISM_TYPE other; /* does it too, with work of ours, or KMS_HSM_NO_MECHANISM */
+    const struct kms_hsm_hash *hash;
+    CK_RV (*seal)(struct kms_p11 *p, struct kms_hsm_work *work); /* NULL: does not encrypt */
+    CK_RV (*open)(struct kms_p11 *p, struct kms_hsm_work *work);
+    enum { KMS_HSM_NO_SIGN, KMS_HSM_SIGN, KMS_HSM_MAC } sign;
+};
+
+/* NULL for one that no HSM key has. */
+const struct kms_hsm_alg *kms_hsm_alg_find(enum kms_alg alg);
+/* Whether @key's type, uses and token allow @act; some of it is found out by a trial. */
+bool kms_hsm_can(struct kms_backend *b, struct kms_p11 *p, const struct kms_hsm_key *key,
+                 const struct kms_hsm_alg *row, enum kms_hsm_act act);
+/* The mechanism by which @key makes @row's signatures, or KMS_HSM_NO_MECHANISM. */
+CK_MECHANISM_TYPE kms_hsm_sign_mechanism(const struct kms_p11 *p, const struct kms_hsm_key *key,
+                                         const struct kms_hsm_alg *row, CK_FLAGS flag);
+unsigned kms_hsm_act_use(enum kms_hsm_act act); /* enum kms_key_use */
+/* All that can be asked of @key, of a token. */
+void kms_hsm_algs_of_key(struct kms_backend *b, struct kms_p11 *p, struct kms_hsm_key *key);
+struct kms_alg_set kms_hsm_algs_of_token(const struct kms_backend *b, const struct kms_p11 *p);
+
+/* ---- hsm_seal.c: encrypt, decrypt, wrap and unwrap, whichever algorithm -------------------------
  */
 
 enum kms_status kms_hsm_encrypt(struct kms_backend *b, struct kms_call *call, const char *ref,
@@ -111,45 +166,113 @@ enum kms_status kms_hsm_encrypt(struct kms_backend *b, struct kms_call *call, co
 enum kms_status kms_hsm_decrypt(struct kms_backend *b, struct kms_call *call, const char *ref,
                                 const struct kms_params *params, struct kms_span ciphertext,
                                 struct kms_buf *ret_plaintext);
+enum kms_status kms_hsm_wrap(struct kms_backend *b, struct kms_call *call, const char *ref,
+                             const struct kms_params *params, struct kms_span key,
+                             struct kms_sealed *ret_sealed);
+enum kms_status kms_hsm_unwrap(struct kms_backend *b, struct kms_call *call, const char *ref,
+                               const struct kms_params *params, struct kms_span wrapped,
+                               struct kms_buf *ret_key);
 /* Which schemes @key can do, and which is the best; probes the token. */
 CK_RV kms_hsm_seal_probe(struct kms_backend *b, struct kms_p11 *p, struct kms_hsm_key *key);
-/* One piece of work for a scheme. Outputs have room; lengths are set on success. */
+
+/* One piece of work for an algorithm. Outputs have room; lengths are set on success. */
 struct kms_hsm_work {
+    struct kms_backend *backend;
     const struct kms_hsm_key *key;
+    const struct kms_hsm_alg *row;
+    enum kms_hsm_act act;
     struct kms_span aad;
     struct kms_span in;
-    uint8_t iv[KMS_IV_MAX]; /* encrypt: out; decrypt: in */
+    unsigned tag_len;       /* AES-GCM, bytes */
+    unsigned ctr_bits;      /* AES-CTR */
+    bool iv_given;          /* to seal: iv is the caller's */
+    uint8_t iv[KMS_IV_MAX]; /* seal: out, and in when iv_given; open: in */
     size_t iv_len;
     uint8_t *out;
-    size_t out_room; /* encrypt: in + 1024; decrypt: at least in.len and the modulus */
+    size_t out_room; /* seal: in + 1024; open: at least in.len and the modulus */
     size_t out_len;
 };
 
-/*
- * @decrypt, and what its failure means: CKR_ENCRYPTED_DATA_INVALID for bad data, though some tokens
- * say CKR_GENERAL_ERROR for it (SoftHSM 2.6 for a wrong GCM tag). So after an unclear failure
- * @known_good asks whether the token works with data known to be good. If it does not, the token is
- * sick and its first answer stands; if it does, @work is tried once more before it is called bad.
+/* ---- hsm_bytes.c: bytes through a mechanism of the token ----------------------------------------
  */
-CK_RV kms_hsm_decrypt_surely(struct kms_p11 *p, struct kms_hsm_work *work,
-                             CK_RV (*decrypt)(struct kms_p11 *, struct kms_hsm_work *),
-                             CK_RV (*known_good)(struct kms_p11 *, const struct kms_hsm_key *));
 
-/* ---- the schemes ---------------------------------------------------------------------------- */
+enum kms_hsm_way {
+    KMS_HSM_NO_WAY,
+    KMS_HSM_BY_DATA, /* C_Encrypt, C_Decrypt */
+    KMS_HSM_BY_KEY,  /* as a session's secret key, by C_WrapKey, C_UnwrapKey */
+};
+enum kms_hsm_way kms_hsm_way(const struct kms_p11 *p, const struct kms_hsm_key *key,
+                             CK_MECHANISM_TYPE mechanism, enum kms_hsm_act act);
+/* work->in to work->out, whichever way; CKR_MECHANISM_INVALID when there is none. */
+CK_RV kms_hsm_bytes_seal(struct kms_p11 *p, struct kms_hsm_work *work, CK_MECHANISM *mechanism);
+CK_RV kms_hsm_bytes_open(struct kms_p11 *p, struct kms_hsm_work *work, CK_MECHANISM *mechanism);
 
-CK_RV kms_hsm_gcm_probe(struct kms_p11 *p, const struct kms_hsm_key *key, enum kms_hsm_gcm *ret);
+/* ---- hsm_probe.c: what only a trial tells -------------------------------------------------------
+ */
+
+/*
+ * work->row's open(), and what its failure means: CKR_ENCRYPTED_DATA_INVALID for bad data, though
+ * some tokens say CKR_GENERAL_ERROR for it (SoftHSM 2.6 for a wrong GCM tag). So after an unclear
+ * failure it is asked whether the token works with data known to be good. If it does not, the token
+ * is sick and its first answer stands; if it does, @work is tried once more before it is called
+ * bad.
+ */
+CK_RV kms_hsm_open_surely(struct kms_p11 *p, struct kms_hsm_work *work,
+                          CK_RV (*open)(struct kms_p11 *, struct kms_hsm_work *));
+
+/* Seals a fixed text like @like and opens it; CKR_MECHANISM_PARAM_INVALID when another comes back,
+ * CKR_KEY_FUNCTION_NOT_PERMITTED when the key's uses do not let it do both. */
+CK_RV kms_hsm_round_trip(struct kms_p11 *p, const struct kms_hsm_work *like,
+                         CK_RV (*seal)(struct kms_p11 *, struct kms_hsm_work *),
+                         CK_RV (*open)(struct kms_p11 *, struct kms_hsm_work *));
+/* Sets @ret_act to what @key may do of encrypt and wrap, together with its opposite; false: none.
+ */
+bool kms_hsm_both_ways(const struct kms_hsm_key *key, enum kms_hsm_act *ret_act);
+
+/* Not a sick token, but one that does not do it this way, and may take another. */
+bool kms_hsm_is_refusal(CK_RV rv);
+
+/*
+ * Tries ways 0 to @count - 1 until one works, and says which; *ret_way is @count when the token
+ * refuses each. What failed for no clear reason is returned if none works.
+ */
+CK_RV kms_hsm_first_way(struct kms_p11 *p, size_t count,
+                        CK_RV (*try_way)(struct kms_p11 *p, size_t way, void *ctx), void *ctx,
+                        size_t *ret_way);
+
+/* ---- the algorithms ------------------------------------------------------------------------- */
+
+/* hsm_gcm.c. Probe: sets key->gcm; KMS_HSM_GCM_NONE with what it failed with, if unclear. */
+CK_RV kms_hsm_gcm_probe(struct kms_p11 *p, struct kms_backend *b, struct kms_hsm_key *key);
 CK_RV kms_hsm_gcm_encrypt(struct kms_p11 *p, struct kms_hsm_work *work);
 CK_RV kms_hsm_gcm_decrypt(struct kms_p11 *p, struct kms_hsm_work *work);
-/* Whether a round trip works. */
-CK_RV kms_hsm_cbc_probe(struct kms_p11 *p, const struct kms_hsm_key *key);
+/* hsm_cbc_hmac.c. Probe: whether a round trip works. */
+CK_RV kms_hsm_cbc_probe(struct kms_p11 *p, struct kms_backend *b, const struct kms_hsm_key *key);
 CK_RV kms_hsm_cbc_encrypt(struct kms_p11 *p, struct kms_hsm_work *work);
 CK_RV kms_hsm_cbc_decrypt(struct kms_p11 *p, struct kms_hsm_work *work);
-CK_RV kms_hsm_oaep_probe(struct kms_p11 *p, const struct kms_hsm_key *key, bool *ret_can,
-                         bool *ret_raw);
+/* hsm_cipher.c: AES without authentication, and AES key wrap */
+CK_RV kms_hsm_cipher_seal(struct kms_p11 *p, struct kms_hsm_work *work);
+CK_RV kms_hsm_cipher_open(struct kms_p11 *p, struct kms_hsm_work *work);
+/* The token's mechanism that is KWP of NIST SP 800-38F, tried with @key if need be and it can wrap;
+ * KMS_HSM_NO_MECHANISM while none is known. */
+CK_MECHANISM_TYPE kms_hsm_kwp(struct kms_backend *b, struct kms_p11 *p,
+                              const struct kms_hsm_key *key);
+/* hsm_oaep.c. Probe: sets key->oaep and key->oaep_raw. */
+CK_RV kms_hsm_oaep_probe(struct kms_p11 *p, struct kms_backend *b, struct kms_hsm_key *key);
 CK_RV kms_hsm_oaep_encrypt(struct kms_p11 *p, struct kms_hsm_work *work);
 CK_RV kms_hsm_oaep_decrypt(struct kms_p11 *p, struct kms_hsm_work *work);
+/* Whether CKM_RSA_PKCS_OAEP does @row's hash, with a label or without. */
+enum kms_hsm_verdict kms_hsm_oaep_native(struct kms_p11 *p, struct kms_backend *b,
+                                         const struct kms_hsm_key *key,
+                                         const struct kms_hsm_alg *row, enum kms_hsm_act act,
+                                         bool labelled);
+/* hsm_rsa.c: PKCS#1 v1.5 and no padding at all */
+CK_RV kms_hsm_rsa_encrypt(struct kms_p11 *p, struct kms_hsm_work *work);
+CK_RV kms_hsm_rsa_decrypt(struct kms_p11 *p, struct kms_hsm_work *work);
+/* A private operation without padding: exactly the modulus's length in work->out. */
+CK_RV kms_hsm_rsa_raw(struct kms_p11 *p, struct kms_hsm_work *work);
 
-/* ---- hsm_make.c, hsm_sign.c -------------------------------------------------------------------
+/* ---- hsm_make.c, hsm_sign.c, hsm_verify.c, hsm_label.c, hsm_token.c -----------------------------
  */
 
 enum kms_status kms_hsm_generate(struct kms_backend *b, struct kms_call *call,
@@ -164,6 +287,17 @@ enum kms_status kms_hsm_sign(struct kms_backend *b, struct kms_call *call, const
 enum kms_status kms_hsm_mac(struct kms_backend *b, struct kms_call *call, const char *ref,
                             const struct kms_params *params, struct kms_span input,
                             struct kms_buf *ret_mac);
+enum kms_status kms_hsm_verify(struct kms_backend *b, struct kms_call *call, const char *ref,
+                               const struct kms_params *params, struct kms_span input,
+                               struct kms_span signature);
+/* CK_RSA_PKCS_PSS_PARAMS's salt for @params: as long as the digest unless it is given. */
+size_t kms_hsm_salt_len(const struct kms_hsm_alg *row, const struct kms_params *params);
+enum kms_status kms_hsm_set_label(struct kms_backend *b, struct kms_call *call, const char *ref,
+                                  const char *label);
+enum kms_status kms_hsm_describe_token(struct kms_backend *b, struct kms_call *call,
+                                       struct kms_token_info *ret_info);
+enum kms_status kms_hsm_check_pin(struct kms_backend *b, struct kms_call *call,
+                                  struct kms_span pin);
 
 /* hsm.c: runs @step for @call. */
 enum kms_status kms_hsm_run(struct kms_backend *b, struct kms_call *call, enum kms_p11_mode mode,

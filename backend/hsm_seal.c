@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Encrypt and decrypt: the key, the scheme, the memory; the schemes themselves are elsewhere. */
+/* Encrypt, decrypt, wrap and unwrap: the key, the algorithm, the memory; the algorithms themselves
+ * are elsewhere. */
 #include <string.h>
 
 #include "backend/hsm_parts.h"
@@ -8,36 +9,18 @@
 
 #define ROOM 1024 /* what sealing may add, see struct kms_sealed */
 
-struct scheme {
-    enum kms_alg alg;
-    CK_RV (*encrypt)(struct kms_p11 *p, struct kms_hsm_work *work);
-    CK_RV (*decrypt)(struct kms_p11 *p, struct kms_hsm_work *work);
-};
-
 /* In the order in which KMS_ALG_BEST prefers them. */
-static const struct scheme schemes[] = {
-    {KMS_ALG_AES_GCM, kms_hsm_gcm_encrypt, kms_hsm_gcm_decrypt},
-    {KMS_ALG_AES_CBC_HMAC, kms_hsm_cbc_encrypt, kms_hsm_cbc_decrypt},
-    {KMS_ALG_RSA_OAEP_SHA256, kms_hsm_oaep_encrypt, kms_hsm_oaep_decrypt},
-};
+static const enum kms_alg best[] = {KMS_ALG_AES_GCM, KMS_ALG_AES_CBC_HMAC, KMS_ALG_RSA_OAEP_SHA256};
 
-#define SCHEME_COUNT (sizeof(schemes) / sizeof(schemes[0]))
+#define BEST_COUNT (sizeof(best) / sizeof(best[0]))
 
-static const struct scheme *scheme_find(enum kms_alg alg)
-{
-    for (size_t i = 0; i < SCHEME_COUNT; i++) {
-        if (schemes[i].alg == alg) {
-            return &schemes[i];
-        }
-    }
-    return NULL;
-}
+/* ---- probing ------------------------------------------------------------------------------ */
 
 static bool can_seal(const struct kms_hsm_key *key, enum kms_alg alg)
 {
     switch (alg) {
     case KMS_ALG_AES_GCM:
-        return key->gcm != KMS_HSM_GCM_NONE;
+        return key->gcm != KMS_HSM_GCM_NONE && key->gcm != KMS_HSM_GCM_UNTRIED;
     case KMS_ALG_AES_CBC_HMAC:
         return key->cbc_hmac;
     case KMS_ALG_RSA_OAEP_SHA256:
@@ -47,105 +30,72 @@ static bool can_seal(const struct kms_hsm_key *key, enum kms_alg alg)
     }
 }
 
-static CK_RV probe_aes(const struct kms_backend *b, struct kms_p11 *p, struct kms_hsm_key *key)
+static CK_RV probe_aes(struct kms_backend *b, struct kms_p11 *p, struct kms_hsm_key *key)
 {
+    const unsigned both = KMS_USE_ENCRYPT | KMS_USE_DECRYPT;
     CK_RV rv = CKR_OK;
 
-    if (kms_p11_can(p, CKM_AES_GCM, CKF_ENCRYPT | CKF_DECRYPT) &&
+    if (kms_p11_offers(p, CKM_AES_GCM, CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP) &&
         kms_hsm_allows(key, CKM_AES_GCM)) {
-        rv = kms_hsm_gcm_probe(p, key, &key->gcm);
+        rv = kms_hsm_gcm_probe(p, b, key);
     }
     if (kms_ckr_is_unclear(rv)) {
         /* GCM that does not work is not missed when it is not wanted */
         key->unclear = b->only == KMS_ALG_AES_CBC_HMAC ? CKR_OK : rv;
         rv = kms_p11_renew(p);
     }
-    key->cbc_hmac = key->mac != CK_INVALID_HANDLE && key->alias[0] != '\0' &&
+    key->cbc_hmac = (key->info.uses & both) == both && key->mac != CK_INVALID_HANDLE &&
+                    key->alias[0] != '\0' &&
                     kms_p11_can(p, CKM_AES_CBC_PAD, CKF_ENCRYPT | CKF_DECRYPT) &&
                     kms_hsm_allows(key, CKM_AES_CBC_PAD);
     return rv;
 }
 
 /* A token that fails at everything must not be taken for one without GCM. */
-static bool is_proven(const struct kms_backend *b, struct kms_p11 *p, const struct kms_hsm_key *key,
+static bool is_proven(struct kms_backend *b, struct kms_p11 *p, const struct kms_hsm_key *key,
                       enum kms_alg alg)
 {
     return key->unclear == CKR_OK || b->only != KMS_ALG_NONE || alg != KMS_ALG_AES_CBC_HMAC ||
-           kms_hsm_cbc_probe(p, key) == CKR_OK;
+           kms_hsm_cbc_probe(p, b, key) == CKR_OK;
+}
+
+/* What BEST means needs no permission but to encrypt and decrypt. */
+static void choose_best(struct kms_backend *b, struct kms_p11 *p, struct kms_hsm_key *key)
+{
+    const unsigned both = KMS_USE_ENCRYPT | KMS_USE_DECRYPT;
+
+    for (size_t i = 0; (key->info.uses & both) == both && i < BEST_COUNT; i++) {
+        bool wanted = b->only == KMS_ALG_NONE || b->only == best[i];
+
+        if (wanted && can_seal(key, best[i]) && is_proven(b, p, key, best[i])) {
+            key->info.seal = best[i];
+            return;
+        }
+    }
 }
 
 CK_RV kms_hsm_seal_probe(struct kms_backend *b, struct kms_p11 *p, struct kms_hsm_key *key)
 {
-    const unsigned both = KMS_USE_ENCRYPT | KMS_USE_DECRYPT;
+    const unsigned opens = KMS_USE_DECRYPT | KMS_USE_UNWRAP;
     CK_RV rv = CKR_OK;
 
-    if (key->info.type == KMS_KEY_AES && (key->info.uses & both) == both) {
+    if (key->info.type == KMS_KEY_AES) {
         rv = probe_aes(b, p, key);
     }
-    if (key->info.type == KMS_KEY_RSA && (key->info.uses & KMS_USE_DECRYPT) != 0) {
-        rv = kms_hsm_oaep_probe(p, key, &key->oaep, &key->oaep_raw);
+    if (key->info.type == KMS_KEY_RSA && (key->info.uses & opens) != 0) {
+        rv = kms_hsm_oaep_probe(p, b, key);
         if (kms_ckr_is_unclear(rv)) {
             key->unclear = rv; /* it may sign all the same */
             rv = kms_p11_renew(p);
         }
     }
-    if (rv != CKR_OK) {
-        return rv;
-    }
-    for (size_t i = 0; i < SCHEME_COUNT && key->info.seal == KMS_ALG_NONE; i++) {
-        bool wanted = b->only == KMS_ALG_NONE || b->only == schemes[i].alg;
-
-        if (wanted && can_seal(key, schemes[i].alg) && is_proven(b, p, key, schemes[i].alg)) {
-            key->info.seal = schemes[i].alg;
-        }
+    if (rv == CKR_OK) {
+        choose_best(b, p, key);
     }
     return rv;
 }
 
-enum verdict { VERDICT_FINAL, VERDICT_BAD_DATA, VERDICT_UNSURE };
-
-static enum verdict judge(CK_RV rv)
-{
-    switch (rv) {
-    case CKR_ENCRYPTED_DATA_INVALID:
-    case CKR_ENCRYPTED_DATA_LEN_RANGE:
-    case CKR_DATA_INVALID:
-    case CKR_DATA_LEN_RANGE:
-        return VERDICT_BAD_DATA;
-    case CKR_GENERAL_ERROR:
-    case CKR_FUNCTION_FAILED:
-    case CKR_DEVICE_ERROR:
-    case CKR_ARGUMENTS_BAD:
-        return VERDICT_UNSURE;
-    default:
-        return (rv & CKR_VENDOR_DEFINED) != 0 && rv != KMS_P11_BAD_REPLY ? VERDICT_UNSURE
-                                                                         : VERDICT_FINAL;
-    }
-}
-
-CK_RV kms_hsm_decrypt_surely(struct kms_p11 *p, struct kms_hsm_work *work,
-                             CK_RV (*decrypt)(struct kms_p11 *, struct kms_hsm_work *),
-                             CK_RV (*known_good)(struct kms_p11 *, const struct kms_hsm_key *))
-{
-    CK_RV first = decrypt(p, work);
-    bool by_decrypt = strcmp(p->function, "C_Decrypt") == 0;
-    CK_RV again = CKR_OK;
-
-    if (first == CKR_OK || !by_decrypt || judge(first) == VERDICT_FINAL) {
-        return first;
-    }
-    if (judge(first) == VERDICT_BAD_DATA) {
-        return CKR_ENCRYPTED_DATA_INVALID;
-    }
-    if (known_good(p, work->key) != CKR_OK) {
-        p->function = "C_Decrypt";
-        return first;
-    }
-    again = decrypt(p, work); /* the token works: was it a hiccup, or is it the data? */
-    return again == CKR_OK || judge(again) == VERDICT_FINAL ? again : CKR_ENCRYPTED_DATA_INVALID;
-}
-
-/* ---- the ops ------------------------------------------------------------------------------ */
+/* ---- one job ------------------------------------------------------------------------------ */
 
 struct job {
     struct kms_backend *backend;
@@ -155,12 +105,31 @@ struct job {
     char key_id[KMS_KEY_ID_MAX];
 };
 
-static CK_RV refuse(struct kms_p11 *p, const struct kms_hsm_key *key, enum kms_alg alg)
+static bool is_sealing(enum kms_hsm_act act)
 {
-    (void)kms_error_set(p->ask->err, KMS_E_UNSUPPORTED,
-                        "key \"%s\" (%s, %s) cannot do %s on this token", key->info.label,
-                        key->info.ref, kms_key_type_name(key->info.type),
-                        alg == KMS_ALG_BEST ? "any authenticated encryption" : kms_alg_name(alg));
+    return act == KMS_HSM_ENCRYPT || act == KMS_HSM_WRAP;
+}
+
+static CK_RV refuse(struct kms_p11 *p, const struct kms_hsm_key *key, const struct job *job)
+{
+    static const char *const verbs[] = {
+        [KMS_HSM_ENCRYPT] = "encrypt",
+        [KMS_HSM_DECRYPT] = "decrypt",
+        [KMS_HSM_WRAP] = "wrap",
+        [KMS_HSM_UNWRAP] = "unwrap",
+    };
+    const char *verb = verbs[job->work.act];
+
+    if (job->alg != KMS_ALG_BEST && (key->info.uses & kms_hsm_act_use(job->work.act)) == 0) {
+        (void)kms_error_set(p->ask->err, KMS_E_DENIED, "key \"%s\" (%s, %s) is not there to %s",
+                            key->info.label, key->info.ref, kms_key_type_name(key->info.type),
+                            verb);
+        return CKR_KEY_FUNCTION_NOT_PERMITTED;
+    }
+    (void)kms_error_set(
+        p->ask->err, KMS_E_UNSUPPORTED, "key \"%s\" (%s, %s) cannot %s by %s on this token",
+        key->info.label, key->info.ref, kms_key_type_name(key->info.type), verb,
+        job->alg == KMS_ALG_BEST ? "any authenticated encryption" : kms_alg_name(job->alg));
     return CKR_MECHANISM_INVALID;
 }
 
@@ -176,7 +145,7 @@ static CK_RV get_key(struct kms_p11 *p, const struct job *job, struct kms_hsm_ke
             return rv;
         }
         alg = job->alg == KMS_ALG_BEST ? key->info.seal : job->alg;
-        if (key->unclear == CKR_OK || can_seal(key, alg)) {
+        if (key->unclear == CKR_OK || kms_alg_set_has(&key->info.algs, alg)) {
             *ret_key = key;
             return CKR_OK;
         }
@@ -190,32 +159,63 @@ static CK_RV get_key(struct kms_p11 *p, const struct job *job, struct kms_hsm_ke
     }
 }
 
-static CK_RV encrypt_step(struct kms_p11 *p, void *ctx)
+static CK_RV job_step(struct kms_p11 *p, void *ctx)
 {
     struct job *job = ctx;
+    struct kms_hsm_work *work = &job->work;
     struct kms_hsm_key *key = NULL;
-    const struct scheme *scheme = NULL;
-    enum kms_alg alg = job->alg;
     CK_RV rv = get_key(p, job, &key);
 
     if (rv != CKR_OK) {
         return rv;
     }
-    alg = alg == KMS_ALG_BEST ? key->info.seal : alg;
-    scheme = can_seal(key, alg) ? scheme_find(alg) : NULL;
-    if (scheme == NULL) {
-        rv = refuse(p, key, job->alg);
+    work->backend = job->backend;
+    work->key = key;
+    work->row = kms_hsm_alg_find(job->alg == KMS_ALG_BEST ? key->info.seal : job->alg);
+    if (work->row == NULL || !kms_hsm_can(job->backend, p, key, work->row, work->act)) {
+        rv = refuse(p, key, job);
         goto out;
     }
-    job->work.key = key;
-    rv = scheme->encrypt(p, &job->work);
-    if (rv == CKR_OK) {
-        job->alg = alg;
+    rv = is_sealing(work->act) ? work->row->seal(p, work) : work->row->open(p, work);
+    if (rv == CKR_OK && is_sealing(work->act)) {
+        job->alg = work->row->alg;
         memcpy(job->key_id, key->info.id, sizeof(job->key_id));
     }
 out:
     kms_hsm_key_put(key);
     return rv;
+}
+
+/* ---- parameters --------------------------------------------------------------------------- */
+
+/* What an algorithm takes beside its input; one without a row takes neither. */
+static const struct taken {
+    enum kms_alg alg;
+    bool aad;
+    size_t iv_min;
+    size_t iv_max; /* 0: none */
+} taken[] = {
+    {KMS_ALG_BEST, true, 0, 0},
+    {KMS_ALG_AES_GCM, true, 1, KMS_IV_MAX},
+    {KMS_ALG_AES_CBC_HMAC, true, 0, 0},
+    {KMS_ALG_RSA_OAEP_SHA256, true, 0, 0},
+    {KMS_ALG_RSA_OAEP_SHA1, true, 0, 0},
+    {KMS_ALG_RSA_OAEP_L_SHA256, true, 0, 0},
+    {KMS_ALG_RSA_OAEP_L_SHA384, true, 0, 0},
+    {KMS_ALG_RSA_OAEP_L_SHA512, true, 0, 0},
+    {KMS_ALG_AES_CBC, false, 16, 16},
+    {KMS_ALG_AES_CBC_PAD, false, 16, 16},
+    {KMS_ALG_AES_CTR, false, 16, 16},
+};
+
+static struct taken taken_by(enum kms_alg alg)
+{
+    for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++) {
+        if (taken[i].alg == alg) {
+            return taken[i];
+        }
+    }
+    return (struct taken){.alg = alg};
 }
 
 static enum kms_status check_sizes(struct kms_call *call, const struct kms_params *params,
@@ -225,37 +225,86 @@ static enum kms_status check_sizes(struct kms_call *call, const struct kms_param
         return kms_error_set(&call->error, KMS_E_TOO_LARGE, "an AAD has at most %d bytes, not %zu",
                              KMS_HSM_AAD_MAX, params->aad.len);
     }
+    if (params->aad.len > 0 && !taken_by(params->alg).aad) {
+        return kms_error_set(&call->error, KMS_E_INVALID, "%s has no AAD",
+                             kms_alg_name(params->alg)); /* it would not be authenticated */
+    }
     if (len > max) {
         return kms_error_set(&call->error, KMS_E_TOO_LARGE, "at most %zu bytes, not %zu", max, len);
+    }
+    if (params->tag_len != 0 && (params->tag_len < 12 || params->tag_len > KMS_HSM_GCM_TAG)) {
+        return kms_error_set(&call->error, KMS_E_INVALID,
+                             "an AES-GCM tag has 12 to 16 bytes, not "
+                             "%u",
+                             params->tag_len);
+    }
+    if (params->ctr_bits > 128) {
+        return kms_error_set(&call->error, KMS_E_INVALID, "a counter has at most 128 bits, not %u",
+                             params->ctr_bits);
     }
     return KMS_OK;
 }
 
-enum kms_status kms_hsm_encrypt(struct kms_backend *b, struct kms_call *call, const char *ref,
-                                const struct kms_params *params, struct kms_span plaintext,
-                                struct kms_sealed *ret_sealed)
+/* To seal: no IV, or one that is used as it is. */
+static enum kms_status check_iv(struct kms_call *call, const struct kms_params *params)
 {
+    struct taken row = taken_by(params->alg);
+
+    if (params->iv.len > 0 && row.iv_max == 0) {
+        return kms_error_set(&call->error, KMS_E_UNSUPPORTED, "%s takes no IV",
+                             kms_alg_name(params->alg));
+    }
+    if (params->iv.len > 0 && (params->iv.len < row.iv_min || params->iv.len > row.iv_max)) {
+        return kms_error_set(&call->error, KMS_E_INVALID, "%s takes no IV of %zu bytes",
+                             kms_alg_name(params->alg), params->iv.len);
+    }
+    return KMS_OK;
+}
+
+static void work_init(struct kms_hsm_work *work, enum kms_hsm_act act,
+                      const struct kms_params *params, struct kms_span in)
+{
+    work->act = act;
+    work->aad = params->aad;
+    work->in = in;
+    work->tag_len = params->tag_len == 0 ? KMS_HSM_GCM_TAG : params->tag_len;
+    work->ctr_bits = params->ctr_bits == 0 ? 128 : params->ctr_bits;
+    work->iv_given = params->iv.len > 0;
+    work->iv_len = params->iv.len;
+    if (params->iv.len > 0) {
+        memcpy(work->iv, params->iv.data, params->iv.len);
+    }
+}
+
+/* ---- encrypt, wrap ------------------------------------------------------------------------ */
+
+static enum kms_status seal(struct kms_backend *b, struct kms_call *call, const char *ref,
+                            enum kms_hsm_act act, const struct kms_params *params,
+                            struct kms_span plaintext, struct kms_sealed *ret_sealed)
+{
+    const struct kms_hsm_alg *row = kms_hsm_alg_find(params->alg);
     struct kms_buf *out = &ret_sealed->ciphertext;
     struct job job = {.backend = b, .ref = ref, .alg = params->alg};
     enum kms_status status = check_sizes(call, params, plaintext.len, KMS_PLAINTEXT_MAX);
 
+    if (status == KMS_OK) {
+        status = check_iv(call, params);
+    }
     if (status != KMS_OK) {
         return status;
     }
-    if (params->alg != KMS_ALG_BEST && scheme_find(params->alg) == NULL) {
+    if (params->alg == KMS_ALG_BEST ? act != KMS_HSM_ENCRYPT : row == NULL || row->seal == NULL) {
         return kms_error_set(&call->error, KMS_E_UNSUPPORTED, "an HSM key does not encrypt by %s",
                              kms_alg_name(params->alg));
     }
-    if (params->iv.len != 0 || out->cap < plaintext.len + ROOM || ret_sealed->iv.cap < KMS_IV_MAX) {
-        return kms_error_set(&call->error, KMS_E_INVALID,
-                             "encrypt needs room for %zu bytes, and takes no IV",
+    if (out->cap < plaintext.len + ROOM || ret_sealed->iv.cap < KMS_IV_MAX) {
+        return kms_error_set(&call->error, KMS_E_INVALID, "encrypt needs room for %zu bytes",
                              plaintext.len + ROOM);
     }
-    job.work.aad = params->aad;
-    job.work.in = plaintext;
+    work_init(&job.work, act, params, plaintext);
     job.work.out = out->data;
     job.work.out_room = out->cap;
-    status = kms_hsm_run(b, call, KMS_P11_READ, encrypt_step, &job);
+    status = kms_hsm_run(b, call, KMS_P11_READ, job_step, &job);
     if (status == KMS_OK) {
         ret_sealed->alg = job.alg;
         out->len = job.work.out_len;
@@ -266,24 +315,24 @@ enum kms_status kms_hsm_encrypt(struct kms_backend *b, struct kms_call *call, co
     return status;
 }
 
-static CK_RV decrypt_step(struct kms_p11 *p, void *ctx)
+enum kms_status kms_hsm_encrypt(struct kms_backend *b, struct kms_call *call, const char *ref,
+                                const struct kms_params *params, struct kms_span plaintext,
+                                struct kms_sealed *ret_sealed)
 {
-    struct job *job = ctx;
-    struct kms_hsm_key *key = NULL;
-    CK_RV rv = get_key(p, job, &key);
-
-    if (rv != CKR_OK) {
-        return rv;
-    }
-    job->work.key = key;
-    if (can_seal(key, job->alg)) {
-        rv = scheme_find(job->alg)->decrypt(p, &job->work);
-    } else {
-        rv = refuse(p, key, job->alg);
-    }
-    kms_hsm_key_put(key);
-    return rv;
+    return seal(b, call, ref, KMS_HSM_ENCRYPT, params, plaintext, ret_sealed);
 }
+
+enum kms_status kms_hsm_wrap(struct kms_backend *b, struct kms_call *call, const char *ref,
+                             const struct kms_params *params, struct kms_span key,
+                             struct kms_sealed *ret_sealed)
+{
+    if (key.len == 0) {
+        return kms_error_set(&call->error, KMS_E_INVALID, "a key to wrap has no bytes");
+    }
+    return seal(b, call, ref, KMS_HSM_WRAP, params, key, ret_sealed);
+}
+
+/* ---- decrypt, unwrap ---------------------------------------------------------------------- */
 
 /*
  * Where the plaintext first goes: the caller's buffer, or, since tokens want as much room as the
@@ -337,10 +386,11 @@ static enum kms_status hand_over(struct kms_call *call, const struct scratch *sc
     return KMS_OK;
 }
 
-enum kms_status kms_hsm_decrypt(struct kms_backend *b, struct kms_call *call, const char *ref,
-                                const struct kms_params *params, struct kms_span ciphertext,
-                                struct kms_buf *ret_plaintext)
+static enum kms_status unseal(struct kms_backend *b, struct kms_call *call, const char *ref,
+                              enum kms_hsm_act act, const struct kms_params *params,
+                              struct kms_span ciphertext, struct kms_buf *ret_plaintext)
 {
+    const struct kms_hsm_alg *row = kms_hsm_alg_find(params->alg);
     struct job job = {.backend = b, .ref = ref, .alg = params->alg};
     size_t size = ciphertext.len > 64 ? ciphertext.len : 64;
     struct scratch scratch;
@@ -350,6 +400,10 @@ enum kms_status kms_hsm_decrypt(struct kms_backend *b, struct kms_call *call, co
     if (status != KMS_OK) {
         return status;
     }
+    if (row == NULL || row->open == NULL) {
+        return kms_error_set(&call->error, KMS_E_UNSUPPORTED, "an HSM key does not decrypt by %s",
+                             kms_alg_name(params->alg));
+    }
     if (params->iv.len > KMS_IV_MAX) {
         return kms_error_set(&call->error, KMS_E_BAD_DATA, "an IV of %zu bytes is none of ours",
                              params->iv.len);
@@ -357,19 +411,28 @@ enum kms_status kms_hsm_decrypt(struct kms_backend *b, struct kms_call *call, co
     if (!scratch_take(b, ret_plaintext, size, &scratch)) {
         return kms_error_set(&call->error, KMS_E_NOMEM, "no secure memory for %zu bytes", size);
     }
-    job.work.aad = params->aad;
-    job.work.in = ciphertext;
+    work_init(&job.work, act, params, ciphertext);
     job.work.out = scratch.data;
     job.work.out_room = size;
-    job.work.iv_len = params->iv.len;
-    if (params->iv.len > 0) {
-        memcpy(job.work.iv, params->iv.data, params->iv.len);
-    }
-    status = kms_hsm_run(b, call, KMS_P11_READ, decrypt_step, &job);
+    status = kms_hsm_run(b, call, KMS_P11_READ, job_step, &job);
     if (status == KMS_OK) {
         status = hand_over(call, &scratch, job.work.out_len, ret_plaintext);
         keep = job.work.out_len;
     }
     scratch_done(b, &scratch, keep);
     return status;
+}
+
+enum kms_status kms_hsm_decrypt(struct kms_backend *b, struct kms_call *call, const char *ref,
+                                const struct kms_params *params, struct kms_span ciphertext,
+                                struct kms_buf *ret_plaintext)
+{
+    return unseal(b, call, ref, KMS_HSM_DECRYPT, params, ciphertext, ret_plaintext);
+}
+
+enum kms_status kms_hsm_unwrap(struct kms_backend *b, struct kms_call *call, const char *ref,
+                               const struct kms_params *params, struct kms_span wrapped,
+                               struct kms_buf *ret_key)
+{
+    return unseal(b, call, ref, KMS_HSM_UNWRAP, params, wrapped, ret_key);
 }

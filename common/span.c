@@ -13,6 +13,11 @@ bool kms_span_equal(struct kms_span a, struct kms_span b)
     return a.len == b.len && (a.len == 0 || memcmp(a.data, b.data, a.len) == 0);
 }
 
+bool kms_text_equal(const char *a, const char *b)
+{
+    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
+}
+
 enum kms_status kms_buf_put(struct kms_buf *buf, struct kms_span bytes)
 {
     if (bytes.len > kms_buf_room(buf)) {

@@ -37,6 +37,8 @@ struct kms_span kms_span_str(const char *s);
 
 /* Same length, same bytes. Not constant time: kms_secret_equal() is. */
 bool kms_span_equal(struct kms_span a, struct kms_span b);
+/* The same text, or both NULL. Not constant time. */
+bool kms_text_equal(const char *a, const char *b);
 
 static inline struct kms_buf kms_buf_over(void *storage, size_t cap)
 {

@@ -6,6 +6,7 @@
 #ifndef KMSBRIDGE_CONF_H
 #define KMSBRIDGE_CONF_H
 
+#include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -14,6 +15,7 @@
 #include "backend/backend_conf.h"
 #include "common/log.h"
 #include "common/status.h"
+#include "kmsbridge/agent_conf.h"
 
 #define KMS_CONF_PATH "/etc/kmsbridge/kmsbridge.yaml" /* default of --config */
 
@@ -49,14 +51,18 @@ struct kms_kms_conf {
 };
 
 struct kms_conf {
-    char *path; /* of the file, for messages */
+    atomic_uint holders; /* beside the first */
+    char *path;          /* of the file, for messages */
     enum kms_log_level log_level;
     enum kms_log_format log_format;
     struct kms_backend_conf *backends;
     size_t backend_count;
-    struct kms_kms_conf kms;
+    struct kms_kms_conf kms;    /* socket is NULL: there is no KMS plugin */
     const char *monitor_listen; /* "127.0.0.1:8780", "[::1]:8780", "unix:/path"; NULL: no monitor */
-    void *raw;                  /* the YAML's own struct, owns the strings above */
+    const char *log_file;       /* NULL: standard error */
+    struct kms_agentd_conf agent;
+    struct kms_audit_conf audit;
+    void *raw; /* the YAML's own struct, owns the strings above */
 };
 
 /*
@@ -66,10 +72,17 @@ struct kms_conf {
  */
 enum kms_status kms_conf_read(const char *path, struct kms_conf **ret_conf,
                               struct kms_error *err) KMS_MUST_CHECK;
+/* For `kmsbridged --private`: needs neither kms: nor agent:, and looks at no kms: or monitor:. */
+enum kms_status kms_conf_read_private(const char *path, struct kms_conf **ret_conf,
+                                      struct kms_error *err) KMS_MUST_CHECK;
+/* Listens at @socket then, and logs to @log_file unless the file says where; borrowed, for good. */
+void kms_conf_make_private(struct kms_conf *conf, const char *socket, const char *log_file);
 /* The same from memory, for fuzzers and tests. */
 enum kms_status kms_conf_read_text(const char *name, const char *text, size_t len,
                                    struct kms_conf **ret_conf,
                                    struct kms_error *err) KMS_MUST_CHECK;
+/* One more who calls kms_conf_done(); the last of them frees it. Any thread. */
+struct kms_conf *kms_conf_hold(struct kms_conf *conf);
 void kms_conf_done(struct kms_conf *conf); /* NULL is fine */
 
 /* The entry of `backends:` that has this name, or NULL. */

@@ -232,22 +232,28 @@ struct kms_healthd *kms_healthd_start(struct kms_waist *waist, struct kms_keyrin
     return h;
 }
 
+void kms_healthd_dismiss(struct kms_healthd *h)
+{
+    pthread_mutex_lock(&h->mutex);
+    h->stopping = true;
+    pthread_cond_broadcast(&h->changed);
+    pthread_mutex_unlock(&h->mutex);
+}
+
 bool kms_healthd_stop(struct kms_healthd *h, uint64_t timeout_ns)
 {
     if (h == NULL) {
         return true;
     }
     uint64_t deadline = kms_deadline_in(timeout_ns);
+    kms_healthd_dismiss(h);
     pthread_mutex_lock(&h->mutex);
-    h->stopping = true;
-    pthread_cond_broadcast(&h->changed);
     while (!h->done && !kms_deadline_passed(deadline)) {
         wait_until_locked(h, deadline);
     }
     bool done = h->done;
     pthread_mutex_unlock(&h->mutex);
     if (!done) {
-        pthread_detach(h->thread);
         return false;
     }
     pthread_join(h->thread, NULL);

@@ -32,8 +32,10 @@ struct kms_healthd;
 /* Borrows all but @conf; starts the thread. NULL when out of memory or threads. */
 struct kms_healthd *kms_healthd_start(struct kms_waist *waist, struct kms_keyring *ring,
                                       const struct kms_health_conf *conf);
+/* No more probes; returns at once. The last verdict stays. */
+void kms_healthd_dismiss(struct kms_healthd *health);
 /* Joins the thread; waits at most @timeout_ns for a probe that hangs: false then, and nothing is
- * freed. */
+ * freed. NULL is fine. */
 bool kms_healthd_stop(struct kms_healthd *health, uint64_t timeout_ns);
 
 void kms_healthd_configure(struct kms_healthd *health, const struct kms_health_conf *conf);

@@ -7,19 +7,12 @@
 #include <string.h>
 
 #include "common/clock.h"
-#include "common/codec.h"
 #include "common/log.h"
-#include "common/secure.h"
 #include "kmsbridge/envelope.h"
+#include "kmsbridge/ring_key.h"
 
 #define KEYS_MAX           256 /* of one label; more is an error, never a silent cut */
 #define LOOKUP_INTERVAL_NS (5 * KMS_NS_PER_S)
-#define PROBE_LEN          32
-
-struct ring_key {
-    struct kms_key_info info;
-    uint8_t hint[KMS_KEY_HINT_LEN];
-};
 
 /* Immutable once published. */
 struct snapshot {
@@ -27,7 +20,7 @@ struct snapshot {
     atomic_bool active_lost; /* nothing is encrypted; what is there decrypts */
     size_t active;
     size_t count;
-    struct ring_key keys[];
+    struct kms_ring_key keys[];
 };
 
 struct kms_keyring {
@@ -85,7 +78,7 @@ static void snapshot_put(struct kms_keyring *ring, struct snapshot *snap)
     }
 }
 
-static struct ring_key *snapshot_find(struct snapshot *snap, struct kms_span key_id)
+static struct kms_ring_key *snapshot_find(struct snapshot *snap, struct kms_span key_id)
 {
     for (size_t i = 0; snap != NULL && i < snap->count; i++) {
         if (kms_span_equal(kms_span_str(snap->keys[i].info.id), key_id)) {
@@ -93,125 +86,6 @@ static struct ring_key *snapshot_find(struct snapshot *snap, struct kms_span key
         }
     }
     return NULL;
-}
-
-/* --- sealing with one key --- */
-
-/* The backend cannot find a key that is in the ring: it is away, and "not found" would be a lie. */
-static enum kms_status not_away(struct kms_call *call, const struct ring_key *key,
-                                enum kms_status status)
-{
-    if (status != KMS_E_NOT_FOUND) {
-        return status;
-    }
-    kms_error_clear(&call->error);
-    return kms_error_set(&call->error, KMS_E_UNAVAILABLE,
-                         "key %s is not on the token now, and was: it is looked for again",
-                         key->info.id);
-}
-
-static enum kms_status seal(struct kms_waist *waist, struct kms_call *call,
-                            const struct ring_key *key, struct kms_span plaintext,
-                            struct kms_buf *ret_envelope)
-{
-    uint8_t aad_storage[KMS_ENVELOPE_AAD_MAX];
-    uint8_t iv_storage[KMS_IV_MAX];
-    uint8_t ct_storage[KMS_ENVELOPE_PLAINTEXT_MAX + 1024]; /* the room that encrypt asks for */
-    struct kms_buf aad = KMS_BUF_OVER(aad_storage);
-    struct kms_sealed sealed = {.iv = KMS_BUF_OVER(iv_storage),
-                                .ciphertext = KMS_BUF_OVER(ct_storage)};
-    enum kms_alg alg = key->info.seal;
-    size_t iv_len = kms_envelope_iv_len(alg);
-    struct kms_buf out = *ret_envelope;
-    struct kms_span key_id = kms_span_str(key->info.id);
-    size_t start = out.len;
-
-    if (kms_envelope_header(alg, iv_len, key->hint, &out) != KMS_OK ||
-        kms_envelope_aad(kms_span_of(out.data + start, KMS_ENVELOPE_HEADER), key_id, &aad) !=
-            KMS_OK) {
-        return kms_error_set(&call->error, KMS_E_INTERNAL, "envelope: no room for a header");
-    }
-    struct kms_params params = {.alg = alg, .aad = kms_buf_span(&aad)};
-    enum kms_status status =
-        kms_waist_encrypt(waist, call, key->info.ref, &params, plaintext, &sealed);
-    if (status != KMS_OK) {
-        return not_away(call, key, status);
-    }
-    if (sealed.alg != alg || sealed.iv.len != iv_len || strcmp(sealed.key_id, key->info.id) != 0) {
-        return kms_error_set(&call->error, KMS_E_PROTOCOL,
-                             "backend %s encrypted otherwise than asked (%s, IV %zu bytes, key %s)",
-                             kms_waist_name(waist), kms_alg_name(sealed.alg), sealed.iv.len,
-                             sealed.key_id);
-    }
-    if (kms_buf_put(&out, kms_buf_span(&sealed.iv)) != KMS_OK ||
-        kms_buf_put(&out, kms_buf_span(&sealed.ciphertext)) != KMS_OK) {
-        return kms_error_set(&call->error, KMS_E_TOO_LARGE, "envelope: over %zu bytes", out.cap);
-    }
-    *ret_envelope = out;
-    return KMS_OK;
-}
-
-/* RSA opens OAEP, AES opens the two symmetric schemes. */
-static bool alg_fits(enum kms_alg alg, enum kms_key_type type)
-{
-    return (alg == KMS_ALG_RSA_OAEP_SHA256) == (type == KMS_KEY_RSA);
-}
-
-static enum kms_status unseal(struct kms_waist *waist, struct kms_call *call,
-                              const struct ring_key *key, const struct kms_envelope *env,
-                              struct kms_buf *ret_plaintext)
-{
-    uint8_t aad_storage[KMS_ENVELOPE_AAD_MAX];
-    struct kms_buf aad = KMS_BUF_OVER(aad_storage);
-    if (!kms_span_equal(env->key_hint, kms_span_of(key->hint, sizeof key->hint))) {
-        return kms_error_set(&call->error, KMS_E_BAD_DATA, "envelope: it is not of key_id %s",
-                             key->info.id);
-    }
-    if (!alg_fits(env->alg, key->info.type)) {
-        return kms_error_set(&call->error, KMS_E_BAD_DATA,
-                             "envelope: algorithm %s does not fit key_id %s",
-                             kms_alg_name(env->alg), key->info.id);
-    }
-    if (kms_envelope_aad(env->header, kms_span_str(key->info.id), &aad) != KMS_OK) {
-        return kms_error_set(&call->error, KMS_E_INTERNAL, "envelope: AAD too long");
-    }
-    struct kms_params params = {.alg = env->alg, .aad = kms_buf_span(&aad), .iv = env->iv};
-    return not_away(
-        call, key,
-        kms_waist_decrypt(waist, call, key->info.ref, &params, env->ciphertext, ret_plaintext));
-}
-
-static enum kms_status probe_key(struct kms_waist *waist, struct kms_call *call,
-                                 const struct ring_key *key)
-{
-    uint8_t plain[PROBE_LEN];
-    uint8_t opened[KMS_ENVELOPE_MAX];
-    uint8_t envelope[KMS_ENVELOPE_MAX];
-    struct kms_buf random = KMS_BUF_OVER(plain);
-    struct kms_buf sealed = KMS_BUF_OVER(envelope);
-    struct kms_buf back = KMS_BUF_OVER(opened);
-    struct kms_envelope env;
-
-    enum kms_status status = kms_random(plain, sizeof plain);
-    if (status != KMS_OK) {
-        return kms_error_set(&call->error, status, "probe: no random bytes");
-    }
-    random.len = sizeof plain;
-    status = seal(waist, call, key, kms_buf_span(&random), &sealed);
-    if (status == KMS_OK) {
-        status = kms_envelope_parse(kms_buf_span(&sealed), &env, &call->error);
-    }
-    if (status == KMS_OK) {
-        status = unseal(waist, call, key, &env, &back);
-    }
-    if (status == KMS_OK &&
-        (back.len != sizeof plain || !kms_secret_equal(plain, opened, sizeof plain))) {
-        status = kms_error_set(&call->error, KMS_E_PROTOCOL,
-                               "probe: key_id %s decrypted to something else", key->info.id);
-    }
-    kms_wipe(plain, sizeof plain);
-    kms_wipe(opened, sizeof opened);
-    return status;
 }
 
 /* --- which keys there are --- */
@@ -232,7 +106,7 @@ static bool gather(void *ctx, const struct kms_key_info *info)
 {
     struct gathering *g = ctx;
     struct snapshot *snap = g->snap;
-    struct ring_key *key = snapshot_find(snap, kms_span_str(info->id));
+    struct kms_ring_key *key = snapshot_find(snap, kms_span_str(info->id));
     if (key == NULL) {
         if (snap->count == KEYS_MAX) {
             g->status = KMS_E_TOO_LARGE;
@@ -331,21 +205,21 @@ static enum kms_status settle_active(struct kms_keyring *ring, struct kms_call *
                                      struct snapshot *old, struct snapshot *snap)
 {
     if (old == NULL) {
-        return probe_key(ring->waist, call, &snap->keys[snap->active]);
+        return kms_ring_key_probe(ring->waist, call, &snap->keys[snap->active]);
     }
-    const struct ring_key *was = &old->keys[old->active];
-    const struct ring_key *next = &snap->keys[snap->active];
+    const struct kms_ring_key *was = &old->keys[old->active];
+    const struct kms_ring_key *next = &snap->keys[snap->active];
     if (strcmp(was->info.id, next->info.id) == 0) {
-        return old->active_lost ? probe_key(ring->waist, call, next) : KMS_OK;
+        return old->active_lost ? kms_ring_key_probe(ring->waist, call, next) : KMS_OK;
     }
-    struct ring_key *kept = snapshot_find(snap, kms_span_str(was->info.id));
+    struct kms_ring_key *kept = snapshot_find(snap, kms_span_str(was->info.id));
     if (kms_key_age_compare(&next->info, &was->info) < 0) {
         return kms_error_set(&call->error, KMS_E_KEY_STATE,
                              "active key %s is gone from the token or can no longer seal; "
                              "restore it, make a newer one, or restart to go back to %s",
                              was->info.id, next->info.id);
     }
-    enum kms_status status = probe_key(ring->waist, call, next);
+    enum kms_status status = kms_ring_key_probe(ring->waist, call, next);
     if (status != KMS_OK && kept != NULL) {
         kms_log_error(KMS_LOG_WARN, &call->error, "keyring: newer key %s does not work, %s stays",
                       next->info.id, was->info.id);
@@ -422,6 +296,14 @@ enum kms_status kms_keyring_active(struct kms_keyring *ring, char ret_key_id[KMS
     return status;
 }
 
+bool kms_keyring_has(struct kms_keyring *ring, struct kms_span key_id)
+{
+    struct snapshot *snap = snapshot_get(ring);
+    bool has = snapshot_find(snap, key_id) != NULL;
+    snapshot_put(ring, snap);
+    return has;
+}
+
 size_t kms_keyring_count(struct kms_keyring *ring)
 {
     pthread_mutex_lock(&ring->mutex);
@@ -452,11 +334,11 @@ enum kms_status kms_keyring_encrypt(struct kms_keyring *ring, struct kms_call *c
     if (snap == NULL) {
         return no_key(call);
     }
-    const struct ring_key *key = &snap->keys[snap->active];
+    const struct kms_ring_key *key = &snap->keys[snap->active];
     enum kms_status status =
         snap->active_lost
             ? kms_error_set(&call->error, KMS_E_KEY_STATE, "active key %s is gone", key->info.id)
-            : seal(ring->waist, call, key, plaintext, ret_envelope);
+            : kms_ring_key_seal(ring->waist, call, key, plaintext, ret_envelope);
     if (status == KMS_OK) {
         memcpy(ret_key_id, key->info.id, KMS_KEY_ID_MAX);
     }
@@ -498,7 +380,7 @@ enum kms_status kms_keyring_decrypt(struct kms_keyring *ring, struct kms_call *c
         return status;
     }
     struct snapshot *snap = snapshot_get(ring);
-    const struct ring_key *key = snapshot_find(snap, key_id);
+    const struct kms_ring_key *key = snapshot_find(snap, key_id);
     if (key == NULL && may_look_up(ring)) {
         snapshot_put(ring, snap);
         if (kms_keyring_refresh(ring, call) != KMS_OK) {
@@ -515,7 +397,7 @@ enum kms_status kms_keyring_decrypt(struct kms_keyring *ring, struct kms_call *c
         key_id_text(key_id, text);
         status = kms_error_set(&call->error, KMS_E_NOT_FOUND, "no key with key_id %s", text);
     } else {
-        status = unseal(ring->waist, call, key, &env, ret_plaintext);
+        status = kms_ring_key_unseal(ring->waist, call, key, &env, ret_plaintext);
     }
     snapshot_put(ring, snap);
     return status;
@@ -530,7 +412,7 @@ enum kms_status kms_keyring_probe(struct kms_keyring *ring, struct kms_call *cal
     enum kms_status status =
         snap->active_lost ? kms_error_set(&call->error, KMS_E_KEY_STATE, "active key %s is gone",
                                           snap->keys[snap->active].info.id)
-                          : probe_key(ring->waist, call, &snap->keys[snap->active]);
+                          : kms_ring_key_probe(ring->waist, call, &snap->keys[snap->active]);
     snapshot_put(ring, snap);
     return status;
 }

@@ -36,6 +36,9 @@ enum kms_status kms_keyring_refresh(struct kms_keyring *ring, struct kms_call *c
 enum kms_status kms_keyring_active(struct kms_keyring *ring,
                                    char ret_key_id[KMS_KEY_ID_MAX]) KMS_MUST_CHECK;
 
+/* Whether it has the key, as far as it has looked. */
+bool kms_keyring_has(struct kms_keyring *ring, struct kms_span key_id);
+
 /* How many keys can decrypt, the active one included. */
 size_t kms_keyring_count(struct kms_keyring *ring);
 

@@ -8,6 +8,7 @@
 #include <openssl/evp.h>
 
 #include "common/codec.h"
+#include "common/clock.h"
 #include "common/log.h"
 #include "kmsbridge/envelope.h"
 #include "kmsbridge/kms_v2.pb-c.h"
@@ -291,18 +292,43 @@ static void log_done(const char *method, const char *uid, const char *key_id)
     }
 }
 
-static void run_encrypt(void *ctx, struct kms_rpc_request *request, struct kms_rpc_reply *reply)
+/* The peer is not known here: gRPC has the connection, and only kms.allow_uids come in. */
+static enum kms_status audit(const struct kms_v2 *kms, const struct kms_kek *kek, enum kms_op op,
+                             struct kms_span key_id, uint64_t began_ns, enum kms_status verdict,
+                             struct kms_call *call)
 {
-    struct kms_v2 *kms = ctx;
+    char key[KMS_KEY_ID_MAX];
+    const struct kms_audit_record record = {.front = "kms_v2",
+                                            .token = kek->conf->kms.backend,
+                                            .key_id = key,
+                                            .op = kms_op_name(op),
+                                            .verdict = verdict,
+                                            .request_id = call->error.request_id,
+                                            .trace_id = call->trace_id,
+                                            .duration_ns = kms_now_ns() - began_ns};
+    snprintf(key, sizeof key, "%.*s", (int)key_id.len, (const char *)key_id.data);
+    return kms_audit_write(kms->audit, &record, &call->error);
+}
+
+static void encrypt_with(const struct kms_v2 *kms, struct kms_kek *kek,
+                         struct kms_rpc_request *request, struct kms_rpc_reply *reply)
+{
     const struct parsed *msg = request->parsed;
     struct kms_call call = {
         .deadline_ns = request->deadline_ns, .cancelled = request->cancelled, .trace_id = msg->uid};
-    char key_id[KMS_KEY_ID_MAX];
+    const uint64_t began_ns = kms_now_ns();
+    char key_id[KMS_KEY_ID_MAX] = "";
     struct kms_buf envelope = reply->scratch;
     envelope.cap = envelope.cap < KMS_ENVELOPE_MAX ? envelope.cap : KMS_ENVELOPE_MAX;
 
-    enum kms_status status = kms_keyring_encrypt(kms->ring, &call, msg->data, &envelope, key_id);
-    kms_healthd_note(kms->health, KMS_OP_ENCRYPT, status);
+    enum kms_status status = kms_audit_ready(kms->audit, &call.error);
+    if (status == KMS_OK) {
+        status = kms_keyring_encrypt(kek->ring, &call, msg->data, &envelope, key_id);
+        kms_healthd_note(kek->health, KMS_OP_ENCRYPT, status);
+    }
+    enum kms_status written =
+        audit(kms, kek, KMS_OP_ENCRYPT, kms_span_str(key_id), began_ns, status, &call);
+    status = status == KMS_OK ? written : status;
     if (status != KMS_OK) {
         log_failure("Encrypt", msg->uid, &call.error);
         fail(reply, &call.error);
@@ -320,27 +346,40 @@ static void run_encrypt(void *ctx, struct kms_rpc_request *request, struct kms_r
     log_done("Encrypt", msg->uid, key_id);
 }
 
+static void run_encrypt(void *ctx, struct kms_rpc_request *request, struct kms_rpc_reply *reply)
+{
+    struct kms_v2 *kms = ctx;
+    struct kms_kek *kek = kms_keks_get(kms->keks);
+    encrypt_with(kms, kek, request, reply);
+    kms_kek_put(kek);
+}
+
 /* A good Decrypt is a proof of the key that made it: of the active KEK only if that was it. */
-static void note_decrypt(struct kms_v2 *kms, const struct parsed *msg, enum kms_status status)
+static void note_decrypt(struct kms_kek *kek, const struct parsed *msg, enum kms_status status)
 {
     char active[KMS_KEY_ID_MAX];
-    if (status != KMS_OK || (kms_keyring_active(kms->ring, active) == KMS_OK &&
+    if (status != KMS_OK || (kms_keyring_active(kek->ring, active) == KMS_OK &&
                              kms_span_equal(kms_span_str(active), msg->key_id))) {
-        kms_healthd_note(kms->health, KMS_OP_DECRYPT, status);
+        kms_healthd_note(kek->health, KMS_OP_DECRYPT, status);
     }
 }
 
-static void run_decrypt(void *ctx, struct kms_rpc_request *request, struct kms_rpc_reply *reply)
+static void decrypt_with(const struct kms_v2 *kms, struct kms_kek *kek,
+                         struct kms_rpc_request *request, struct kms_rpc_reply *reply)
 {
-    struct kms_v2 *kms = ctx;
     const struct parsed *msg = request->parsed;
     struct kms_call call = {
         .deadline_ns = request->deadline_ns, .cancelled = request->cancelled, .trace_id = msg->uid};
+    const uint64_t began_ns = kms_now_ns();
     struct kms_buf plaintext = reply->scratch;
 
-    enum kms_status status =
-        kms_keyring_decrypt(kms->ring, &call, msg->key_id, msg->data, &plaintext);
-    note_decrypt(kms, msg, status);
+    enum kms_status status = kms_audit_ready(kms->audit, &call.error);
+    if (status == KMS_OK) {
+        status = kms_keyring_decrypt(kek->ring, &call, msg->key_id, msg->data, &plaintext);
+        note_decrypt(kek, msg, status);
+    }
+    enum kms_status written = audit(kms, kek, KMS_OP_DECRYPT, msg->key_id, began_ns, status, &call);
+    status = status == KMS_OK ? written : status;
     if (status != KMS_OK) {
         log_failure("Decrypt", msg->uid, &call.error);
         if (status == KMS_E_NOT_FOUND) { /* names the key_id that the client sent */
@@ -361,15 +400,26 @@ static void run_decrypt(void *ctx, struct kms_rpc_request *request, struct kms_r
     log_done("Decrypt", msg->uid, NULL);
 }
 
-/* Two Decrypts are the same when key_id and ciphertext are (annotations there are none). */
+static void run_decrypt(void *ctx, struct kms_rpc_request *request, struct kms_rpc_reply *reply)
+{
+    struct kms_v2 *kms = ctx;
+    struct kms_kek *kek = kms_keks_get(kms->keks);
+    decrypt_with(kms, kek, request, reply);
+    kms_kek_put(kek);
+}
+
+/* Two Decrypts are the same when key_id and ciphertext are (annotations there are none), and no
+ * reload lies between them. */
 static bool same_decrypt(void *ctx, const struct kms_rpc_request *request,
                          uint8_t ret_same[KMS_RPC_SAME_LEN])
 {
-    (void)ctx;
+    struct kms_v2 *kms = ctx;
     const struct parsed *msg = request->parsed;
-    uint8_t text[2 + KMS_V2_KEY_ID_MAX + KMS_V2_CIPHERTEXT_MAX];
+    const uint64_t number = kms_keks_number(kms->keks);
+    uint8_t text[sizeof number + 2 + KMS_V2_KEY_ID_MAX + KMS_V2_CIPHERTEXT_MAX];
     struct kms_buf buf = KMS_BUF_OVER(text);
-    return kms_buf_put_be16(&buf, (uint16_t)msg->key_id.len) == KMS_OK &&
+    return kms_buf_put(&buf, kms_span_of(&number, sizeof number)) == KMS_OK &&
+           kms_buf_put_be16(&buf, (uint16_t)msg->key_id.len) == KMS_OK &&
            kms_buf_put(&buf, msg->key_id) == KMS_OK && kms_buf_put(&buf, msg->data) == KMS_OK &&
            EVP_Digest(buf.data, buf.len, ret_same, NULL, EVP_sha256(), NULL) == 1;
 }
@@ -383,12 +433,14 @@ static void run_status(void *ctx, struct kms_rpc_request *request, struct kms_rp
 {
     (void)request;
     struct kms_v2 *kms = ctx;
+    struct kms_kek *kek = kms_keks_get(kms->keks);
     struct kms_verdict verdict;
     char key_id[KMS_KEY_ID_MAX] = "";
     char healthz[KMS_RPC_DETAIL_MAX] = "ok";
     /* first, so that a ring that comes after it is not blamed */
-    kms_healthd_verdict(kms->health, &verdict);
-    enum kms_status active = kms_keyring_active(kms->ring, key_id);
+    kms_healthd_verdict(kek->health, &verdict);
+    enum kms_status active = kms_keyring_active(kek->ring, key_id);
+    kms_kek_put(kek);
     bool have_id = active != KMS_E_NOT_FOUND;
     bool good = verdict.known && verdict.good && active == KMS_OK;
     if (!good) { /* says why where the verdict does not: not yet known, or lost since */

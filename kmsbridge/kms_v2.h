@@ -10,9 +10,9 @@
 #ifndef KMSBRIDGE_KMS_V2_H
 #define KMSBRIDGE_KMS_V2_H
 
+#include "kmsbridge/audit.h"
 #include "kmsbridge/conf.h"
-#include "kmsbridge/health.h"
-#include "kmsbridge/keyring.h"
+#include "kmsbridge/kek.h"
 #include "kmsbridge/metrics.h"
 #include "kmsbridge/rpc.h"
 
@@ -23,9 +23,9 @@
 #define KMS_V2_ANNOTATION_KEY_MAX 253   /* DNS-1123 subdomain */
 
 struct kms_v2 {
-    struct kms_keyring *ring;
-    struct kms_healthd *health;
+    struct kms_keks *keks;
     struct kms_metrics *metrics;
+    struct kms_audit *audit;           /* may be NULL */
     atomic_int on_failure;             /* enum kms_on_failure; may change at reload */
     _Atomic(const char *) api_version; /* "v2" or "v2beta1": static strings */
 };

@@ -158,7 +158,7 @@ static void print_key_id(const char *key_id, FILE *out)
     fprintf(out, "kmsbridge_active_key_info{key_id_hash=\"sha256:%s\"} 1\n", hex);
 }
 
-void kms_metrics_print(const struct kms_metrics *m, const struct kms_gauges *g, FILE *out)
+static void print_gauges(const struct kms_metrics *m, const struct kms_gauges *g, FILE *out)
 {
     const struct row rows[] = {
         {"kek_healthy", "gauge", "1 when the last proof of the KEK was good.",
@@ -198,8 +198,15 @@ void kms_metrics_print(const struct kms_metrics *m, const struct kms_gauges *g, 
         {"reloads_failed_total", "counter", "Configurations refused at reload.",
          (double)get(&m->reloads_failed)},
     };
-    print_calls(m, out);
-    print_backend(m, out);
-    print_key_id(g->key_id, out);
     print_rows(rows, sizeof rows / sizeof rows[0], out);
+}
+
+void kms_metrics_print(const struct kms_metrics *m, const struct kms_gauges *g, FILE *out)
+{
+    print_backend(m, out);
+    if (g != NULL) {
+        print_calls(m, out);
+        print_key_id(g->key_id, out);
+        print_gauges(m, g, out);
+    }
 }

@@ -61,7 +61,7 @@ void kms_metrics_call(struct kms_metrics *metrics, enum kms_method method, int g
 void kms_metrics_backend(struct kms_metrics *metrics, enum kms_op op, enum kms_status status,
                          uint64_t ns);
 
-/* Prints all of it to @out. */
+/* Prints all of it to @out; without @gauges there is no KMS plugin to tell of. */
 void kms_metrics_print(const struct kms_metrics *metrics, const struct kms_gauges *gauges,
                        FILE *out);
 

@@ -5,19 +5,13 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/waist.h"
 #include "common/clock.h"
 #include "common/secure.h"
-#include "kmsbridge/health.h"
-#include "kmsbridge/keyring.h"
-#include "kmsbridge/kms_v2.h"
-#include "kmsbridge/metrics.h"
-#include "kmsbridge/monitor.h"
 #include "kmsbridge/notify.h"
-#include "kmsbridge/rpc.h"
-#include "kmsbridge/socket.h"
+#include "kmsbridge/server_parts.h"
 
 #define STOP_GRACE_NS  (5 * KMS_NS_PER_S)
+#define CLOSE_GRACE_NS (5 * KMS_NS_PER_S)
 #define POLLER_DEAD_NS (15 * KMS_NS_PER_S) /* it goes round once a second */
 #ifndef KMS_WEDGED_NS /* tests/daemon/Makefile.am builds a daemon that loses patience sooner */
 #define KMS_WEDGED_NS (60 * KMS_NS_PER_S) /* a call inside the key service that does not return */
@@ -25,20 +19,8 @@
 #define CHECK_TIMEOUT (10 * KMS_NS_PER_S)
 #define LOCKED_BYTES  (256u * 1024u) /* about what the pools of secrets take */
 
-struct kms_server {
-    struct kms_conf *conf; /* what the parts were started with; they borrow from it */
-    struct kms_metrics metrics;
-    struct kms_waist *waist;
-    struct kms_keyring *ring;
-    struct kms_healthd *health;
-    struct kms_v2 kms;
-    struct kms_rpc *rpc;
-    struct kms_socket *socket;
-    struct kms_monitor *monitor;
-};
-
-static void on_backend(void *ctx, const char *backend, enum kms_op op, enum kms_status status,
-                       uint64_t ns)
+void kms_server_on_backend(void *ctx, const char *backend, enum kms_op op, enum kms_status status,
+                           uint64_t ns)
 {
     struct kms_server *server = ctx;
     (void)backend;
@@ -51,14 +33,15 @@ static void on_connection(void *ctx, int fd)
     kms_rpc_serve_fd(server->rpc, fd);
 }
 
-static struct kms_health_conf health_conf(const struct kms_conf *conf)
+struct kms_socket_conf kms_server_socket_conf(const struct kms_conf *conf)
 {
-    return (struct kms_health_conf){.probe_interval_ns = conf->kms.probe_interval_ns,
-                                    .refresh_interval_ns = conf->kms.refresh_interval_ns,
-                                    .call_timeout_ns = conf->kms.call_timeout_ns};
+    return (struct kms_socket_conf){.path = conf->kms.socket,
+                                    .mode = conf->kms.mode,
+                                    .owner = conf->kms.owner,
+                                    .group = conf->kms.group};
 }
 
-static struct kms_peers peers(const struct kms_conf *conf)
+struct kms_peers kms_server_peers(const struct kms_conf *conf)
 {
     return (struct kms_peers){.uids = conf->kms.allow_uids,
                               .uid_count = conf->kms.allow_uid_count,
@@ -68,30 +51,49 @@ static struct kms_peers peers(const struct kms_conf *conf)
 
 /* --- how it is --- */
 
+static uint64_t oldest_ns(struct kms_server *server)
+{
+    uint64_t kms = kms_keks_stuck_ns(&server->keks);
+    uint64_t agent = server->agentd != NULL ? kms_agentd_stuck_ns(server->agentd) : 0;
+    return kms > agent ? kms : agent;
+}
+
 bool kms_server_live(struct kms_server *server, char *ret_text, size_t size)
 {
-    struct kms_rpc_stats stats;
-    struct kms_health health;
-    kms_rpc_stats(server->rpc, &stats);
-    kms_waist_health(server->waist, &health);
+    struct kms_rpc_stats stats = {.poller_quiet_ns = 0};
+    uint64_t stuck_ns = oldest_ns(server);
+    if (server->rpc != NULL) {
+        kms_rpc_stats(server->rpc, &stats);
+    }
     if (stats.poller_quiet_ns > POLLER_DEAD_NS) {
         snprintf(ret_text, size, "the polling thread has not gone round for %llu s",
                  (unsigned long long)(stats.poller_quiet_ns / KMS_NS_PER_S));
         return false;
     }
-    if (health.stuck_ns > KMS_WEDGED_NS) {
+    if (stuck_ns > KMS_WEDGED_NS) {
         snprintf(ret_text, size, "a call has been stuck in the key service for %llu s",
-                 (unsigned long long)(health.stuck_ns / KMS_NS_PER_S));
+                 (unsigned long long)(stuck_ns / KMS_NS_PER_S));
         return false;
     }
     snprintf(ret_text, size, "ok");
     return true;
 }
 
+static void verdict_now(struct kms_server *server, struct kms_verdict *ret_verdict)
+{
+    struct kms_kek *kek = kms_keks_get(&server->keks);
+    kms_healthd_verdict(kek->health, ret_verdict);
+    kms_kek_put(kek);
+}
+
 bool kms_server_ready(struct kms_server *server, char *ret_text, size_t size)
 {
     struct kms_verdict verdict;
-    kms_healthd_verdict(server->health, &verdict);
+    if (!kms_server_has_kms(server)) {
+        snprintf(ret_text, size, "the agent serves");
+        return true;
+    }
+    verdict_now(server, &verdict);
     bool ready = verdict.known && verdict.good;
     if (ready) {
         snprintf(ret_text, size, "KEK is good, key_id %s", verdict.key_id);
@@ -114,8 +116,10 @@ static bool page_live(void *ctx, FILE *out)
 static bool page_ready(void *ctx, FILE *out)
 {
     struct kms_server *server = ctx;
-    struct kms_verdict verdict;
-    kms_healthd_verdict(server->health, &verdict);
+    struct kms_verdict verdict = {.known = true, .good = true};
+    if (kms_server_has_kms(server)) {
+        verdict_now(server, &verdict);
+    }
     bool ready = verdict.known && verdict.good;
     fprintf(out, "%s\n",
             ready           ? "ok"
@@ -124,16 +128,25 @@ static bool page_ready(void *ctx, FILE *out)
     return ready;
 }
 
-static void page_metrics(void *ctx, FILE *out)
+static void print_audit(struct kms_server *server, FILE *out)
 {
-    struct kms_server *server = ctx;
+    fprintf(out, "# HELP kmsbridge_audit_lost_total Audit lines that could not be written.\n"
+                 "# TYPE kmsbridge_audit_lost_total counter\n");
+    fprintf(out, "kmsbridge_audit_lost_total %llu\n",
+            (unsigned long long)kms_audit_lost(server->audit));
+}
+
+static void print_kms(struct kms_server *server, FILE *out)
+{
     struct kms_verdict verdict;
     struct kms_rpc_stats stats;
-    struct kms_gauges gauges = {.keys = kms_keyring_count(server->ring),
-                                .connections = kms_socket_connections(server->socket)};
-    kms_healthd_verdict(server->health, &verdict);
+    struct kms_gauges gauges = {.connections = kms_door_connections(server->door)};
+    struct kms_kek *kek = kms_keks_get(&server->keks);
+    gauges.keys = kms_keyring_count(kek->ring);
+    kms_healthd_verdict(kek->health, &verdict);
+    kms_waist_health(kek->waist, &gauges.backend);
+    kms_kek_put(kek);
     kms_rpc_stats(server->rpc, &stats);
-    kms_waist_health(server->waist, &gauges.backend);
     gauges.kek_known = verdict.known;
     gauges.kek_good = verdict.good;
     gauges.proof_age_seconds = (double)verdict.age_ns / (double)KMS_NS_PER_S;
@@ -144,38 +157,42 @@ static void page_metrics(void *ctx, FILE *out)
     kms_metrics_print(&server->metrics, &gauges, out);
 }
 
+static void page_metrics(void *ctx, FILE *out)
+{
+    struct kms_server *server = ctx;
+    if (kms_server_has_kms(server)) {
+        print_kms(server, out);
+    } else {
+        kms_metrics_print(&server->metrics, NULL, out);
+    }
+    print_audit(server, out);
+    if (server->agentd != NULL) {
+        kms_agentd_print(server->agentd, out);
+    }
+}
+
 /* --- start and stop --- */
 
 static enum kms_status start_key_service(struct kms_server *server, struct kms_error *err)
 {
-    const struct kms_conf *conf = server->conf;
-    const struct kms_health_conf health = health_conf(conf);
-    enum kms_status status = kms_waist_open(kms_conf_backend(conf, conf->kms.backend), on_backend,
-                                            server, &server->waist, err);
-    if (status != KMS_OK) {
-        return status;
+    struct kms_kek *kek = NULL;
+    enum kms_status status =
+        kms_kek_open(&server->keks, server->conf, kms_server_on_backend, server, &kek, err);
+    if (status == KMS_OK) {
+        kms_kek_serve(kek);
     }
-    server->ring = kms_keyring_new(server->waist, conf->kms.key);
-    if (server->ring != NULL) {
-        server->health = kms_healthd_start(server->waist, server->ring, &health);
-    }
-    if (server->health == NULL) {
-        return kms_error_set(err, KMS_E_NOMEM, "cannot start the probe: out of memory or threads");
-    }
-    return KMS_OK;
+    return status;
 }
 
 static enum kms_status start_front(struct kms_server *server, struct kms_error *err)
 {
     const struct kms_kms_conf *kms = &server->conf->kms;
-    const struct kms_rpc_limits limits = {.calls = kms->max_calls,
-                                          .workers = kms->workers,
-                                          .queue = kms->queue,
-                                          .call_timeout_ns = kms->call_timeout_ns};
-    const struct kms_socket_conf socket = {
-        .path = kms->socket, .mode = kms->mode, .owner = kms->owner, .group = kms->group};
-    server->kms.ring = server->ring;
-    server->kms.health = server->health;
+    const struct kms_socket_conf socket = kms_server_socket_conf(server->conf);
+    server->limits = (struct kms_rpc_limits){.calls = kms->max_calls,
+                                             .workers = kms->workers,
+                                             .queue = kms->queue,
+                                             .call_timeout_ns = kms->call_timeout_ns};
+    server->kms.keks = &server->keks;
     server->kms.metrics = &server->metrics;
     atomic_store(&server->kms.on_failure, (int)kms->on_failure);
     atomic_store(&server->kms.api_version, kms->api_version);
@@ -183,22 +200,66 @@ static enum kms_status start_front(struct kms_server *server, struct kms_error *
     if (status != KMS_OK) {
         return status;
     }
-    return kms_rpc_start(kms_v2_methods, &server->kms, &limits, kms_v2_observe, &server->rpc, err);
+    return kms_rpc_start(kms_v2_methods, &server->kms, &server->limits, kms_v2_observe,
+                         &server->rpc, err);
 }
 
-static enum kms_status start_doors(struct kms_server *server, struct kms_error *err)
+enum kms_status kms_server_start_monitor(struct kms_server *server, const char *listen,
+                                         struct kms_monitor **ret_monitor, struct kms_error *err)
 {
-    const struct kms_conf *conf = server->conf;
-    const struct kms_peers allowed = peers(conf);
     const struct kms_monitor_source source = {
         .ctx = server, .live = page_live, .ready = page_ready, .metrics = page_metrics};
-    if (!kms_healthd_wait_known(server->health, kms_deadline_in(KMS_FIRST_VERDICT_NS))) {
+    return kms_monitor_start(listen, &source, ret_monitor, err);
+}
+
+static bool wait_known(struct kms_server *server)
+{
+    struct kms_kek *kek = kms_keks_get(&server->keks);
+    bool known = kms_healthd_wait_known(kek->health, kms_deadline_in(KMS_FIRST_VERDICT_NS));
+    kms_kek_put(kek);
+    return known;
+}
+
+static enum kms_status start_door(struct kms_server *server, struct kms_error *err)
+{
+    const struct kms_conf *conf = server->conf;
+    const struct kms_door_conf door = {.listen_fd = kms_socket_fd(server->socket),
+                                       .peers = kms_server_peers(conf),
+                                       .max_connections = conf->kms.max_connections,
+                                       .metrics = &server->metrics,
+                                       .serve = on_connection,
+                                       .ctx = server};
+    if (!wait_known(server)) {
         kms_log(KMS_LOG_WARN, "server: the key service has not answered yet; serving all the same");
     }
-    enum kms_status status = kms_socket_accept(server->socket, &allowed, conf->kms.max_connections,
-                                               &server->metrics, on_connection, server, err);
+    return kms_door_open(&door, &server->door, err);
+}
+
+static enum kms_status start_kms(struct kms_server *server, struct kms_error *err)
+{
+    enum kms_status status = start_key_service(server, err);
+    if (status == KMS_OK) {
+        status = start_front(server, err);
+    }
+    return status;
+}
+
+/* Those who look after us last: what they see is there. */
+static enum kms_status start_all(struct kms_server *server, struct kms_error *err)
+{
+    const struct kms_conf *conf = server->conf;
+    enum kms_status status = kms_server_start_audit(server, err);
+    if (status == KMS_OK && kms_server_has_kms(server)) {
+        status = start_kms(server, err);
+    }
+    if (status == KMS_OK) {
+        status = kms_server_start_agent(server, err);
+    }
+    if (status == KMS_OK && kms_server_has_kms(server)) {
+        status = start_door(server, err);
+    }
     if (status == KMS_OK && conf->monitor_listen != NULL) {
-        status = kms_monitor_start(conf->monitor_listen, &source, &server->monitor, err);
+        status = kms_server_start_monitor(server, conf->monitor_listen, &server->monitor, err);
     }
     return status;
 }
@@ -212,130 +273,48 @@ enum kms_status kms_server_start(struct kms_conf *conf, struct kms_server **ret_
         return kms_error_set(err, KMS_E_NOMEM, "out of memory");
     }
     server->conf = conf;
+    kms_keks_init(&server->keks);
     if (!kms_secure_can_lock(LOCKED_BYTES)) {
         kms_log(KMS_LOG_WARN,
                 "memory of secrets cannot be locked (RLIMIT_MEMLOCK): it may reach swap");
     }
-    enum kms_status status = start_key_service(server, err);
-    if (status == KMS_OK) {
-        status = start_front(server, err);
-    }
-    if (status == KMS_OK) {
-        status = start_doors(server, err);
-    }
+    enum kms_status status = start_all(server, err);
     if (status != KMS_OK) {
         (void)kms_server_stop(server);
         return status;
     }
-    kms_log(KMS_LOG_INFO, "server: serving KMS %s on %s", conf->kms.api_version, conf->kms.socket);
+    if (kms_server_has_kms(server)) {
+        kms_log(KMS_LOG_INFO, "server: serving KMS %s on %s", conf->kms.api_version,
+                conf->kms.socket);
+    }
     *ret_server = server;
     return KMS_OK;
 }
 
 bool kms_server_stop(struct kms_server *server)
 {
-    if (server->socket != NULL) {
-        kms_socket_stop(server->socket);
+    if (server->door != NULL) {
+        kms_door_shut(server->door);
     }
-    kms_monitor_stop(server->monitor); /* it asks the others */
-    bool clean = kms_rpc_stop(server->rpc, STOP_GRACE_NS);
+    kms_monitor_stop(server->monitor);                           /* it asks the others */
+    bool clean = kms_agentd_stop(server->agentd, STOP_GRACE_NS); /* it borrows the KEK's waist */
+    clean = (server->rpc == NULL || kms_rpc_stop(server->rpc, STOP_GRACE_NS)) && clean;
+    kms_door_close(server->door);
     kms_socket_close(server->socket);
     /* a worker that is stuck comes back to all of this some time: nothing is freed under it */
-    if (!clean || !kms_healthd_stop(server->health, KMS_NS_PER_S)) {
+    if (!clean || !kms_keks_done(&server->keks, CLOSE_GRACE_NS)) {
         kms_log(KMS_LOG_WARN, "server: a call is stuck in the key service; leaving without it");
         return false;
     }
-    kms_keyring_free(server->ring);
-    kms_waist_close(server->waist);
+    kms_audit_close(server->audit);
     kms_conf_done(server->conf);
     free(server);
     return true;
 }
 
-/* --- reload --- */
-
-static bool text_differs(const char *a, const char *b)
-{
-    return a == NULL || b == NULL ? a != b : strcmp(a, b) != 0;
-}
-
-static bool hsm_differs(const struct kms_hsm_conf *a, const struct kms_hsm_conf *b)
-{
-    if (a == NULL || b == NULL) {
-        return a != b;
-    }
-    return text_differs(a->module, b->module) || text_differs(a->token, b->token) ||
-           text_differs(a->pin, b->pin) || a->sessions != b->sessions ||
-           text_differs(a->mechanism, b->mechanism) || text_differs(a->init_args, b->init_args);
-}
-
-static bool backend_differs(const struct kms_conf *a, const struct kms_conf *b)
-{
-    const struct kms_backend_conf *was = kms_conf_backend(a, a->kms.backend);
-    const struct kms_backend_conf *now = kms_conf_backend(b, b->kms.backend);
-    return was == NULL || now == NULL || text_differs(was->type, now->type) ||
-           hsm_differs(was->hsm, now->hsm);
-}
-
-static void warn_restart(const struct kms_conf *was, const struct kms_conf *now)
-{
-    const struct {
-        const char *key;
-        bool differs;
-    } rows[] = {
-        {"backends", backend_differs(was, now)},
-        {"kms.backend", text_differs(was->kms.backend, now->kms.backend)},
-        {"kms.key", text_differs(was->kms.key, now->kms.key)},
-        {"kms.socket", text_differs(was->kms.socket, now->kms.socket)},
-        {"kms.mode", was->kms.mode != now->kms.mode},
-        {"kms.owner", was->kms.owner != now->kms.owner},
-        {"kms.group", was->kms.group != now->kms.group},
-        {"kms.max_calls", was->kms.max_calls != now->kms.max_calls},
-        {"kms.workers", was->kms.workers != now->kms.workers},
-        {"kms.queue", was->kms.queue != now->kms.queue},
-        {"monitor.listen", text_differs(was->monitor_listen, now->monitor_listen)},
-    };
-    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
-        if (rows[i].differs) {
-            kms_log(KMS_LOG_WARN, "reload: %s has changed and needs a restart to take effect",
-                    rows[i].key);
-        }
-    }
-}
-
-enum kms_status kms_server_reload(struct kms_server *server, struct kms_error *err)
-{
-    struct kms_conf *now = NULL;
-    enum kms_status status = kms_conf_read(server->conf->path, &now, err);
-    if (status == KMS_OK) {
-        const struct kms_peers allowed = peers(now);
-        status = kms_socket_configure(server->socket, &allowed, now->kms.max_connections);
-        if (status != KMS_OK) {
-            kms_error_set(err, status, "reload: out of memory");
-        }
-    }
-    /* the PIN and new keys are looked at whatever the file says */
-    kms_healthd_kick(server->health);
-    if (status != KMS_OK) {
-        atomic_fetch_add(&server->metrics.reloads_failed, 1);
-        kms_conf_done(now);
-        return status;
-    }
-    const struct kms_health_conf health = health_conf(now);
-    warn_restart(server->conf, now);
-    kms_log_setup(2, now->log_level, now->log_format);
-    kms_healthd_configure(server->health, &health);
-    kms_rpc_set_call_timeout(server->rpc, now->kms.call_timeout_ns);
-    atomic_store(&server->kms.on_failure, (int)now->kms.on_failure);
-    atomic_store(&server->kms.api_version, now->kms.api_version);
-    kms_conf_done(now);
-    atomic_fetch_add(&server->metrics.reloads_ok, 1);
-    return KMS_OK;
-}
-
 /* --- check --- */
 
-enum kms_status kms_server_check(const struct kms_conf *conf, struct kms_error *err)
+static enum kms_status check_kms(const struct kms_conf *conf, struct kms_error *err)
 {
     struct kms_waist *waist = NULL;
     enum kms_status status =
@@ -364,4 +343,23 @@ enum kms_status kms_server_check(const struct kms_conf *conf, struct kms_error *
     kms_keyring_free(ring);
     kms_waist_close(waist);
     return status;
+}
+
+enum kms_status kms_server_check(struct kms_conf *conf, struct kms_error *err)
+{
+    enum kms_status status = conf->kms.socket != NULL ? check_kms(conf, err) : KMS_OK;
+    if (status == KMS_OK && conf->agent.on) {
+        status = kms_agentd_check(conf, CHECK_TIMEOUT, stdout, err);
+    }
+    return status;
+}
+
+bool kms_server_idle(struct kms_server *server)
+{
+    return server->agentd != NULL && kms_agentd_is_idle(server->agentd);
+}
+
+uint64_t kms_server_idle_round_ns(const struct kms_server *server)
+{
+    return server->conf->agent.is_private ? server->conf->agent.idle_exit_ns / 4 : UINT64_MAX;
 }

@@ -3,40 +3,23 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <poll.h>
-#include <pthread.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/eventfd.h>
 #include <sys/file.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 
-#include "common/clock.h"
 #include "common/log.h"
 #include "kmsbridge/notify.h"
 
-#define BACKLOG    128
-#define GROUPS_MAX 256 /* supplementary groups of a peer that we look at */
-#define PAUSE_MS   50  /* after a failed accept, as when out of descriptors */
-#define FDS_APART  160 /* ours, gRPC's, the monitor's, the PKCS#11 module's */
-#define TEMP_MAX   40  /* name of a socket that is not ready yet */
-/* Refused peers: so many log lines each time, and no two in a row about the same user. */
-#define COMPLAINTS_NS  (5 * KMS_NS_PER_S)
-#define COMPLAINTS_MAX 8
-
-/* A descriptor that gRPC owns: as long as its number still means this socket, the connection is
- * open. */
-struct connection {
-    int fd;
-    ino_t inode;
-};
+#define BACKLOG  128
+#define TEMP_MAX 40 /* name of a socket that is not ready yet */
 
 struct kms_socket {
     char *path; /* NULL: abstract, or systemd's */
@@ -46,25 +29,6 @@ struct kms_socket {
     int listen_fd;
     dev_t dev;
     ino_t inode;
-
-    pthread_t thread;
-    bool running;
-    int wake_fd;
-    struct kms_metrics *metrics;
-    kms_socket_serve serve;
-    void *ctx;
-    uint64_t complained_ns; /* accepting thread only */
-    uid_t complained_uid;
-    unsigned complaints; /* since complained_ns */
-
-    pthread_mutex_t mutex; /* guards the members below */
-    uid_t *uids;
-    size_t uid_count;
-    gid_t *gids;
-    size_t gid_count;
-    unsigned max_connections;
-    struct connection *connections;
-    unsigned connection_count;
 };
 
 /* --- binding --- */
@@ -276,15 +240,17 @@ enum kms_status kms_socket_open(const struct kms_socket_conf *conf, struct kms_s
     if (sock == NULL) {
         return kms_error_set(err, KMS_E_NOMEM, "socket: out of memory");
     }
-    sock->dir_fd = sock->lock_fd = sock->listen_fd = sock->wake_fd = -1;
-    pthread_mutex_init(&sock->mutex, NULL);
+    sock->dir_fd = sock->lock_fd = sock->listen_fd = -1;
     enum kms_status status = KMS_OK;
-    sock->listen_fd = kms_notify_listen_fd(conf->path);
-    if (sock->listen_fd >= 0) {
+    int handed_over = kms_notify_listen_fd(conf->path);
+    if (handed_over >= 0) {
         kms_log(KMS_LOG_INFO, "socket: %s was handed over by the service manager", conf->path);
         /* it comes blocking (systemd.service(5), NonBlocking=), and we accept until EAGAIN */
-        int flags = fcntl(sock->listen_fd, F_GETFL);
-        if (flags < 0 || fcntl(sock->listen_fd, F_SETFL, flags | O_NONBLOCK) != 0) {
+        int flags = fcntl(handed_over, F_GETFL);
+        /* the manager's own stays: we may come back to it */
+        sock->listen_fd = fcntl(handed_over, F_DUPFD_CLOEXEC, 3);
+        if (sock->listen_fd < 0 || flags < 0 ||
+            fcntl(sock->listen_fd, F_SETFL, flags | O_NONBLOCK) != 0) {
             status =
                 kms_error_set(err, KMS_E_INTERNAL, "%s: fcntl: %s", conf->path, strerror(errno));
         }
@@ -301,6 +267,11 @@ enum kms_status kms_socket_open(const struct kms_socket_conf *conf, struct kms_s
     return KMS_OK;
 }
 
+int kms_socket_fd(const struct kms_socket *sock)
+{
+    return sock->listen_fd;
+}
+
 int kms_socket_dup(const struct kms_socket *sock)
 {
     return fcntl(sock->listen_fd, F_DUPFD_CLOEXEC, 3);
@@ -314,279 +285,46 @@ static void close_fd(int *fd)
     }
 }
 
+/* Whether the path is the socket that we made. */
+static bool is_ours(const struct kms_socket *sock)
+{
+    struct stat st;
+    return sock->inode != 0 && fstatat(sock->dir_fd, sock->base, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+           st.st_dev == sock->dev && st.st_ino == sock->inode;
+}
+
+enum kms_status kms_socket_restrict(struct kms_socket *sock, const struct kms_socket_conf *conf,
+                                    struct kms_error *err)
+{
+    if (!is_ours(sock)) {
+        return KMS_OK;
+    }
+    /* the owner first: a mode that is made for him must not be another's meanwhile */
+    if (fchownat(sock->dir_fd, sock->base, conf->owner, conf->group, AT_SYMLINK_NOFOLLOW) != 0 ||
+        fchmodat(sock->dir_fd, sock->base, conf->mode, 0) != 0) {
+        return kms_error_set(err, KMS_E_DENIED, "%s: cannot change the socket's mode and owner: %s",
+                             sock->path, strerror(errno));
+    }
+    return KMS_OK;
+}
+
+void kms_socket_hide(struct kms_socket *sock)
+{
+    if (is_ours(sock)) {
+        unlinkat(sock->dir_fd, sock->base, 0);
+    }
+    sock->inode = 0;
+}
+
 void kms_socket_close(struct kms_socket *sock)
 {
     if (sock == NULL) {
         return;
     }
-    kms_socket_stop(sock);
-    struct stat st;
-    if (sock->inode != 0 && fstatat(sock->dir_fd, sock->base, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-        st.st_dev == sock->dev && st.st_ino == sock->inode) {
-        unlinkat(sock->dir_fd, sock->base, 0);
-    }
+    kms_socket_hide(sock);
     close_fd(&sock->listen_fd);
     close_fd(&sock->lock_fd);
     close_fd(&sock->dir_fd);
     free(sock->path);
-    free(sock->uids);
-    free(sock->gids);
-    free(sock->connections);
-    pthread_mutex_destroy(&sock->mutex);
     free(sock);
-}
-
-/* --- accepting --- */
-
-static bool gid_allowed_locked(const struct kms_socket *sock, gid_t gid)
-{
-    for (size_t i = 0; i < sock->gid_count; i++) {
-        if (sock->gids[i] == gid) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool groups_allowed_locked(const struct kms_socket *sock, int fd)
-{
-    gid_t groups[GROUPS_MAX];
-    socklen_t len = sizeof groups;
-    if (sock->gid_count == 0 || getsockopt(fd, SOL_SOCKET, SO_PEERGROUPS, groups, &len) != 0) {
-        return false;
-    }
-    for (size_t i = 0; i < len / sizeof groups[0]; i++) {
-        if (gid_allowed_locked(sock, groups[i])) {
-            return true;
-        }
-    }
-    return false;
-}
-
-static bool peer_allowed_locked(const struct kms_socket *sock, int fd, struct ucred *ret_peer)
-{
-    socklen_t len = sizeof *ret_peer;
-    if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, ret_peer, &len) != 0) {
-        *ret_peer = (struct ucred){.pid = 0, .uid = (uid_t)-1, .gid = (gid_t)-1};
-        return false;
-    }
-    for (size_t i = 0; i < sock->uid_count; i++) {
-        if (sock->uids[i] == ret_peer->uid) {
-            return true;
-        }
-    }
-    return gid_allowed_locked(sock, ret_peer->gid) || groups_allowed_locked(sock, fd);
-}
-
-static bool still_open(const struct connection *connection)
-{
-    struct stat st;
-    return fstat(connection->fd, &st) == 0 && S_ISSOCK(st.st_mode) &&
-           st.st_ino == connection->inode;
-}
-
-static void connections_sweep_locked(struct kms_socket *sock)
-{
-    unsigned kept = 0;
-    for (unsigned i = 0; i < sock->connection_count; i++) {
-        if (still_open(&sock->connections[i])) {
-            sock->connections[kept++] = sock->connections[i];
-        }
-    }
-    sock->connection_count = kept;
-}
-
-/* Remembers @fd; false over the bound. */
-static bool connection_add_locked(struct kms_socket *sock, int fd)
-{
-    struct stat st;
-    if (sock->connection_count >= sock->max_connections) {
-        connections_sweep_locked(sock);
-    }
-    if (sock->connection_count >= sock->max_connections || fstat(fd, &st) != 0) {
-        return false;
-    }
-    sock->connections[sock->connection_count++] = (struct connection){.fd = fd, .inode = st.st_ino};
-    return true;
-}
-
-static bool may_complain(struct kms_socket *sock, uid_t uid)
-{
-    uint64_t now = kms_now_ns();
-    if (sock->complaints == 0 || now - sock->complained_ns >= COMPLAINTS_NS) {
-        sock->complained_ns = now;
-        sock->complaints = 0;
-    } else if (sock->complained_uid == uid || sock->complaints == COMPLAINTS_MAX) {
-        return false;
-    }
-    sock->complained_uid = uid;
-    sock->complaints++;
-    return true;
-}
-
-static void take_connection(struct kms_socket *sock, int fd)
-{
-    struct ucred peer;
-    pthread_mutex_lock(&sock->mutex);
-    bool allowed = peer_allowed_locked(sock, fd, &peer);
-    bool room = allowed && connection_add_locked(sock, fd);
-    pthread_mutex_unlock(&sock->mutex);
-    if (room) {
-        atomic_fetch_add(&sock->metrics->connections_accepted, 1);
-        sock->serve(sock->ctx, fd);
-        return;
-    }
-    atomic_fetch_add(allowed ? &sock->metrics->connections_refused_limit
-                             : &sock->metrics->connections_refused_peer,
-                     1);
-    close(fd);
-    if (may_complain(sock, peer.uid)) {
-        kms_log(KMS_LOG_WARN, "socket: connection of uid %ld gid %ld pid %ld refused: %s",
-                (long)peer.uid, (long)peer.gid, (long)peer.pid,
-                allowed ? "kms.max_connections is reached"
-                        : "not in kms.allow_uids or kms.allow_gids");
-    }
-}
-
-/* Until nothing waits; false after an error that time may heal. */
-static bool accept_all(struct kms_socket *sock)
-{
-    for (;;) {
-        int fd = accept4(sock->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
-        if (fd >= 0) {
-            take_connection(sock, fd);
-        } else if (errno == EAGAIN) {
-            return true;
-        } else if (errno != EINTR && errno != ECONNABORTED) {
-            atomic_fetch_add(&sock->metrics->accept_errors, 1);
-            if (may_complain(sock, (uid_t)-1)) {
-                kms_log(KMS_LOG_WARN, "socket: cannot accept a connection: %s", strerror(errno));
-            }
-            return false;
-        }
-    }
-}
-
-static void *accept_main(void *arg)
-{
-    struct kms_socket *sock = arg;
-    struct pollfd fds[2] = {{.fd = sock->wake_fd, .events = POLLIN},
-                            {.fd = sock->listen_fd, .events = POLLIN}};
-    for (;;) {
-        int ready = poll(fds, 2, -1);
-        if (ready < 0 && errno != EINTR) {
-            kms_log(KMS_LOG_ERROR, "socket: poll: %s", strerror(errno));
-        }
-        if (fds[0].revents != 0) {
-            return NULL;
-        }
-        if (ready > 0 && fds[1].revents != 0 && !accept_all(sock)) {
-            /* what waits stays in the backlog; look again when descriptors may be free */
-            struct pollfd stop = {.fd = sock->wake_fd, .events = POLLIN};
-            if (poll(&stop, 1, PAUSE_MS) > 0) {
-                return NULL;
-            }
-        }
-    }
-}
-
-/*
- * Clients must not use up the descriptors: a PKCS#11 module that cannot open its files may take its
- * keys for deleted, and never look again (SoftHSM 2.6 does). So the limit is raised as far as it
- * may be, and if that does not do, fewer connections are allowed.
- */
-static unsigned connections_bound(unsigned max_connections)
-{
-    struct rlimit files;
-    rlim_t want = (rlim_t)max_connections + FDS_APART;
-    if (getrlimit(RLIMIT_NOFILE, &files) != 0 || files.rlim_cur >= want) {
-        return max_connections;
-    }
-    files.rlim_cur = files.rlim_max < want ? files.rlim_max : want;
-    if (setrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur == want) {
-        return max_connections;
-    }
-    rlim_t fit = files.rlim_cur > 2 * FDS_APART ? files.rlim_cur - FDS_APART : files.rlim_cur / 4;
-    kms_log(KMS_LOG_WARN,
-            "socket: kms.max_connections is taken for %lu: the limit of descriptors is %lu",
-            (unsigned long)fit, (unsigned long)files.rlim_cur);
-    return (unsigned)fit;
-}
-
-enum kms_status kms_socket_configure(struct kms_socket *sock, const struct kms_peers *peers,
-                                     unsigned max_connections)
-{
-    uid_t *uids = calloc(peers->uid_count + 1, sizeof *uids);
-    gid_t *gids = calloc(peers->gid_count + 1, sizeof *gids);
-    if (uids == NULL || gids == NULL) {
-        goto nomem;
-    }
-    for (size_t i = 0; i < peers->uid_count; i++) {
-        uids[i] = peers->uids[i];
-    }
-    for (size_t i = 0; i < peers->gid_count; i++) {
-        gids[i] = peers->gids[i];
-    }
-    max_connections = connections_bound(max_connections);
-    pthread_mutex_lock(&sock->mutex);
-    unsigned room =
-        max_connections > sock->connection_count ? max_connections : sock->connection_count;
-    struct connection *connections = reallocarray(sock->connections, room, sizeof *connections);
-    if (connections == NULL) {
-        pthread_mutex_unlock(&sock->mutex);
-        goto nomem;
-    }
-    free(sock->uids);
-    free(sock->gids);
-    sock->uids = uids;
-    sock->uid_count = peers->uid_count;
-    sock->gids = gids;
-    sock->gid_count = peers->gid_count;
-    sock->connections = connections;
-    sock->max_connections = max_connections;
-    pthread_mutex_unlock(&sock->mutex);
-    return KMS_OK;
-nomem:
-    free(uids);
-    free(gids);
-    return KMS_E_NOMEM;
-}
-
-enum kms_status kms_socket_accept(struct kms_socket *sock, const struct kms_peers *peers,
-                                  unsigned max_connections, struct kms_metrics *metrics,
-                                  kms_socket_serve serve, void *ctx, struct kms_error *err)
-{
-    enum kms_status status = kms_socket_configure(sock, peers, max_connections);
-    if (status != KMS_OK) {
-        return kms_error_set(err, status, "socket: out of memory");
-    }
-    sock->metrics = metrics;
-    sock->serve = serve;
-    sock->ctx = ctx;
-    sock->wake_fd = eventfd(0, EFD_CLOEXEC);
-    if (sock->wake_fd < 0 || pthread_create(&sock->thread, NULL, accept_main, sock) != 0) {
-        return kms_error_set(err, KMS_E_INTERNAL, "socket: cannot start the accepting thread: %s",
-                             strerror(errno));
-    }
-    sock->running = true;
-    return KMS_OK;
-}
-
-void kms_socket_stop(struct kms_socket *sock)
-{
-    const uint64_t one = 1;
-    if (sock->running && write(sock->wake_fd, &one, sizeof one) == (ssize_t)sizeof one) {
-        pthread_join(sock->thread, NULL);
-        sock->running = false;
-    }
-    close_fd(&sock->wake_fd);
-}
-
-unsigned kms_socket_connections(struct kms_socket *sock)
-{
-    pthread_mutex_lock(&sock->mutex);
-    connections_sweep_locked(sock);
-    unsigned count = sock->connection_count;
-    pthread_mutex_unlock(&sock->mutex);
-    return count;
 }

@@ -10,10 +10,26 @@
 #define CKA_KMSBRIDGE_BASE (0x80000000UL | 0x4b420000UL)
 
 /*
- * Seals bytes, or a key, under a key service's symmetric key; what comes out is the service's own
- * ciphertext, whole: it names key and version, and nobody but the service opens it. C_Encrypt and
- * C_Decrypt (updates gather up to the service's limit), C_WrapKey and C_UnwrapKey. No standard
- * mechanism: its output can be processed by no other token.
+ * Seals bytes, or a key, under a key service's symmetric key, by the strongest authenticated
+ * algorithm that the key has there: nobody but the service opens it. C_Encrypt and C_Decrypt
+ * (updates gather up to 65536 bytes), C_WrapKey and C_UnwrapKey. No standard mechanism: its output
+ * can be processed by no other token, but by this module in any other process. It is
+ *
+ *     offset  bytes
+ *          0      4  "KMSB"
+ *          4      1  version: 1
+ *          5      1  algorithm: 1 AES-GCM (IV of 12 bytes, tag of 16 behind the ciphertext),
+ *                    2 RSA-OAEP with SHA-256 (the label is the AAD's SHA-256),
+ *                    3 AES-CBC with HMAC-SHA256 (tag of 32 bytes behind the ciphertext)
+ *          6      1  n, the length of the key's id
+ *          7      1  m, the length of the IV
+ *          8      n  the key's id, as CKA_KMSBRIDGE_KEY_ID: another key is refused before the
+ *                    service is asked
+ *      8 + n      m  IV
+ *  8 + n + m         ciphertext, to the end
+ *
+ * The algorithm authenticates IV, ciphertext and AAD; a changed header names another algorithm or
+ * key, which do not open it. It is longer than what was sealed by less than 1200 bytes.
  *
  * pParameter: NULL with length 0, or a CK_KMSBRIDGE_SEALED_PARAMS whose AAD must be the same when
  * it is opened (at most 1024 bytes).

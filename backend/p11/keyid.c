@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "backend/p11/ckr.h"
+#include "backend/p11/find.h"
 #include "backend/p11/token.h"
 #include "common/codec.h"
 
@@ -39,20 +40,52 @@ void kms_p11_keyid_text(const char *kind, struct kms_span a, struct kms_span b,
     }
 }
 
-/* Encrypts one @input block by @mechanism; only the first block of the result is kept. */
-static CK_RV encrypt_block(struct kms_p11 *p, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key,
-                           const uint8_t *input, uint8_t *ret_block)
+/* @input through a session's secret key that has it for its value, and is gone at once. */
+static CK_RV wrap_block(struct kms_p11 *p, CK_MECHANISM *mechanism, CK_OBJECT_HANDLE key,
+                        CK_BYTE *input, CK_BYTE *out, CK_ULONG *len)
+{
+    struct kms_p11_template t = {.count = 0};
+    CK_OBJECT_HANDLE object = CK_INVALID_HANDLE;
+    CK_RV rv = CKR_OK;
+
+    kms_p11_put_number(&t, CKA_CLASS, CKO_SECRET_KEY);
+    kms_p11_put_number(&t, CKA_KEY_TYPE, CKK_GENERIC_SECRET);
+    kms_p11_put_bool(&t, CKA_TOKEN, false);
+    kms_p11_put_bool(&t, CKA_EXTRACTABLE, true);
+    kms_p11_put_bytes(&t, CKA_VALUE, input, KMS_P11_KEYID_BLOCK);
+    rv = KMS_P11(p, C_CreateObject)(p->session, t.rows, t.count, &object);
+    if (rv != CKR_OK) {
+        return rv;
+    }
+    rv = KMS_P11(p, C_WrapKey)(p->session, mechanism, key, object, out, len);
+    (void)p->functions->C_DestroyObject(p->session, object); /* nothing in it is secret */
+    return rv == CKR_OK && *len != KMS_P11_KEYID_BLOCK ? CKR_MECHANISM_PARAM_INVALID : rv;
+}
+
+/* One @input block by @mechanism and the function of @use; only the first block of the result is
+ * kept. */
+static CK_RV run_block(struct kms_p11 *p, CK_FLAGS use, CK_MECHANISM *mechanism,
+                       CK_OBJECT_HANDLE key, const uint8_t *input, uint8_t *ret_block)
 {
     uint8_t in[KMS_P11_KEYID_BLOCK];
     uint8_t out[4 * KMS_P11_KEYID_BLOCK];
     CK_ULONG len = sizeof(out);
-    CK_RV rv = KMS_P11(p, C_EncryptInit)(p->session, mechanism, key);
+    CK_RV rv = CKR_OK;
 
-    if (rv != CKR_OK) {
-        return rv;
-    }
     memcpy(in, input, sizeof(in));
-    rv = KMS_P11(p, C_Encrypt)(p->session, in, sizeof(in), out, &len);
+    switch (use) {
+    case CKF_ENCRYPT:
+        rv = KMS_P11(p, C_EncryptInit)(p->session, mechanism, key);
+        rv = rv == CKR_OK ? KMS_P11(p, C_Encrypt)(p->session, in, sizeof(in), out, &len) : rv;
+        break;
+    case CKF_DECRYPT:
+        rv = KMS_P11(p, C_DecryptInit)(p->session, mechanism, key);
+        rv = rv == CKR_OK ? KMS_P11(p, C_Decrypt)(p->session, in, sizeof(in), out, &len) : rv;
+        break;
+    default:
+        rv = wrap_block(p, mechanism, key, in, out, &len);
+        break;
+    }
     if (rv == CKR_OK && len < KMS_P11_KEYID_BLOCK) {
         return KMS_P11_BAD_REPLY;
     }
@@ -62,31 +95,31 @@ static CK_RV encrypt_block(struct kms_p11 *p, CK_MECHANISM *mechanism, CK_OBJECT
     return rv;
 }
 
-static CK_RV by_ecb(struct kms_p11 *p, CK_OBJECT_HANDLE key, uint8_t *ret_block)
+static CK_RV by_ecb(struct kms_p11 *p, CK_FLAGS use, CK_OBJECT_HANDLE key, uint8_t *ret_block)
 {
     CK_MECHANISM mechanism = {.mechanism = CKM_AES_ECB};
 
-    return encrypt_block(p, &mechanism, key, block_b, ret_block);
+    return run_block(p, use, &mechanism, key, block_b, ret_block);
 }
 
-static CK_RV by_cbc(struct kms_p11 *p, CK_OBJECT_HANDLE key, uint8_t *ret_block)
+static CK_RV by_cbc(struct kms_p11 *p, CK_FLAGS use, CK_OBJECT_HANDLE key, uint8_t *ret_block)
 {
     uint8_t iv[KMS_P11_KEYID_BLOCK] = {0};
     CK_MECHANISM mechanism = {CKM_AES_CBC, iv, sizeof(iv)};
 
-    return encrypt_block(p, &mechanism, key, block_b, ret_block);
+    return run_block(p, use, &mechanism, key, block_b, ret_block);
 }
 
-static CK_RV by_ctr(struct kms_p11 *p, CK_OBJECT_HANDLE key, uint8_t *ret_block)
+static CK_RV by_ctr(struct kms_p11 *p, CK_FLAGS use, CK_OBJECT_HANDLE key, uint8_t *ret_block)
 {
     CK_AES_CTR_PARAMS params = {.counter_bits = 32};
     CK_MECHANISM mechanism = {CKM_AES_CTR, &params, sizeof(params)};
 
     memcpy(params.cb, block_b, sizeof(params.cb));
-    return encrypt_block(p, &mechanism, key, block_zero, ret_block);
+    return run_block(p, use, &mechanism, key, block_zero, ret_block);
 }
 
-static CK_RV gcm_once(struct kms_p11 *p, CK_OBJECT_HANDLE key, uint8_t *ret_block)
+static CK_RV gcm_once(struct kms_p11 *p, CK_FLAGS use, CK_OBJECT_HANDLE key, uint8_t *ret_block)
 {
     uint8_t iv[sizeof(GCM_IV) - 1];
     CK_GCM_PARAMS params = {
@@ -95,20 +128,20 @@ static CK_RV gcm_once(struct kms_p11 *p, CK_OBJECT_HANDLE key, uint8_t *ret_bloc
     CK_RV rv = CKR_OK;
 
     memcpy(iv, GCM_IV, sizeof(iv));
-    rv = encrypt_block(p, &mechanism, key, block_zero, ret_block);
+    rv = run_block(p, use, &mechanism, key, block_zero, ret_block);
     if (rv == CKR_OK && (params.iv_len != sizeof(iv) || memcmp(iv, GCM_IV, sizeof(iv)) != 0)) {
         return CKR_MECHANISM_PARAM_INVALID; /* the token took an IV of its own */
     }
     return rv;
 }
 
-static CK_RV by_gcm(struct kms_p11 *p, CK_OBJECT_HANDLE key, uint8_t *ret_block)
+static CK_RV by_gcm(struct kms_p11 *p, CK_FLAGS use, CK_OBJECT_HANDLE key, uint8_t *ret_block)
 {
     uint8_t again[KMS_P11_KEYID_BLOCK];
-    CK_RV rv = gcm_once(p, key, ret_block);
+    CK_RV rv = gcm_once(p, use, key, ret_block);
 
     if (rv == CKR_OK) {
-        rv = gcm_once(p, key, again);
+        rv = gcm_once(p, use, key, again);
     }
     /* a token that takes an IV of its own and does not even say so */
     if (rv == CKR_OK && memcmp(ret_block, again, sizeof(again)) != 0) {
@@ -119,15 +152,16 @@ static CK_RV by_gcm(struct kms_p11 *p, CK_OBJECT_HANDLE key, uint8_t *ret_block)
 
 static const struct {
     CK_MECHANISM_TYPE mechanism;
-    CK_RV (*run)(struct kms_p11 *p, CK_OBJECT_HANDLE key, uint8_t *ret_block);
+    CK_FLAGS use;
+    CK_RV (*run)(struct kms_p11 *p, CK_FLAGS use, CK_OBJECT_HANDLE key, uint8_t *ret_block);
 } ways[] = {
-    {CKM_AES_ECB, by_ecb},
-    {CKM_AES_CBC, by_cbc},
-    {CKM_AES_CTR, by_ctr},
-    {CKM_AES_GCM, by_gcm},
+    {CKM_AES_ECB, CKF_ENCRYPT, by_ecb}, {CKM_AES_CBC, CKF_ENCRYPT, by_cbc},
+    {CKM_AES_CTR, CKF_ENCRYPT, by_ctr}, {CKM_AES_GCM, CKF_ENCRYPT, by_gcm},
+    {CKM_AES_CTR, CKF_DECRYPT, by_ctr}, {CKM_AES_ECB, CKF_WRAP, by_ecb},
+    {CKM_AES_CBC, CKF_WRAP, by_cbc},
 };
 
-CK_RV kms_p11_keyid_block(struct kms_p11 *p, CK_OBJECT_HANDLE key,
+CK_RV kms_p11_keyid_block(struct kms_p11 *p, CK_OBJECT_HANDLE key, CK_FLAGS uses,
                           bool (*allowed)(const void *ctx, CK_MECHANISM_TYPE), const void *ctx,
                           uint8_t ret_block[KMS_P11_KEYID_BLOCK])
 {
@@ -136,10 +170,15 @@ CK_RV kms_p11_keyid_block(struct kms_p11 *p, CK_OBJECT_HANDLE key,
     for (size_t i = 0; i < sizeof(ways) / sizeof(ways[0]); i++) {
         CK_RV rv = CKR_OK;
 
-        if (!kms_p11_can(p, ways[i].mechanism, CKF_ENCRYPT) || !allowed(ctx, ways[i].mechanism)) {
+        /* a key that is there to encrypt and fails at it is sick, whatever else it does */
+        if (unclear != CKR_MECHANISM_INVALID && ways[i].use != CKF_ENCRYPT) {
+            break;
+        }
+        if ((uses & ways[i].use) == 0 || !kms_p11_can(p, ways[i].mechanism, ways[i].use) ||
+            !allowed(ctx, ways[i].mechanism)) {
             continue;
         }
-        rv = ways[i].run(p, key, ret_block);
+        rv = ways[i].run(p, ways[i].use, key, ret_block);
         if (!kms_ckr_is_unsupported(rv) && !kms_ckr_is_unclear(rv)) {
             return rv;
         }

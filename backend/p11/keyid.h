@@ -36,8 +36,12 @@
 void kms_p11_keyid_text(const char *kind, struct kms_span a, struct kms_span b,
                         char ret_id[KMS_P11_KEYID_SIZE]);
 
-/* C of an AES key. CKR_MECHANISM_INVALID when token and key have none of the four ways. */
-CK_RV kms_p11_keyid_block(struct kms_p11 *p, CK_OBJECT_HANDLE key,
+/*
+ * C of an AES key, by whichever of C_Encrypt, C_Decrypt and C_WrapKey it is there for: @uses is a
+ * set of CKF_ENCRYPT, CKF_DECRYPT and CKF_WRAP. CKR_MECHANISM_INVALID when token and key have none
+ * of the ways.
+ */
+CK_RV kms_p11_keyid_block(struct kms_p11 *p, CK_OBJECT_HANDLE key, CK_FLAGS uses,
                           bool (*allowed)(const void *ctx, CK_MECHANISM_TYPE), const void *ctx,
                           uint8_t ret_block[KMS_P11_KEYID_BLOCK]);
 

@@ -15,6 +15,12 @@
 
 #include "common/status.h"
 
+/* PKCS#11 3.0 (mechanisms 2.14): NIST SP 800-38F's KWP. What CKM_AES_KEY_WRAP_PAD is, 2.40 left
+ * open: some take it for KWP, some for PKCS#7 padding under CKM_AES_KEY_WRAP. */
+#ifndef CKM_AES_KEY_WRAP_KWP
+#define CKM_AES_KEY_WRAP_KWP 0x210bul
+#endif
+
 /* Who asks, and until when; borrowed for a call. */
 struct kms_p11_ask {
     uint64_t deadline_ns;

@@ -80,16 +80,40 @@ const char *kms_p11_token_name(const struct kms_p11_token *token)
     return token->conf.name;
 }
 
-bool kms_p11_can(const struct kms_p11 *p, CK_MECHANISM_TYPE mechanism, CK_FLAGS uses)
+/* What C_GetMechanismInfo said of it; 0 when the token does not list it. */
+static CK_FLAGS flags_of(const struct kms_p11_token *token, CK_MECHANISM_TYPE mechanism)
 {
-    const struct kms_p11_token *token = p->token;
-
     for (size_t i = 0; i < token->mechanism_count; i++) {
         if (token->mechanisms[i].type == mechanism) {
-            return (token->mechanisms[i].flags & uses) == uses;
+            return token->mechanisms[i].flags;
+        }
+    }
+    return 0;
+}
+
+bool kms_p11_can(const struct kms_p11 *p, CK_MECHANISM_TYPE mechanism, CK_FLAGS uses)
+{
+    return (flags_of(p->token, mechanism) & uses) == uses;
+}
+
+bool kms_p11_offers(const struct kms_p11 *p, CK_MECHANISM_TYPE mechanism, CK_FLAGS uses)
+{
+    return (flags_of(p->token, mechanism) & uses) != 0;
+}
+
+bool kms_p11_is_hardware(const struct kms_p11 *p)
+{
+    for (size_t i = 0; i < p->token->mechanism_count; i++) {
+        if ((p->token->mechanisms[i].flags & CKF_HW) != 0) {
+            return true;
         }
     }
     return false;
+}
+
+const CK_TOKEN_INFO *kms_p11_token_info(const struct kms_p11 *p)
+{
+    return &p->token->info;
 }
 
 bool kms_p11_is_on(const struct kms_p11 *p, const struct kms_p11_uri *uri)

@@ -62,6 +62,12 @@ enum kms_status kms_p11_run(struct kms_p11_token *token, enum kms_p11_mode mode,
 
 /* Whether the token lists @mechanism, for all of the CKF_ @uses. Only inside a step. */
 bool kms_p11_can(const struct kms_p11 *p, CK_MECHANISM_TYPE mechanism, CK_FLAGS uses);
+/* For one of them at least. */
+bool kms_p11_offers(const struct kms_p11 *p, CK_MECHANISM_TYPE mechanism, CK_FLAGS uses);
+/* Whether the token says that any of its mechanisms is done by hardware. */
+bool kms_p11_is_hardware(const struct kms_p11 *p);
+/* As it was when we connected; good for the step. */
+const CK_TOKEN_INFO *kms_p11_token_info(const struct kms_p11 *p);
 
 /*
  * CKR_USER_NOT_LOGGED_IN when the login was lost. Whoever is about to say that an object does not

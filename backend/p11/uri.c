@@ -3,6 +3,7 @@
 
 #include <p11-kit/uri.h>
 #include <stdlib.h>
+#include <string.h>
 #include <strings.h>
 
 struct kms_p11_uri {
@@ -77,4 +78,47 @@ bool kms_p11_uri_object(struct kms_p11_uri *uri, CK_ATTRIBUTE_TYPE type, const v
     *ret_value = attribute->pValue;
     *ret_len = attribute->ulValueLen;
     return true;
+}
+
+static char *format(const CK_TOKEN_INFO *token, CK_OBJECT_CLASS class, const char *label,
+                    struct kms_span id)
+{
+    CK_ATTRIBUTE rows[] = {
+        {CKA_CLASS, &class, sizeof(class)},
+        {CKA_ID, kms_p11_in(id.data), id.len},
+        {CKA_LABEL, kms_p11_in(label), label == NULL ? 0 : strlen(label)},
+    };
+    P11KitUri *uri = p11_kit_uri_new();
+    char *text = NULL;
+
+    if (uri == NULL) {
+        return NULL;
+    }
+    memcpy(p11_kit_uri_get_token_info(uri)->label, token->label, sizeof(token->label));
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        if (rows[i].ulValueLen > 0) {
+            (void)p11_kit_uri_set_attribute(uri, &rows[i]);
+        }
+    }
+    if (p11_kit_uri_format(uri, P11_KIT_URI_FOR_OBJECT_ON_TOKEN, &text) != P11_KIT_URI_OK) {
+        text = NULL;
+    }
+    p11_kit_uri_free(uri);
+    return text;
+}
+
+void kms_p11_uri_format(const CK_TOKEN_INFO *token, CK_OBJECT_CLASS class, const char *label,
+                        struct kms_span id, char *ret_text, size_t size)
+{
+    const char *const labels[] = {label, NULL};
+
+    ret_text[0] = '\0';
+    for (size_t i = 0; i < 2 && ret_text[0] == '\0'; i++) {
+        char *text = format(token, class, labels[i], id);
+
+        if (text != NULL && strlen(text) < size) {
+            memcpy(ret_text, text, strlen(text) + 1);
+        }
+        free(text);
+    }
 }

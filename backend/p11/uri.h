@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #include "backend/p11/p11.h"
+#include "common/span.h"
 
 struct kms_p11_uri;
 
@@ -21,5 +22,12 @@ bool kms_p11_uri_matches_token(const struct kms_p11_uri *uri, const CK_TOKEN_INF
 /* The URI's object= or id=; false when it has none. Borrowed. */
 bool kms_p11_uri_object(struct kms_p11_uri *uri, CK_ATTRIBUTE_TYPE type, const void **ret_value,
                         size_t *ret_len);
+
+/*
+ * "pkcs11:token=...;id=...;object=...;type=..." of an object, with NUL. What makes it longer than
+ * @size is left out, the label first; ends as "" when nothing fits.
+ */
+void kms_p11_uri_format(const CK_TOKEN_INFO *token, CK_OBJECT_CLASS class, const char *label,
+                        struct kms_span id, char *ret_text, size_t size);
 
 #endif

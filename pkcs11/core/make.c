@@ -51,8 +51,8 @@ static CK_RV session_key(struct kms_session *session, const struct kms_mech *mec
     struct kms_template tmpl = {.attrs = NULL};
     struct kms_soft_key *soft = NULL;
     unsigned bits = 0;
-    CK_RV rv = kms_template_check(session, KMS_WAY_GENERATE, CKO_SECRET_KEY, mech->key_type, attrs,
-                                  &tmpl);
+    CK_RV rv =
+        kms_template_check(session, KMS_WAY_GENERATE, CKO_SECRET_KEY, mech->key_type, attrs, &tmpl);
 
     if (rv == CKR_OK) {
         rv = secret_bits(mech->key_type, tmpl.value_len, &bits);
@@ -217,14 +217,16 @@ CK_RV kms_make_object(struct kms_session *session, const CK_ATTRIBUTE *tmpl, CK_
     struct kms_template good = {.attrs = NULL};
     struct kms_attrs *attrs = NULL;
     struct kms_soft_key *soft = NULL;
-    CK_RV rv = ret_object == NULL ? CKR_ARGUMENTS_BAD
-                                  : kms_attrs_from_template(tmpl, count, &attrs);
+    CK_RV rv =
+        ret_object == NULL ? CKR_ARGUMENTS_BAD : kms_attrs_from_template(tmpl, count, &attrs);
 
     if (rv == CKR_OK) {
         rv = kms_template_check(session, KMS_WAY_CREATE, NONE, NONE, attrs, &good);
     }
     if (rv == CKR_OK && good.key_type != NONE) {
         rv = kms_soft_key_import(good.class, good.key_type, good.attrs, &soft);
+        /* C_CreateObject has no other word for it (5.7.1) */
+        rv = rv == CKR_KEY_SIZE_RANGE ? CKR_ATTRIBUTE_VALUE_INVALID : rv;
     }
     if (rv == CKR_OK) {
         rv = kms_make_finish(session, &good, KMS_WAY_CREATE, NONE, NULL, soft, ret_object);

@@ -226,8 +226,8 @@ CK_RV kms_copy_object(struct kms_session *session, struct kms_object *object,
 {
     struct kms_template copy = {.class = object->class, .key_type = object->key_type};
     struct kms_attrs *change = NULL;
-    CK_RV rv = ret_object == NULL ? CKR_ARGUMENTS_BAD
-                                  : kms_attrs_from_template(tmpl, count, &change);
+    CK_RV rv =
+        ret_object == NULL ? CKR_ARGUMENTS_BAD : kms_attrs_from_template(tmpl, count, &change);
 
     if (rv == CKR_OK) {
         rv = check_copy(session, object, change);

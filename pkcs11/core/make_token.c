@@ -21,12 +21,12 @@ static CK_RV refuse(CK_RV rv, CK_ATTRIBUTE_TYPE type, const char *what)
 enum meaning {
     M_CLASS,
     M_TYPE,
-    M_FINE,     /* any value: the token's own is no less than that */
-    M_TRUE,     /* what must be so */
-    M_FALSE,    /* what cannot be */
-    M_EMPTY,    /* what there is no word for */
-    M_USE,      /* a use of the waist */
-    M_NO_USE,   /* a use that the waist does not have: left out */
+    M_FINE,   /* any value: the token's own is no less than that */
+    M_TRUE,   /* what must be so */
+    M_FALSE,  /* what cannot be */
+    M_EMPTY,  /* what there is no word for */
+    M_USE,    /* a use of the waist */
+    M_NO_USE, /* a use that the waist does not have: left out */
     M_LABEL,
     M_ID,
     M_BYTES,    /* CKA_VALUE_LEN */
@@ -89,10 +89,8 @@ static const struct type_row {
     enum kms_key_type type;
     unsigned uses; /* that a key of this type can have */
 } types[] = {
-    {CKK_AES, KMS_KEY_AES, CRYPTS | WRAPS},
-    {CKK_GENERIC_SECRET, KMS_KEY_GENERIC, SIGNS},
-    {CKK_RSA, KMS_KEY_RSA, CRYPTS | WRAPS | SIGNS},
-    {CKK_EC, KMS_KEY_EC, SIGNS},
+    {CKK_AES, KMS_KEY_AES, CRYPTS | WRAPS},         {CKK_GENERIC_SECRET, KMS_KEY_GENERIC, SIGNS},
+    {CKK_RSA, KMS_KEY_RSA, CRYPTS | WRAPS | SIGNS}, {CKK_EC, KMS_KEY_EC, SIGNS},
     {CKK_EC_EDWARDS, KMS_KEY_EDDSA, SIGNS},
 };
 
@@ -161,8 +159,8 @@ static CK_RV take_label(struct wish *wish, struct kms_span value)
     if (value.len >= sizeof(wish->label) || memchr(value.data, '\0', value.len) != NULL) {
         return refuse(CKR_TEMPLATE_INCONSISTENT, CKA_LABEL, "is too long, or not a text");
     }
-    if (wish->label[0] != '\0' && (strlen(wish->label) != value.len ||
-                                   memcmp(wish->label, value.data, value.len) != 0)) {
+    if (wish->label[0] != '\0' &&
+        (strlen(wish->label) != value.len || memcmp(wish->label, value.data, value.len) != 0)) {
         return refuse(CKR_TEMPLATE_INCONSISTENT, CKA_LABEL, "both halves of a pair have the same");
     }
     memcpy(wish->label, value.data, value.len);
@@ -242,9 +240,10 @@ static CK_RV take(struct wish *wish, CK_OBJECT_CLASS class, const struct row *ro
 {
     switch (row->meaning) {
     case M_CLASS:
-        return kms_attrs_ulong(attrs, CKA_CLASS, class) == class
-                   ? CKR_OK
-                   : refuse(CKR_TEMPLATE_INCONSISTENT, CKA_CLASS, "is not what is made");
+        return kms_attrs_ulong(attrs, CKA_CLASS, class) == class ? CKR_OK
+                                                                 : refuse(CKR_TEMPLATE_INCONSISTENT,
+                                                                          CKA_CLASS,
+                                                                          "is not what is made");
     case M_TYPE:
         return kms_attrs_ulong(attrs, CKA_KEY_TYPE, 0) == wish->type->key_type
                    ? CKR_OK
@@ -292,9 +291,9 @@ static CK_RV take_all(struct wish *wish, CK_OBJECT_CLASS class, const struct kms
         for (size_t at = 0; at < sizeof(rows) / sizeof(rows[0]); at++) {
             row = rows[at].type == type ? &rows[at] : row;
         }
-        rv = row == NULL ? refuse(CKR_TEMPLATE_INCONSISTENT, type,
-                                  "has no meaning for a token's key")
-                         : take(wish, class, row, attrs, value);
+        rv = row == NULL
+                 ? refuse(CKR_TEMPLATE_INCONSISTENT, type, "has no meaning for a token's key")
+                 : take(wish, class, row, attrs, value);
     }
     return rv;
 }
@@ -308,7 +307,8 @@ static CK_RV begin(const struct kms_session *session, CK_KEY_TYPE type, struct w
     }
     if (ret->type == NULL || slot->ops->generate == NULL ||
         (slot->token.info.generates & (1u << (unsigned)ret->type->type)) == 0) {
-        return kms_p11_refuse(CKR_MECHANISM_INVALID, "this token makes no keys of type 0x%lx", type);
+        return kms_p11_refuse(CKR_MECHANISM_INVALID, "this token makes no keys of type 0x%lx",
+                              type);
     }
     if (!session->rw) {
         return kms_p11_refuse(CKR_SESSION_READ_ONLY, "CKA_TOKEN: the session is read-only");

@@ -16,6 +16,8 @@
 
 enum kms_step { KMS_STEP_ONCE, KMS_STEP_UPDATE, KMS_STEP_FINAL };
 
+struct kms_message;
+
 struct kms_path {
     /* the mechanism's parameter is checked here, and nothing of it is borrowed afterwards */
     CK_RV (*begin)(struct kms_operation *op, const CK_MECHANISM *mechanism);
@@ -23,10 +25,10 @@ struct kms_path {
     /* the most that @step puts out for @len bytes in; @ret_exact when it is that, to the byte */
     size_t (*room)(const struct kms_operation *op, enum kms_step step, size_t len, bool *ret_exact);
     /* @out has that room; not used by updates of sign, verify and digest */
-    CK_RV (*run)
+    CK_RV(*run)
     (struct kms_operation *op, enum kms_step step, struct kms_span in, struct kms_buf *out);
     /* with the message (@once), or what updates brought */
-    CK_RV (*verify)
+    CK_RV(*verify)
     (struct kms_operation *op, bool once, struct kms_span in, struct kms_span signature);
 };
 extern const struct kms_path kms_path_local;
@@ -65,6 +67,8 @@ struct kms_operation {
     bool updated;           /* in several parts */
     struct kms_kept kept;
     struct kms_soft_op *soft; /* here: the operation; token: the digest of KMS_FLOW_HASH */
+
+    struct kms_message *message; /* message.h; then there is no path */
 
     /* token only */
     struct kms_token_use use;

@@ -156,7 +156,7 @@ static void count_on(struct kms_operation *op, uint64_t count)
     op->chain.blocks += count;
     for (unsigned i = 0; i < BLOCK && i * 8 < bits && carry > 0; i++) {
         unsigned left = bits - i * 8;
-        uint8_t mask = left >= 8 ? 0xff : (uint8_t)((1u << left) - 1);
+        uint8_t mask = (uint8_t)(left >= 8 ? 0xffu : (1u << left) - 1);
         uint64_t sum = (uint64_t)(iv[BLOCK - 1 - i] & mask) + carry;
 
         iv[BLOCK - 1 - i] = (uint8_t)((iv[BLOCK - 1 - i] & (uint8_t)~mask) | (sum & mask));

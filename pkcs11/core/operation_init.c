@@ -4,6 +4,7 @@
 
 #include "common/secure.h"
 #include "pkcs11/core/log.h"
+#include "pkcs11/core/message.h"
 #include "pkcs11/core/operation.h"
 
 static const struct kind {
@@ -109,6 +110,7 @@ void kms_operation_free(struct kms_operation *op)
     if (op->path != NULL) {
         op->path->end(op);
     }
+    kms_message_free(op->message);
     kms_soft_op_free(op->soft);
     kms_gather_done(&op->gathered);
     kms_secure_free(op->kept.data);

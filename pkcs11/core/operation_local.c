@@ -20,15 +20,12 @@ static void end(struct kms_operation *op)
     op->soft = NULL;
 }
 
-/* Only what takes padding off is not known to the byte before it is done; updates hold back what
- * they like. */
+/* Only what takes padding off is not known to the byte before it is done. */
 static bool is_exact(const struct kms_operation *op, enum kms_step step)
 {
-    if (step == KMS_STEP_UPDATE) {
-        return false;
-    }
-    return op->kind != KMS_OPK_DECRYPT || op->mech->param == KMS_PARAM_GCM ||
-           op->mech->param == KMS_PARAM_CTR || op->mech->type == CKM_AES_CBC;
+    return step == KMS_STEP_UPDATE || op->kind != KMS_OPK_DECRYPT ||
+           op->mech->kind == KMS_MECH_GCM ||
+           (op->mech->kind == KMS_MECH_CIPHER && op->mech->type != CKM_AES_CBC_PAD);
 }
 
 static size_t room(const struct kms_operation *op, enum kms_step step, size_t len, bool *ret_exact)
@@ -45,15 +42,15 @@ static bool puts_out(const struct kms_operation *op)
 static CK_RV run(struct kms_operation *op, enum kms_step step, struct kms_span in,
                  struct kms_buf *out)
 {
-    CK_RV rv = CKR_OK;
-
-    if (step != KMS_STEP_FINAL) {
-        rv = kms_soft_op_update(op->soft, in, puts_out(op) ? out : NULL);
+    switch (step) {
+    case KMS_STEP_ONCE:
+        return kms_soft_op_once(op->soft, in, out);
+    case KMS_STEP_UPDATE:
+        return kms_soft_op_update(op->soft, in, puts_out(op) ? out : NULL);
+    case KMS_STEP_FINAL:
+    default:
+        return kms_soft_op_final(op->soft, out);
     }
-    if (rv == CKR_OK && step != KMS_STEP_UPDATE) {
-        rv = kms_soft_op_final(op->soft, out);
-    }
-    return rv;
 }
 
 static CK_RV verify(struct kms_operation *op, bool once, struct kms_span in,

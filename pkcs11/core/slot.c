@@ -3,11 +3,14 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "common/clock.h"
 #include "pkcs11/core/log.h"
 #include "pkcs11/core/soft.h"
 #include "pkcs11/core/store.h"
+
+#define PIN_PAUSE_NS (200 * KMS_NS_PER_MS)
 
 /* ---- life ------------------------------------------------------------------------------------ */
 
@@ -220,6 +223,23 @@ static bool is_logged_in(struct kms_slot *slot)
     return logged_in;
 }
 
+/* After a wrong PIN, anybody's of this user, the agent makes the next one wait: we do it for the
+ * host, whose user would be told of a broken device. */
+static enum kms_status try_pin(const struct kms_slot *slot, struct kms_call *call,
+                               struct kms_span pin)
+{
+    const struct timespec pause = {.tv_nsec = (long)PIN_PAUSE_NS};
+    enum kms_status status = slot->ops->check_pin(slot->backend, call, pin);
+
+    while (status == KMS_E_THROTTLED && kms_deadline_left(call->deadline_ns) > PIN_PAUSE_NS &&
+           !atomic_load(slot->cancelled)) {
+        (void)nanosleep(&pause, NULL);
+        kms_error_clear(&call->error);
+        status = slot->ops->check_pin(slot->backend, call, pin);
+    }
+    return status;
+}
+
 static CK_RV check_pin(const struct kms_slot *slot, struct kms_span pin)
 {
     struct kms_call call = kms_slot_call(slot);
@@ -233,7 +253,7 @@ static CK_RV check_pin(const struct kms_slot *slot, struct kms_span pin)
     if (pin.len >= KMS_AGENT_PIN_MAX || slot->ops->check_pin == NULL) {
         return CKR_PIN_INCORRECT;
     }
-    switch (slot->ops->check_pin(slot->backend, &call, pin)) {
+    switch (try_pin(slot, &call, pin)) {
     case KMS_OK:
         return CKR_OK;
     case KMS_E_AUTH:

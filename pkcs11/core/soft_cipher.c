@@ -112,9 +112,9 @@ static CK_RV crypt(struct kms_soft_op *op, struct kms_span in, struct kms_buf *o
 }
 
 /*
- * The host may give one buffer for both (PKCS#11 5.8.2). With bytes held from before, the output
- * runs ahead of the input by up to two blocks: then each piece's successor is copied before the
- * piece is written over.
+ * The host may give one buffer for both (C_Encrypt: "can be in the same place"). With bytes held
+ * from before, the output runs ahead of the input by up to two blocks: then each piece's successor
+ * is copied before the piece is written over.
  */
 static CK_RV crypt_in_place(struct kms_soft_op *op, struct kms_span in, struct kms_buf *out)
 {

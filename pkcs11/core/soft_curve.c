@@ -30,7 +30,8 @@ static const struct kms_soft_curve curves[] = {
     {"P-384", NID_secp384r1, CKK_EC, 384, 48, OID(p384), {"secp384r1", "ansip384r1", "P-384"}},
     {"P-521", NID_secp521r1, CKK_EC, 521, 66, OID(p521), {"secp521r1", "ansip521r1", "P-521"}},
     {"secp256k1", NID_secp256k1, CKK_EC, 256, 32, OID(k256), {"secp256k1", "ansip256k1", NULL}},
-    /* the curve's name in 3.0 current, 2.3.10; the algorithm's is what some callers write */
+    /* the curve's name in 3.0 (Edwards elliptic curve key pairs); the algorithm's is what some
+       callers write */
     {"ED25519",
      NID_ED25519,
      CKK_EC_EDWARDS,

@@ -51,7 +51,7 @@ static CK_RV agree(struct kms_soft_key *base, struct kms_span public_data,
                    uint8_t secret[SECRET_MAX], size_t *ret_len)
 {
     struct kms_span inside;
-    EVP_PKEY *peer = kms_soft_point(base->curve, public_data); /* raw, or in DER: 3.0, 2.3.17 */
+    EVP_PKEY *peer = kms_soft_point(base->curve, public_data); /* raw, or in DER */
     EVP_PKEY_CTX *ctx = NULL;
     CK_RV rv = CKR_OK;
 
@@ -89,7 +89,8 @@ static CK_RV x963(const struct kms_hash *hash, struct kms_span secret, struct km
     return fill(kms_soft_kdf("X963KDF"), params, out);
 }
 
-/* Without a KDF, what is left of the secret is its end (3.0 current, 2.3.17). */
+/* Without a KDF, what is left of the secret is its end (3.0 current, "Elliptic curve Diffie-Hellman
+ * key derivation"). */
 static CK_RV derive_ecdh(const CK_MECHANISM *mechanism, struct kms_soft_key *base,
                          struct kms_buf *out)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ECDSA, whose signatures are r || s here (PKCS#11 3.0 current, 2.3.1) and DER in libcrypto; and
- * Ed25519 (RFC 8032).
+ * ECDSA, whose signatures are r || s here (PKCS#11 3.0 current, 2.3.1 "EC Signatures") and DER in
+ * libcrypto; and Ed25519 (RFC 8032).
  */
 #include <openssl/bn.h>
 #include <openssl/ec.h>

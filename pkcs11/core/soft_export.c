@@ -16,7 +16,7 @@
 #include "pkcs11/core/log.h"
 #include "pkcs11/core/soft_parts.h"
 
-#define CHECK_LEN 3            /* 3.0 base, 4.10.2 */
+#define CHECK_LEN 3            /* bytes of CKA_CHECK_VALUE (3.0 base, "Secret key objects") */
 #define POINT_MAX (1 + 2 * 66) /* P-521, uncompressed */
 
 static CK_RV failed(void)
@@ -26,7 +26,7 @@ static CK_RV failed(void)
 
 /* ---- secrets ------------------------------------------------------------------------------ */
 
-/* AES: of a block of zeros encrypted; else of the SHA-1 of the value (4.10.2). */
+/* AES: of a block of zeros encrypted; else of the SHA-1 of the value. */
 static CK_RV check_value(const struct kms_soft_key *key, struct kms_attrs *into)
 {
     static const uint8_t zeros[KMS_SOFT_BLOCK];

@@ -271,7 +271,8 @@ static CK_RV find_curve(CK_KEY_TYPE type, const struct kms_attrs *attrs,
                : kms_p11_refuse(CKR_CURVE_NOT_SUPPORTED, "CKA_EC_PARAMS names no curve of ours");
 }
 
-/* CKA_EC_POINT, as a DER OCTET STRING (3.0 current, 2.3.3) or raw, which some callers give. */
+/* CKA_EC_POINT, as a DER OCTET STRING ("ECDSA public key objects") or raw, which some callers give.
+ */
 static EVP_PKEY *public_of(const struct kms_soft_curve *curve, struct kms_span point)
 {
     struct kms_span inside;

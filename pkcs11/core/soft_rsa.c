@@ -74,9 +74,18 @@ static CK_RV set_oaep(struct kms_soft_op *op, const CK_MECHANISM *mechanism)
     return CKR_OK;
 }
 
+/* A signature of bytes as they are is verified by encoding them here and comparing the whole block:
+ * libcrypto does not verify one of no bytes. */
+static bool encodes_here(const struct kms_soft_op *op)
+{
+    return is_kind(op, KMS_MECH_RSA_PKCS1) && op->what == KMS_SOFT_VERIFY && op->mech->hash == NULL;
+}
+
 static CK_RV set_pkcs1(struct kms_soft_op *op)
 {
-    if (EVP_PKEY_CTX_set_rsa_padding(op->pkey, RSA_PKCS1_PADDING) != 1) {
+    int padding = encodes_here(op) ? RSA_NO_PADDING : RSA_PKCS1_PADDING;
+
+    if (EVP_PKEY_CTX_set_rsa_padding(op->pkey, padding) != 1) {
         return CKR_FUNCTION_FAILED;
     }
     if (op->mech->hash != NULL &&
@@ -125,14 +134,29 @@ static CK_RV rsa_begin(struct kms_soft_op *op, const CK_MECHANISM *mechanism,
 
 /* ---- the end ------------------------------------------------------------------------------ */
 
-/*
- * What goes into the primitive. Without padding, the number's leading zeros are the caller's to
- * leave out (PKCS#11 3.0 current, 2.1.8). @block is where it is made longer then.
- */
+/* At the end of a block as long as the modulus; in front of it what the padding is: zeros without
+ * one, whose leading ones a caller may leave out; or RFC 8017, 9.2's. */
+static void fill_block(const struct kms_soft_op *op, struct kms_span in, uint8_t *block)
+{
+    size_t before = modulus_len(op) - in.len;
+
+    memset(block, 0, before);
+    if (in.len > 0) {
+        memcpy(block + before, in.data, in.len);
+    }
+    if (encodes_here(op)) {
+        memset(block + 1, 0xff, before - 2);
+        block[1] = 0x01;
+    }
+}
+
+/* What goes into the primitive. @block is where it is made longer, if it is. */
 static CK_RV take_input(struct kms_soft_op *op, uint8_t digest[EVP_MAX_MD_SIZE],
                         uint8_t block[KMS_SOFT_RSA_BYTES], struct kms_span *ret_input)
 {
     size_t k = modulus_len(op);
+    bool fills =
+        encodes_here(op) || (is_kind(op, KMS_MECH_RSA_RAW) && op->what != KMS_SOFT_DECRYPT);
     CK_RV rv = kms_soft_input_end(op, digest, ret_input);
 
     if (rv != CKR_OK) {
@@ -144,11 +168,8 @@ static CK_RV take_input(struct kms_soft_op *op, uint8_t digest[EVP_MAX_MD_SIZE],
     if (is_kind(op, KMS_MECH_RSA_PSS) && ret_input->len != op->hash->len) {
         return kms_soft_len_range(op); /* CKM_RSA_PKCS_PSS takes the digest */
     }
-    if (is_kind(op, KMS_MECH_RSA_RAW) && op->what != KMS_SOFT_DECRYPT) {
-        memset(block, 0, k - ret_input->len);
-        if (ret_input->len > 0) {
-            memcpy(block + k - ret_input->len, ret_input->data, ret_input->len);
-        }
+    if (fills) {
+        fill_block(op, *ret_input, block);
         *ret_input = kms_span_of(block, k);
     }
     return CKR_OK;

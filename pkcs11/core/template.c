@@ -302,9 +302,8 @@ static CK_RV complete(struct kms_attrs *attrs, enum kms_way way, unsigned kind)
         if ((rows[i].kinds & kind) == 0 || kms_attrs_get(attrs, rows[i].type, &value)) {
             continue;
         }
-        rv = rows[i].ways[way] == 'R'
-                 ? refuse(CKR_TEMPLATE_INCOMPLETE, rows[i].type, "is missing")
-                 : set_default(attrs, rows[i].type, rows[i].value);
+        rv = rows[i].ways[way] == 'R' ? refuse(CKR_TEMPLATE_INCOMPLETE, rows[i].type, "is missing")
+                                      : set_default(attrs, rows[i].type, rows[i].value);
     }
     return rv;
 }

@@ -176,8 +176,12 @@ static void put_remote(struct maker *m)
 static void put_uses(struct maker *m, const CK_ATTRIBUTE_TYPE *types, const unsigned *uses,
                      size_t count)
 {
+    /* tokens let their makers claim that a key on a curve decrypts */
+    const bool curve = m->key->info.type == KMS_KEY_EC || m->key->info.type == KMS_KEY_EDDSA;
+    const unsigned can = curve ? KMS_USE_SIGN | KMS_USE_VERIFY : ~0u;
+
     for (size_t i = 0; i < count; i++) {
-        put_bool(m, types[i], (m->key->info.uses & uses[i]) != 0);
+        put_bool(m, types[i], (m->key->info.uses & can & uses[i]) != 0);
     }
 }
 

@@ -13,6 +13,8 @@ OURS='
 ^backend/registry\.c$                 | ^common/|^backend/[a-z0-9_]+\.h$
 ^backend/hsm[a-z0-9_]*\.[ch]$         | ^common/|^backend/(backend|backend_conf)\.h$|^backend/hsm[a-z0-9_]*\.h$|^backend/p11/
 ^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.[ch]$ | ^common/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.h$
+^backend/agent[a-z0-9_]*\.[ch]$       | ^common/|^backend/backend\.h$|^backend/agent[a-z0-9_]*(\.pb-c)?\.h$
+^kmsbridge/agent[a-z0-9_]*\.[ch]$     | ^common/|^kmsbridge/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist|agent_wire)\.h$
 ^kmsbridge/                           | ^common/|^kmsbridge/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.h$
 ^tools/                               | ^common/|^tools/|^backend/(backend|backend_conf|registry|waist)\.h$|^backend/p11/init_token\.h$|^kmsbridge/(conf|kms_v2_client)\.h$
 ^tests/                               | .
@@ -20,15 +22,15 @@ OURS='
 
 # header of a library | the files that may include it; both extended regexps
 THEIRS='
-^grpc/                                | ^kmsbridge/rpc[a-z0-9_]*\.[ch]$|^kmsbridge/kms_v2_client\.c$|^tests/bench/
-^protobuf-c/                          | ^kmsbridge/(rpc|kms_v2)[a-z0-9_]*\.[ch]$|^tests/
+^grpc/                                | ^kmsbridge/rpc[a-z0-9_]*\.[ch]$|^kmsbridge/kms_v2_client_call\.c$|^tests/bench/
+^protobuf-c/                          | ^kmsbridge/(rpc|kms_v2|agent)[a-z0-9_]*\.[ch]$|^backend/agent[a-z0-9_]*\.[ch]$|^tests/
 ^microhttpd\.h$                       | ^kmsbridge/monitor\.c$|^tests/
 ^cyaml/                               | ^common/conf\.[ch]$|conf\.c$|_schema\.h$
 ^yaml\.h$                              | ^common/yaml\.c$
 ^sodium(\.h$|/)                       | ^common/(secure|codec)\.c$
 ^p11-kit/|^pkcs11\.h$                 | ^backend/p11/|^backend/hsm[a-z0-9_]*\.[ch]$|^tests/
 ^systemd/                             | ^kmsbridge/notify\.c$|^tests/
-^openssl/                             | ^backend/|^kmsbridge/(envelope|kms_v2|metrics)\.c$|^tools/verb_kms\.c$|^tests/
+^openssl/                             | ^backend/|^kmsbridge/(agent_certs|envelope|kms_v2|metrics)\.c$|^tools/verb_kms\.c$|^tests/
 ^jansson\.h$                          | ^tools/output\.c$
 ^nghttp2/                             | ^tests/
 ^CUnit/                               | ^tests/
@@ -121,12 +123,22 @@ bad|backend/p11/pool.c|q|backend/backend.h
 bad|backend/p11/pool.c|q|backend/rest/http.h
 good|backend/p11/pool.c|q|backend/p11/pool.h
 bad|backend/waist.c|q|backend/hsm.h
+bad|backend/waist.c|q|backend/agent.h
+bad|backend/agent_ask.c|q|backend/waist.h
+good|backend/agent_wire.c|a|protobuf-c/protobuf-c.h
+good|kmsbridge/agent.c|q|backend/agent_wire.h
+bad|kmsbridge/agent.c|q|backend/agent.h
+bad|kmsbridge/keyring.c|q|backend/agent_wire.h
+bad|pkcs11/core/store.c|a|protobuf-c/protobuf-c.h
 bad|backend/hsm.c|q|kmsbridge/conf.h
 good|backend/registry.c|q|backend/hsm.h
 bad|kmsbridge/keyring.c|q|backend/hsm.h
 bad|kmsbridge/keyring.c|q|backend/p11/pool.h
 bad|kmsbridge/keyring.c|q|tools/output.h
 good|kmsbridge/keyring.c|q|backend/waist.h
+bad|kmsbridge/keyring.c|q|backend/agent_wire.h
+bad|kmsbridge/agent.c|q|backend/agent.h
+good|kmsbridge/agent_io.c|q|backend/agent_wire.h
 bad|kmsbridge/keyring.c|a|grpc/grpc.h
 good|kmsbridge/rpc.c|a|grpc/grpc.h
 bad|kmsbridge/rpc.c|a|microhttpd.h

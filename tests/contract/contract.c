@@ -145,6 +145,50 @@ enum kms_status fx_unseal(struct kms_waist *waist, const char *ref, const struct
                              ret_plaintext);
 }
 
+enum kms_status fx_put(struct kms_waist *waist, const char *ref, bool wrap,
+                       const struct kms_params *params, struct kms_span in, struct fx_sealed *ret)
+{
+    struct kms_call call = fx_call();
+
+    ret->sealed = (struct kms_sealed){.iv = KMS_BUF_OVER(ret->iv),
+                                      .ciphertext = KMS_BUF_OVER(ret->ciphertext)};
+    return wrap ? kms_waist_wrap(waist, &call, ref, params, in, &ret->sealed)
+                : kms_waist_encrypt(waist, &call, ref, params, in, &ret->sealed);
+}
+
+enum kms_status fx_take(struct kms_waist *waist, const char *ref, bool wrap,
+                        const struct kms_params *params, struct kms_span in, struct kms_buf *ret)
+{
+    struct kms_call call = fx_call();
+
+    return wrap ? kms_waist_unwrap(waist, &call, ref, params, in, ret)
+                : kms_waist_decrypt(waist, &call, ref, params, in, ret);
+}
+
+struct finding {
+    unsigned count;
+    struct kms_key_info *info;
+};
+
+static bool note(void *ctx, const struct kms_key_info *info)
+{
+    struct finding *finding = ctx;
+
+    finding->count++;
+    *finding->info = *info;
+    return true;
+}
+
+bool fx_find(struct kms_waist *waist, const char *label, struct kms_key_info *ret_info)
+{
+    struct finding finding = {.info = ret_info};
+    struct kms_call call = fx_call();
+    struct kms_key_filter filter = {.label = label};
+    enum kms_status status = kms_waist_list_keys(waist, &call, &filter, note, &finding);
+
+    return FX_CHECK(&call, status == KMS_OK && finding.count == 1);
+}
+
 /* ---- main --------------------------------------------------------------------------------- */
 
 static bool print_key(void *ctx, const struct kms_key_info *info)
@@ -213,6 +257,9 @@ static int run_all(const char *name)
     if (!add_suite("seal", fx_seal_tests, fx_seal_test_count) ||
         !add_suite("keys", fx_key_tests, fx_key_test_count) ||
         !add_suite("sign", fx_sign_tests, fx_sign_test_count) ||
+        !add_suite("cipher", fx_cipher_tests, fx_cipher_test_count) ||
+        !add_suite("rsa", fx_rsa_tests, fx_rsa_test_count) ||
+        !add_suite("token", fx_token_tests, fx_token_test_count) ||
         !add_suite("life", fx_life_tests, fx_life_test_count)) {
         return EXIT_FAILURE;
     }

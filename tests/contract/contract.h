@@ -60,6 +60,14 @@ enum kms_status fx_seal(struct kms_waist *waist, const char *ref, enum kms_alg a
 enum kms_status fx_unseal(struct kms_waist *waist, const char *ref, const struct fx_sealed *sealed,
                           struct kms_span aad, struct kms_buf *ret_plaintext);
 
+/* wrap and unwrap, or encrypt and decrypt, with all their parameters. */
+enum kms_status fx_put(struct kms_waist *waist, const char *ref, bool wrap,
+                       const struct kms_params *params, struct kms_span in, struct fx_sealed *ret);
+enum kms_status fx_take(struct kms_waist *waist, const char *ref, bool wrap,
+                        const struct kms_params *params, struct kms_span in, struct kms_buf *ret);
+/* The one key with this label; false and a failed test when there is not one. */
+bool fx_find(struct kms_waist *waist, const char *label, struct kms_key_info *ret_info);
+
 /* ---- raw.c: PKCS#11 beside the backend, as an oracle ------------------------------------------
  */
 
@@ -67,6 +75,11 @@ enum fx_raw_kind { FX_RAW_AES, FX_RAW_HMAC };
 /* Imports a secret key; false when the token does not let it. */
 bool fx_raw_import(const char *token, enum fx_raw_kind kind, const char *label, struct kms_span tag,
                    struct kms_span value);
+/* An AES key that is there for @uses (enum kms_key_use), and extractable. */
+bool fx_raw_import_aes(const char *token, const char *label, struct kms_span tag,
+                       struct kms_span value, unsigned uses);
+/* How many objects there are in a session of the waist's own process, on the token and off it. */
+unsigned long fx_raw_count_all(const char *token);
 /* What the token says of the one secret (or private) key with this label and CKA_ID. */
 struct fx_raw_facts {
     bool found, on_token, private, sensitive, extractable, value_readable;
@@ -78,7 +91,9 @@ unsigned long fx_raw_count(const char *token, const char *label);
 /* ---- the tests --------------------------------------------------------------------------------
  */
 
-extern const struct unit_test fx_seal_tests[], fx_key_tests[], fx_sign_tests[], fx_life_tests[];
-extern const size_t fx_seal_test_count, fx_key_test_count, fx_sign_test_count, fx_life_test_count;
+extern const struct unit_test fx_seal_tests[], fx_key_tests[], fx_sign_tests[], fx_life_tests[],
+    fx_cipher_tests[], fx_rsa_tests[], fx_token_tests[];
+extern const size_t fx_seal_test_count, fx_key_test_count, fx_sign_test_count, fx_life_test_count,
+    fx_cipher_test_count, fx_rsa_test_count, fx_token_test_count;
 
 #endif

@@ -95,6 +95,37 @@ bool fx_raw_import(const char *token, enum fx_raw_kind kind, const char *label, 
     return rv == CKR_OK;
 }
 
+bool fx_raw_import_aes(const char *token, const char *label, struct kms_span tag,
+                       struct kms_span value, unsigned uses)
+{
+    static CK_BBOOL bools[] = {CK_FALSE, CK_TRUE};
+    CK_OBJECT_CLASS class = CKO_SECRET_KEY;
+    CK_KEY_TYPE type = CKK_AES;
+    CK_ATTRIBUTE rows[] = {
+        {CKA_CLASS, &class, sizeof(class)},
+        {CKA_KEY_TYPE, &type, sizeof(type)},
+        {CKA_TOKEN, &yes, sizeof(yes)},
+        {CKA_PRIVATE, &yes, sizeof(yes)},
+        {CKA_EXTRACTABLE, &yes, sizeof(yes)},
+        {CKA_LABEL, in(label), strlen(label)},
+        {CKA_ID, in(tag.data), tag.len},
+        {CKA_VALUE, in(value.data), value.len},
+        {CKA_ENCRYPT, &bools[(uses & KMS_USE_ENCRYPT) != 0], 1},
+        {CKA_DECRYPT, &bools[(uses & KMS_USE_DECRYPT) != 0], 1},
+        {CKA_WRAP, &bools[(uses & KMS_USE_WRAP) != 0], 1},
+        {CKA_UNWRAP, &bools[(uses & KMS_USE_UNWRAP) != 0], 1},
+    };
+    CK_SESSION_HANDLE session = session_on(token);
+    CK_OBJECT_HANDLE handle = CK_INVALID_HANDLE;
+    CK_RV rv = CKR_SESSION_HANDLE_INVALID;
+
+    if (session != CK_INVALID_HANDLE) {
+        rv = functions()->C_CreateObject(session, rows, sizeof(rows) / sizeof(rows[0]), &handle);
+        (void)functions()->C_CloseSession(session);
+    }
+    return rv == CKR_OK;
+}
+
 static unsigned long find(CK_SESSION_HANDLE session, CK_ATTRIBUTE *rows, CK_ULONG count,
                           CK_OBJECT_HANDLE *ret_handle)
 {
@@ -117,6 +148,23 @@ unsigned long fx_raw_count(const char *token, const char *label)
     CK_OBJECT_HANDLE handle = CK_INVALID_HANDLE;
     unsigned long count = find(session, rows, 1, &handle);
 
+    (void)functions()->C_CloseSession(session);
+    return count;
+}
+
+unsigned long fx_raw_count_all(const char *token)
+{
+    CK_SESSION_HANDLE session = session_on(token);
+    CK_OBJECT_HANDLE handles[64];
+    CK_ULONG count = 0;
+    CK_ULONG got = 1;
+
+    if (functions()->C_FindObjectsInit(session, NULL, 0) == CKR_OK) {
+        while (got > 0 && functions()->C_FindObjects(session, handles, 64, &got) == CKR_OK) {
+            count += got;
+        }
+        (void)functions()->C_FindObjectsFinal(session);
+    }
     (void)functions()->C_CloseSession(session);
     return count;
 }

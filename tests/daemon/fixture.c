@@ -135,12 +135,12 @@ void fixture_configure(const struct fixture *fx, const char *kms, const char *to
                      "    type: hsm\n"
                      "    hsm:\n"
                      "      module: %s/tests/fakes/.libs/p11-shim.so\n"
-                     "      token: kmsbridge\n"
+                     "      token: " FIXTURE_TOKEN "\n"
                      "      pin: file:%s\n"
                      "kms:\n"
                      "  socket: \"%s\"\n"
                      "  backend: hsm\n"
-                     "  key: kek\n"
+                     "  key: " FIXTURE_LABEL "\n"
                      "%s"
                      "monitor:\n"
                      "  listen: unix:%s\n",
@@ -186,23 +186,29 @@ static int run_to_end(const struct fixture *fx, char *const argv[])
     }
 }
 
-static bool token_tool(const struct fixture *fx, const char *verb, const char *id)
+bool fixture_token_on(const struct fixture *fx, const char *token, const char *verb, const char *id,
+                      const char *label)
 {
     char program[PATH_MAX];
-    char verb_copy[16];
     char pin[] = FIXTURE_PIN;
-    char id_copy[40] = "";
-    char *argv[] = {program, verb_copy, pin, id == NULL ? NULL : id_copy, NULL};
+    char words[4][40] = {""};
+    const char *const given[] = {verb, token, id, label};
+    char *argv[] = {program, words[0], pin, words[1], id == NULL ? NULL : words[2], words[3], NULL};
 
     (void)snprintf(program, sizeof(program), "%s/tests/daemon/token_tool", fx->build);
-    (void)snprintf(verb_copy, sizeof(verb_copy), "%s", verb);
-    (void)snprintf(id_copy, sizeof(id_copy), "%s", id == NULL ? "" : id);
+    for (size_t i = 0; i < UNIT_COUNT(given); i++) {
+        (void)snprintf(words[i], sizeof(words[i]), "%s", given[i] == NULL ? "" : given[i]);
+    }
+    if (label == NULL && id != NULL) {
+        argv[5] = NULL;
+    }
     return run_to_end(fx, argv) == 0;
 }
 
 bool fixture_token(const struct fixture *fx, const char *verb, const char *id)
 {
-    return token_tool(fx, verb, id);
+    return fixture_token_on(fx, FIXTURE_TOKEN, verb, id,
+                            strcmp(verb, "key") == 0 ? FIXTURE_LABEL : NULL);
 }
 
 static void cleanup(void)
@@ -286,7 +292,7 @@ void fixture_init(struct fixture *fx, const char *name)
     fixture_write(fx->pin_file, FIXTURE_PIN "\n");
     fixture_shim(fx, "");
     fixture_configure(fx, NULL, NULL);
-    if (!token_tool(fx, "init", NULL) || !token_tool(fx, "key", FIXTURE_KEY)) {
+    if (!fixture_token(fx, "init", NULL) || !fixture_token(fx, "key", FIXTURE_KEY)) {
         fixture_log_show(fx);
         die("no SoftHSM token");
     }

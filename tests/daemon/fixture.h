@@ -19,8 +19,10 @@
 #include "common/status.h"
 #include "kmsbridge/kms_v2_client.h"
 
-#define FIXTURE_PIN "5926-correct-horse"
-#define FIXTURE_KEY "01" /* CKA_ID of the key that is there from the start */
+#define FIXTURE_PIN   "5926-correct-horse"
+#define FIXTURE_TOKEN "kmsbridge"
+#define FIXTURE_LABEL "kek"
+#define FIXTURE_KEY   "01" /* CKA_ID of the key that is there from the start */
 
 #define MS(n)  ((uint64_t)(n)*1000000u)
 #define SEC(n) ((uint64_t)(n)*1000000000u)
@@ -61,8 +63,11 @@ void fixture_write(const char *path, const char *text);
 void fixture_shim(const struct fixture *fx, const char *text);
 /* Calls of a C_ function since the counters began; -1: no such row. */
 long fixture_calls(const struct fixture *fx, const char *function);
-/* token_tool's "key" and "destroy". */
+/* token_tool's "key" and "destroy", with the token and label that are there from the start. */
 bool fixture_token(const struct fixture *fx, const char *verb, const char *id);
+/* Any of its verbs; NULL for what the verb does not take. */
+bool fixture_token_on(const struct fixture *fx, const char *token, const char *verb, const char *id,
+                      const char *label);
 
 /* --- the daemon --------------------------------------------------------------------------------
  */

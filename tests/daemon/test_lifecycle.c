@@ -21,6 +21,7 @@
 
 #include "tests/daemon/fixture.h"
 #include "tests/daemon/jobs.h"
+#include "tests/daemon/manager.h"
 #include "tests/unit/unit.h"
 
 #define NAME      "test_lifecycle"
@@ -31,85 +32,6 @@
 static struct fixture fx;
 
 /* --- the service manager ---------------------------------------------------------------------- */
-
-static struct manager {
-    int fd;
-    char address[128]; /* "NOTIFY_SOCKET=..." */
-    char told[65536];  /* all datagrams, a line of "--" behind each */
-    size_t len;
-} manager = {.fd = -1};
-
-static int bound_socket(const char *path, int type)
-{
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
-    size_t len = strlen(path);
-    int fd = socket(AF_UNIX, type | SOCK_CLOEXEC, 0);
-
-    memcpy(addr.sun_path, path, len < sizeof(addr.sun_path) ? len : sizeof(addr.sun_path) - 1);
-    if (path[0] == '@') {
-        addr.sun_path[0] = '\0';
-    }
-    (void)unlink(path);
-    if (fd < 0 || bind(fd, (const struct sockaddr *)&addr,
-                       (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len +
-                                   (path[0] == '@' ? 0 : 1))) != 0) {
-        abort();
-    }
-    return fd;
-}
-
-static void manager_open(void)
-{
-    char path[96];
-
-    (void)snprintf(path, sizeof(path), "%s/notify", fx.dir);
-    manager.fd = bound_socket(path, SOCK_DGRAM);
-    manager.len = 0;
-    manager.told[0] = '\0';
-    (void)snprintf(manager.address, sizeof(manager.address), "NOTIFY_SOCKET=%s", path);
-}
-
-static void manager_listen(void)
-{
-    for (;;) {
-        size_t room = sizeof(manager.told) - manager.len - 8;
-        ssize_t n = recv(manager.fd, manager.told + manager.len, room, MSG_DONTWAIT);
-
-        if (n < 0 || room < 4096) {
-            break;
-        }
-        manager.len += (size_t)n;
-        manager.len += (size_t)sprintf(manager.told + manager.len, "\n--\n");
-    }
-}
-
-static unsigned manager_count(const char *text)
-{
-    unsigned n = 0;
-
-    manager_listen();
-    for (const char *at = manager.told; (at = strstr(at, text)) != NULL; at++) {
-        n++;
-    }
-    return n;
-}
-
-static void manager_forget(void)
-{
-    manager_listen();
-    manager.len = 0;
-    manager.told[0] = '\0';
-}
-
-static bool was_told(void *ctx)
-{
-    return manager_count(ctx) > 0;
-}
-
-static bool wait_told(const char *text)
-{
-    return fixture_until(was_told, (void *)(uintptr_t)text, SEC(10));
-}
 
 static bool told_thrice_alive(void *ctx)
 {
@@ -122,28 +44,28 @@ static void manager_is_told(void)
     const char *const env[] = {manager.address, "WATCHDOG_USEC=200000", NULL};
     const struct fixture_start start = {.env = env};
 
-    manager_open();
+    manager_open(fx.dir);
     fixture_shim(&fx, "");
     fixture_configure(&fx, "  probe_interval: 1s\n", NULL);
     if (!UNIT_CHECK("", fixture_spawn(&fx, &start)) || !UNIT_CHECK("", fixture_wait_serving(&fx))) {
         return;
     }
-    UNIT_CHECK("", wait_told("READY=1\nSTATUS=KEK is good, key_id kb1-"));
+    UNIT_CHECK("", manager_wait("READY=1\nSTATUS=KEK is good, key_id kb1-"));
     UNIT_CHECK("", fixture_until(told_thrice_alive, NULL, SEC(10)));
     manager_forget();
     (void)kill(fx.pid, SIGHUP);
-    UNIT_CHECK("reload", wait_told("READY=1"));
+    UNIT_CHECK("reload", manager_wait("READY=1"));
     const char *reloading = strstr(manager.told, "RELOADING=1\nMONOTONIC_USEC=");
     UNIT_CHECK("reload", reloading != NULL && reloading < strstr(manager.told, "READY=1"));
     fixture_shim(&fx, "fail=CKR_DEVICE_ERROR\n");
-    UNIT_CHECK("", wait_told("STATUS=KEK is not usable: "));
+    UNIT_CHECK("", manager_wait("STATUS=KEK is not usable: "));
     manager_forget();
     fixture_shim(&fx, "");
-    UNIT_CHECK("", wait_told("STATUS=KEK is good"));
+    UNIT_CHECK("", manager_wait("STATUS=KEK is good"));
     UNIT_CHECK("", manager_count("STOPPING=1") == 0);
     UNIT_CHECK("", fixture_stop(&fx));
     UNIT_CHECK("", manager_count("STOPPING=1") == 1);
-    (void)close(manager.fd);
+    manager_close();
 }
 
 /* --- the watchdog ----------------------------------------------------------------------------- */
@@ -168,7 +90,7 @@ static void watchdog_falls_silent(void)
     struct job job;
     uint64_t quiet;
 
-    manager_open();
+    manager_open(fx.dir);
     fixture_configure(&fx, "  probe_interval: 10m\n", NULL);
     if (!UNIT_CHECK("", fixture_spawn(&fx, &start)) || !UNIT_CHECK("", fixture_wait_serving(&fx))) {
         return;
@@ -187,10 +109,10 @@ static void watchdog_falls_silent(void)
     fixture_shim(&fx, "");
     UNIT_CHECK("", jobs_join(&job, 1, KMS_OK) == 1);
     jobs_done(&job, 1);
-    UNIT_CHECK("", wait_told("WATCHDOG=1"));
+    UNIT_CHECK("", manager_wait("WATCHDOG=1"));
     UNIT_CHECK("", fixture_until(is_live, NULL, SEC(10)));
     UNIT_CHECK("", fixture_stop(&fx));
-    (void)close(manager.fd);
+    manager_close();
 }
 
 /* --- sockets ---------------------------------------------------------------------------------- */
@@ -208,7 +130,7 @@ static void socket_activation(void)
         int fd;
 
         memcpy(fx.socket, i == 0 ? path : abstract, sizeof(fx.socket));
-        fd = bound_socket(fx.socket, SOCK_STREAM | SOCK_NONBLOCK);
+        fd = manager_bind(fx.socket, SOCK_STREAM | SOCK_NONBLOCK);
         UNIT_CHECK(row, listen(fd, 16) == 0);
         const struct fixture_start start = {.fds = &fd, .fd_count = 1};
         fixture_configure(&fx, NULL, NULL);
@@ -377,60 +299,7 @@ static void stalled_log_reader(void)
     (void)close(fds[0]);
 }
 
-/* --- reloading -------------------------------------------------------------------------------- */
-
-static bool reload(double good, double bad)
-{
-    fixture_log_clear(&fx);
-    (void)kill(fx.pid, SIGHUP);
-    return fixture_log_wait(&fx, bad > 0 ? "the old configuration stays" : "reload: done") &&
-           fixture_metric(&fx, "reloads_ok_total") == good &&
-           fixture_metric(&fx, "reloads_failed_total") == bad;
-}
-
-static void reload_applies(void)
-{
-    struct kms_v2_client *client = NULL;
-    struct kms_v2_client *stranger = NULL;
-    struct fixture_sealed sealed = {.sealed = {.storage = NULL}};
-    struct kms_v2_status status;
-    struct kms_error err = KMS_ERROR_INIT;
-
-    fixture_configure(&fx, "  probe_interval: 1s\n", NULL);
-    UNIT_CHECK("", fixture_start(&fx));
-    client = fixture_connect(&fx);
-    if (!UNIT_CHECK("", client != NULL)) {
-        return;
-    }
-    fixture_configure(&fx,
-                      "  probe_interval: 1s\n  allow_uids: [12345]\n  on_failure: keep-writing\n",
-                      "log:\n  level: debug\n");
-    UNIT_CHECK("", reload(1, 0));
-    UNIT_CHECK("log.level", fixture_encrypt(client, PATIENT, &sealed, &err) == KMS_OK);
-    UNIT_CHECK("log.level", fixture_log_wait(&fx, "debug kms: Encrypt done"));
-    UNIT_CHECK("allow_uids", kms_v2_client_open(fx.socket, fixture_now() + SEC(5), &stranger,
-                                                &err) == KMS_E_DENIED);
-    UNIT_CHECK("allow_uids", fixture_metric(&fx, "connections_refused_peer_total") == 1);
-    UNIT_CHECK("on_failure", fixture_status(client, &status, &err) == KMS_OK &&
-                                 strcmp(status.healthz, "ok") == 0);
-    fixture_configure(&fx, "  probe_interval: 1s\n  nonsense: 1\n", NULL);
-    UNIT_CHECK("bad", reload(1, 1));
-    UNIT_CHECK("bad", fixture_log_count(&fx, fx.config) == 1);
-    UNIT_CHECK("bad", fixture_log_count(&fx, "nonsense") == 1);
-    UNIT_CHECK("bad", kms_v2_client_open(fx.socket, fixture_now() + SEC(5), &stranger, &err) ==
-                          KMS_E_DENIED); /* still the first one's */
-    kms_v2_sealed_done(&sealed.sealed);
-    UNIT_CHECK("bad", fixture_encrypt(client, PATIENT, &sealed, &err) == KMS_OK);
-    fixture_configure(&fx, "  queue: 7\n", NULL);
-    fixture_log_clear(&fx);
-    (void)kill(fx.pid, SIGHUP);
-    UNIT_CHECK("restart", fixture_log_wait(&fx, "kms.queue has changed and needs a restart"));
-    UNIT_CHECK("restart", fixture_log_wait(&fx, "reload: done"));
-    UNIT_CHECK("restart", fixture_round_trip(&fx));
-    kms_v2_sealed_done(&sealed.sealed);
-    kms_v2_client_close(client);
-    UNIT_CHECK("", fixture_stop(&fx));
-}
+/* --- on_failure ------------------------------------------------------------------------------- */
 
 static const struct {
     const char *name;
@@ -592,7 +461,6 @@ static const struct unit_test tests[] = {
     {"SIGTERM with a hanging token", stop_with_a_hanging_token},
     {"SIGTERM with a failing token", stop_with_a_failing_token},
     {"a log that nobody reads", stalled_log_reader},
-    {"SIGHUP", reload_applies},
     {"on_failure", on_failure},
     {"--check", check_says},
     {"an unprivileged user", unprivileged},

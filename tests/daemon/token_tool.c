@@ -3,9 +3,9 @@
  * Makes and unmakes what the daemon's tests need of SoftHSM, whose configuration SOFTHSM2_CONF
  * names. A program of its own, so that no test has a PKCS#11 module inside.
  *
- *   token_tool init PIN           a token "kmsbridge" without keys
- *   token_tool key PIN ID         an AES-256 key "kek" with the CKA_ID, in hex
- *   token_tool destroy PIN ID     the key of that CKA_ID
+ *   token_tool init PIN TOKEN             a token of that label without keys
+ *   token_tool key PIN TOKEN ID LABEL     an AES-256 key with the CKA_ID, in hex
+ *   token_tool destroy PIN TOKEN ID       the key of that CKA_ID
  */
 #include <dlfcn.h>
 #include <p11-kit/pkcs11.h>
@@ -18,22 +18,40 @@ static const char module_path[] = "/usr/lib/softhsm/libsofthsm2.so";
 
 static CK_FUNCTION_LIST_PTR p11;
 
+#define TOKEN_LABEL 32 /* of CK_TOKEN_INFO */
+
 struct ask {
     const char *pin;
+    const char *token;
+    const char *label;
     const char *id;
 };
 
-static CK_RV find_slot(bool with_token, CK_SLOT_ID *ret_slot)
+static void pad(const char *label, CK_BYTE ret_label[TOKEN_LABEL])
 {
+    size_t len = strlen(label);
+
+    memset(ret_label, ' ', TOKEN_LABEL);
+    memcpy(ret_label, label, len < TOKEN_LABEL ? len : TOKEN_LABEL);
+}
+
+/* The token's slot; with NULL one whose token is not initialised. */
+static CK_RV find_slot(const char *token, CK_SLOT_ID *ret_slot)
+{
+    CK_BYTE label[TOKEN_LABEL];
     CK_SLOT_ID slots[8];
     CK_ULONG n = 8;
     CK_RV rv = p11->C_GetSlotList(CK_TRUE, slots, &n);
 
+    pad(token == NULL ? "" : token, label);
     for (CK_ULONG i = 0; rv == CKR_OK && i < n; i++) {
         CK_TOKEN_INFO info;
+        bool found;
 
         rv = p11->C_GetTokenInfo(slots[i], &info);
-        if (rv == CKR_OK && ((info.flags & CKF_TOKEN_INITIALIZED) != 0) == with_token) {
+        found = token == NULL ? (info.flags & CKF_TOKEN_INITIALIZED) == 0
+                              : memcmp(info.label, label, sizeof(label)) == 0;
+        if (rv == CKR_OK && found) {
             *ret_slot = slots[i];
             return CKR_OK;
         }
@@ -41,36 +59,35 @@ static CK_RV find_slot(bool with_token, CK_SLOT_ID *ret_slot)
     return rv == CKR_OK ? CKR_TOKEN_NOT_PRESENT : rv;
 }
 
-static CK_RV login(CK_USER_TYPE user, const char *pin, CK_SESSION_HANDLE *ret_session)
+static CK_RV login(CK_USER_TYPE user, const struct ask *ask, CK_SESSION_HANDLE *ret_session)
 {
     CK_SLOT_ID slot = 0;
-    CK_RV rv = find_slot(true, &slot);
+    CK_RV rv = find_slot(ask->token, &slot);
 
     if (rv == CKR_OK) {
         rv = p11->C_OpenSession(slot, CKF_SERIAL_SESSION | CKF_RW_SESSION, NULL, NULL, ret_session);
     }
     if (rv == CKR_OK) {
-        rv = p11->C_Login(*ret_session, user, (CK_BYTE *)(size_t)pin, strlen(pin));
+        rv = p11->C_Login(*ret_session, user, (CK_BYTE *)(size_t)ask->pin, strlen(ask->pin));
     }
     return rv;
 }
 
 static CK_RV init(const struct ask *ask)
 {
-    CK_BYTE label[32];
+    CK_BYTE label[TOKEN_LABEL];
     CK_BYTE *pin = (CK_BYTE *)(size_t)ask->pin;
     CK_ULONG len = strlen(ask->pin);
     CK_SESSION_HANDLE session = CK_INVALID_HANDLE;
     CK_SLOT_ID slot = 0;
-    CK_RV rv = find_slot(false, &slot);
+    CK_RV rv = find_slot(NULL, &slot);
 
-    memset(label, ' ', sizeof(label));
-    memcpy(label, "kmsbridge", 9);
+    pad(ask->token, label);
     if (rv == CKR_OK) {
         rv = p11->C_InitToken(slot, pin, len, label);
     }
     if (rv == CKR_OK) {
-        rv = login(CKU_SO, ask->pin, &session);
+        rv = login(CKU_SO, ask, &session);
     }
     return rv == CKR_OK ? p11->C_InitPIN(session, pin, len) : rv;
 }
@@ -92,18 +109,21 @@ static CK_RV key(const struct ask *ask)
     CK_BBOOL yes = CK_TRUE;
     CK_BBOOL no = CK_FALSE;
     CK_ULONG len = 32;
-    char label[] = "kek";
     CK_MECHANISM generate = {CKM_AES_KEY_GEN, NULL, 0};
     CK_ATTRIBUTE attrs[] = {
-        {CKA_TOKEN, &yes, sizeof(yes)},     {CKA_PRIVATE, &yes, sizeof(yes)},
-        {CKA_SENSITIVE, &yes, sizeof(yes)}, {CKA_EXTRACTABLE, &no, sizeof(no)},
-        {CKA_ENCRYPT, &yes, sizeof(yes)},   {CKA_DECRYPT, &yes, sizeof(yes)},
-        {CKA_LABEL, label, strlen(label)},  {CKA_ID, id, unhex(ask->id, id, sizeof(id))},
+        {CKA_TOKEN, &yes, sizeof(yes)},
+        {CKA_PRIVATE, &yes, sizeof(yes)},
+        {CKA_SENSITIVE, &yes, sizeof(yes)},
+        {CKA_EXTRACTABLE, &no, sizeof(no)},
+        {CKA_ENCRYPT, &yes, sizeof(yes)},
+        {CKA_DECRYPT, &yes, sizeof(yes)},
+        {CKA_LABEL, (char *)(size_t)ask->label, strlen(ask->label)},
+        {CKA_ID, id, unhex(ask->id, id, sizeof(id))},
         {CKA_VALUE_LEN, &len, sizeof(len)},
     };
     CK_SESSION_HANDLE session = CK_INVALID_HANDLE;
     CK_OBJECT_HANDLE made = CK_INVALID_HANDLE;
-    CK_RV rv = login(CKU_USER, ask->pin, &session);
+    CK_RV rv = login(CKU_USER, ask, &session);
 
     return rv == CKR_OK ? p11->C_GenerateKey(session, &generate, attrs,
                                              sizeof(attrs) / sizeof(attrs[0]), &made)
@@ -117,7 +137,7 @@ static CK_RV destroy(const struct ask *ask)
     CK_SESSION_HANDLE session = CK_INVALID_HANDLE;
     CK_OBJECT_HANDLE found = CK_INVALID_HANDLE;
     CK_ULONG count = 0;
-    CK_RV rv = login(CKU_USER, ask->pin, &session);
+    CK_RV rv = login(CKU_USER, ask, &session);
 
     if (rv == CKR_OK) {
         rv = p11->C_FindObjectsInit(session, &find, 1);
@@ -136,7 +156,7 @@ static const struct verb {
     const char *name;
     int args;
     CK_RV (*run)(const struct ask *ask);
-} verbs[] = {{"init", 3, init}, {"key", 4, key}, {"destroy", 4, destroy}};
+} verbs[] = {{"init", 4, init}, {"key", 6, key}, {"destroy", 5, destroy}};
 
 static CK_RV run(const struct verb *verb, const struct ask *ask)
 {
@@ -164,7 +184,10 @@ int main(int argc, char **argv)
 {
     for (size_t i = 0; argc > 2 && i < sizeof(verbs) / sizeof(verbs[0]); i++) {
         if (strcmp(argv[1], verbs[i].name) == 0 && argc == verbs[i].args) {
-            const struct ask ask = {.pin = argv[2], .id = argc > 3 ? argv[3] : ""};
+            const struct ask ask = {.pin = argv[2],
+                                    .token = argv[3],
+                                    .id = argc > 4 ? argv[4] : "",
+                                    .label = argc > 5 ? argv[5] : ""};
             CK_RV rv = run(&verbs[i], &ask);
 
             if (rv != CKR_OK) {
@@ -173,6 +196,7 @@ int main(int argc, char **argv)
             return rv == CKR_OK ? EXIT_SUCCESS : EXIT_FAILURE;
         }
     }
-    fprintf(stderr, "usage: token_tool init PIN | key PIN ID | destroy PIN ID\n");
+    fprintf(stderr,
+            "usage: token_tool init PIN TOKEN | key PIN TOKEN ID LABEL | destroy PIN TOKEN ID\n");
     return 2;
 }

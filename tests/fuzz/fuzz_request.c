@@ -23,12 +23,14 @@ static void demand(bool condition)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     static bool ready;
+    static struct kms_keks keks;
     uint8_t storage[2][KMS_RPC_REPLY_MAX];
-    struct kms_v2 kms = {.ring = NULL};
+    struct kms_v2 kms = {.keks = &keks};
     struct kms_rpc_reply reply = {.message = KMS_BUF_OVER(storage[0]),
                                   .scratch = KMS_BUF_OVER(storage[1])};
     if (!ready) {
         kms_log_setup(-1, KMS_LOG_ERROR, KMS_LOG_TEXT);
+        kms_keks_init(&keks);
         ready = true;
     }
     if (size == 0 || size > KMS_RPC_MESSAGE_MAX) {

@@ -80,6 +80,33 @@ static void tag_of(const struct fake_key *key, struct kms_span aad, struct kms_s
     memcpy(tag, digest, TAG_LEN);
 }
 
+enum kms_status kms_waist_open(const struct kms_backend_conf *conf, kms_observe observe,
+                               void *observe_ctx, struct kms_waist **ret_waist,
+                               struct kms_error *err)
+{
+    (void)conf;
+    (void)observe;
+    (void)observe_ctx;
+    if (fake.fail_open != KMS_OK) {
+        return kms_error_set(err, fake.fail_open, "fake: open");
+    }
+    *ret_waist = NULL;
+    atomic_fetch_add(&fake.opened, 1);
+    return KMS_OK;
+}
+
+void kms_waist_close(struct kms_waist *waist)
+{
+    (void)waist;
+    atomic_fetch_add(&fake.closed, 1);
+}
+
+void kms_waist_health(struct kms_waist *waist, struct kms_health *ret_health)
+{
+    (void)waist;
+    *ret_health = (struct kms_health){.ready = true};
+}
+
 enum kms_status kms_waist_list_keys(struct kms_waist *waist, struct kms_call *call,
                                     const struct kms_key_filter *filter, kms_key_visit visit,
                                     void *ctx)

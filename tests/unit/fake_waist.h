@@ -26,6 +26,9 @@ extern struct fake_waist {
     size_t count;
     _Atomic enum kms_status fail;      /* every op answers this */
     _Atomic enum kms_status fail_list; /* list_keys alone does */
+    _Atomic enum kms_status fail_open;
+    atomic_uint opened;
+    atomic_uint closed;
     atomic_uint encrypts;
     atomic_uint decrypts;
     atomic_uint lists;

@@ -289,6 +289,20 @@ static void not_started(void)
     }
 }
 
+/* Who has spoken to the system's agent waits for that to come back. */
+static void not_instead_of_the_system(void)
+{
+    struct kms_agent *agent = host("e-good", NULL);
+    struct fake_agent *fake = fake_agent_start(scratch_path("no-system-agent"));
+
+    CU_ASSERT_EQUAL(list(agent, 2000, NULL), KMS_OK);
+    fake_agent_stop(fake);
+    CU_ASSERT_EQUAL(list(agent, 200, NULL), KMS_E_UNAVAILABLE);
+    CU_ASSERT_EQUAL(read_note().starts, 0);
+    kms_agent_unref(agent);
+    clean_up();
+}
+
 static void bad_directories(void)
 {
     struct kms_error error = KMS_ERROR_INIT;
@@ -348,6 +362,7 @@ int main(int argc, char **argv)
         {"started", started},
         {"started once for many", started_once_for_many},
         {"not started", not_started},
+        {"not instead of the system", not_instead_of_the_system},
         {"bad directories", bad_directories},
         {"without runtime directory", without_runtime_directory},
     };

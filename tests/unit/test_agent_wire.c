@@ -304,7 +304,10 @@ static void malformed(void)
         struct kms_span body = kms_span_of(rows[i].bytes, rows[i].len);
         struct kms_error err = KMS_ERROR_INIT;
         ProtobufCMessage *message = NULL;
+        size_t need = 0;
 
+        UNIT_CHECK(rows[i].name,
+                   kms_agent_check(rows[i].what, body, &need, NULL) == rows[i].status);
         UNIT_CHECK(rows[i].name,
                    kms_agent_unpack(rows[i].what, body, &message, &err) == rows[i].status);
         UNIT_CHECK(rows[i].name, (message != NULL) == (rows[i].status == KMS_OK));

@@ -59,7 +59,11 @@ static const char full[] =
     "  max_calls: 2\n"
     "  workers: 256\n"
     "  queue: 4\n"
-    "monitor: {listen: 'unix:/run/m.sock'}\n";
+    "monitor: {listen: 'unix:/run/m.sock'}\n"
+    "agent:\n"
+    "  tokens: [{backend: first, certificates: [{key: k, file: /c}]}]\n"
+    "  rules: [{uids: [0], groups: [root], allow: [sign]}]\n"
+    "audit: {file: /a}\n";
 
 static struct kms_conf *read_good(const char *text)
 {
@@ -394,7 +398,7 @@ static void whole(void)
         {"a word", "hello\n", "f: must be a mapping"},
         {"no version", BACKENDS "kms: {socket: /s, backend: hsm, key: k}\n",
          "f: version: is missing"},
-        {"no kms", "version: 1\n" BACKENDS, "f: kms: is missing"},
+        {"no kms", "version: 1\n" BACKENDS, "f: has neither kms nor agent"},
         {"no backends", "version: 1\nkms: {socket: /s, backend: hsm, key: k}\n",
          "f: backends: is missing"},
         {"empty backends", "version: 1\nbackends: []\nkms: {socket: /s, backend: hsm, key: k}\n",

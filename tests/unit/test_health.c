@@ -8,9 +8,6 @@
 #include "tests/unit/fake_waist.h"
 #include "tests/unit/unit.h"
 
-static struct kms_keyring *still_used; /* reachable: no leak */
-static struct kms_healthd *still_running;
-
 static const struct kms_health_conf quick = {.probe_interval_ns = 50 * KMS_NS_PER_MS,
                                              .refresh_interval_ns = 50 * KMS_NS_PER_MS,
                                              .call_timeout_ns = 100 * KMS_NS_PER_MS};
@@ -124,9 +121,7 @@ static void a_hanging_probe_turns_the_verdict(void)
     CU_ASSERT_EQUAL(verdict.error.status, KMS_E_TIMEOUT);
     CU_ASSERT(!kms_healthd_stop(health, 20 * KMS_NS_PER_MS)); /* nothing freed while it hangs */
     atomic_store(&fake.sleep_ms, 0);
-    pause_ms(3500); /* the detached thread ends by itself; its memory and the ring's stay for it */
-    still_used = ring;
-    still_running = health;
+    end(health, ring); /* once it does not hang any more it can be stopped after all */
 }
 
 static void a_new_key_is_seen_by_the_refresh(void)

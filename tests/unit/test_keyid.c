@@ -126,11 +126,11 @@ static void every_way_gives_the_block(void)
         uint8_t got[16] = {0};
 
         works = ways[i]; /* the others are listed and refused */
-        CU_ASSERT_EQUAL(kms_p11_keyid_block(&p, 1, allow_all, NULL, got), CKR_OK);
+        CU_ASSERT_EQUAL(kms_p11_keyid_block(&p, 1, CKF_ENCRYPT, allow_all, NULL, got), CKR_OK);
         CU_ASSERT(memcmp(got, block, 16) == 0);
         memset(got, 0, sizeof(got));
         refusal = CKR_DEVICE_REMOVED; /* must not even be asked when the key does not allow them */
-        CU_ASSERT_EQUAL(kms_p11_keyid_block(&p, 1, allow_one, &ways[i], got), CKR_OK);
+        CU_ASSERT_EQUAL(kms_p11_keyid_block(&p, 1, CKF_ENCRYPT, allow_one, &ways[i], got), CKR_OK);
         CU_ASSERT(memcmp(got, block, 16) == 0);
     }
 }
@@ -142,9 +142,11 @@ static void a_token_with_ivs_of_its_own_is_no_help(void)
 
     works = CKM_AES_GCM;
     iv_habit = OWN_IV_TOLD;
-    CU_ASSERT_EQUAL(kms_p11_keyid_block(&p, 1, allow_all, NULL, got), CKR_MECHANISM_INVALID);
+    CU_ASSERT_EQUAL(kms_p11_keyid_block(&p, 1, CKF_ENCRYPT, allow_all, NULL, got),
+                    CKR_MECHANISM_INVALID);
     iv_habit = OWN_IV_UNTOLD;
-    CU_ASSERT_EQUAL(kms_p11_keyid_block(&p, 1, allow_all, NULL, got), CKR_MECHANISM_INVALID);
+    CU_ASSERT_EQUAL(kms_p11_keyid_block(&p, 1, CKF_ENCRYPT, allow_all, NULL, got),
+                    CKR_MECHANISM_INVALID);
 }
 
 static void failures_are_not_refusals(void)
@@ -154,12 +156,15 @@ static void failures_are_not_refusals(void)
 
     works = CKM_AES_GCM;
     refusal = CKR_DEVICE_REMOVED;
-    CU_ASSERT_EQUAL(kms_p11_keyid_block(&p, 1, allow_all, NULL, got), CKR_DEVICE_REMOVED);
+    CU_ASSERT_EQUAL(kms_p11_keyid_block(&p, 1, CKF_ENCRYPT, allow_all, NULL, got),
+                    CKR_DEVICE_REMOVED);
     refusal = CKR_KEY_FUNCTION_NOT_PERMITTED;
     works = CKM_DES_ECB;
-    CU_ASSERT_EQUAL(kms_p11_keyid_block(&p, 1, allow_all, NULL, got), CKR_MECHANISM_INVALID);
+    CU_ASSERT_EQUAL(kms_p11_keyid_block(&p, 1, CKF_ENCRYPT, allow_all, NULL, got),
+                    CKR_MECHANISM_INVALID);
     token.mechanism_count = 0;
-    CU_ASSERT_EQUAL(kms_p11_keyid_block(&p, 1, allow_all, NULL, got), CKR_MECHANISM_INVALID);
+    CU_ASSERT_EQUAL(kms_p11_keyid_block(&p, 1, CKF_ENCRYPT, allow_all, NULL, got),
+                    CKR_MECHANISM_INVALID);
 }
 
 static const struct unit_test tests[] = {

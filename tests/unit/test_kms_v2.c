@@ -85,26 +85,38 @@ static struct outcome call(struct kms_v2 *kms, enum kms_method method, const str
 
 struct fixture {
     struct kms_metrics metrics;
+    struct kms_conf conf;
+    struct kms_keks keks;
     struct kms_v2 kms;
 };
 
+/* One more KEK over the fake, and its first verdict is known. */
+static struct kms_kek *kek_of(struct fixture *f)
+{
+    struct kms_kek *kek = NULL;
+    CU_ASSERT_EQUAL_FATAL(kms_kek_open(&f->keks, &f->conf, NULL, NULL, &kek, NULL), KMS_OK);
+    CU_ASSERT(kms_healthd_wait_known(kek->health, kms_deadline_in(5 * KMS_NS_PER_S)));
+    return kek;
+}
+
 static void set_up(struct fixture *f)
 {
-    static const struct kms_health_conf conf = {.probe_interval_ns = 60 * KMS_NS_PER_S,
-                                                .refresh_interval_ns = 60 * KMS_NS_PER_S,
-                                                .call_timeout_ns = KMS_NS_PER_S};
     memset(f, 0, sizeof *f);
-    f->kms.ring = kms_keyring_new(NULL, "kek");
-    f->kms.health = kms_healthd_start(NULL, f->kms.ring, &conf);
+    f->conf.kms = (struct kms_kms_conf){.backend = "fake",
+                                        .key = "kek",
+                                        .probe_interval_ns = 60 * KMS_NS_PER_S,
+                                        .refresh_interval_ns = 60 * KMS_NS_PER_S,
+                                        .call_timeout_ns = KMS_NS_PER_S};
+    kms_keks_init(&f->keks);
+    f->kms.keks = &f->keks;
     f->kms.metrics = &f->metrics;
     atomic_store(&f->kms.api_version, "v2");
-    CU_ASSERT(kms_healthd_wait_known(f->kms.health, kms_deadline_in(5 * KMS_NS_PER_S)));
+    kms_kek_serve(kek_of(f));
 }
 
 static void tear_down(struct fixture *f)
 {
-    CU_ASSERT(kms_healthd_stop(f->kms.health, 5 * KMS_NS_PER_S));
-    kms_keyring_free(f->kms.ring);
+    CU_ASSERT(kms_keks_done(&f->keks, 5 * KMS_NS_PER_S));
 }
 
 static void good_key(void)
@@ -280,10 +292,10 @@ static void a_bad_kek_is_said_as_configured(void)
     good_key();
     set_up(&f);
     fake.fail = KMS_E_UNAVAILABLE;
-    kms_healthd_kick(f.kms.health);
+    kms_healthd_kick(f.keks.now->health);
     struct kms_verdict verdict;
     for (int i = 0; i < 500; i++) {
-        kms_healthd_verdict(f.kms.health, &verdict);
+        kms_healthd_verdict(f.keks.now->health, &verdict);
         if (!verdict.good) {
             break;
         }

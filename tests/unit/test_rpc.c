@@ -11,6 +11,7 @@
 #include "common/clock.h"
 #include "common/secure.h"
 #include "kmsbridge/kms_v2_client.h"
+#include "kmsbridge/door.h"
 #include "kmsbridge/socket.h"
 #include "tests/unit/unit.h"
 
@@ -77,6 +78,7 @@ static void observe(void *ctx, int method_id, int grpc_code, uint64_t ns, enum k
 struct server {
     struct kms_rpc *rpc;
     struct kms_socket *socket;
+    struct kms_door *door;
 };
 
 static void serve(void *ctx, int fd)
@@ -90,7 +92,6 @@ static void begin(struct server *server)
     static const struct kms_rpc_limits limits = {
         .calls = 64, .workers = 4, .queue = 64, .call_timeout_ns = 20 * KMS_NS_PER_S};
     const uid_t me = getuid();
-    const struct kms_peers peers = {.uids = &me, .uid_count = 1};
     atomic_store(&world.runs, 0);
     atomic_store(&world.answered, 0);
     snprintf(path, sizeof path, "@kmsbridge-rpc-test-%ld", (long)getpid());
@@ -99,14 +100,20 @@ static void begin(struct server *server)
     CU_ASSERT_EQUAL_FATAL(kms_rpc_start(methods, NULL, &limits, observe, &server->rpc, NULL),
                           KMS_OK);
     CU_ASSERT_EQUAL_FATAL(kms_socket_open(&conf, &server->socket, NULL), KMS_OK);
-    CU_ASSERT_EQUAL_FATAL(
-        kms_socket_accept(server->socket, &peers, 16, &metrics, serve, server, NULL), KMS_OK);
+    const struct kms_door_conf door = {.listen_fd = kms_socket_fd(server->socket),
+                                       .peers = {.uids = &me, .uid_count = 1},
+                                       .max_connections = 16,
+                                       .metrics = &metrics,
+                                       .serve = serve,
+                                       .ctx = server};
+    CU_ASSERT_EQUAL_FATAL(kms_door_open(&door, &server->door, NULL), KMS_OK);
 }
 
 static void end(struct server *server)
 {
-    kms_socket_stop(server->socket);
+    kms_door_shut(server->door);
     CU_ASSERT(kms_rpc_stop(server->rpc, KMS_NS_PER_S));
+    kms_door_close(server->door);
     kms_socket_close(server->socket);
 }
 

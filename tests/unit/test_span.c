@@ -26,6 +26,17 @@ static void equal(void)
     CU_ASSERT_FALSE(kms_span_equal(KMS_SPAN_NONE, kms_span_str("a")));
 }
 
+static void text_equal(void)
+{
+    char copy[] = "abc";
+
+    CU_ASSERT_TRUE(kms_text_equal("abc", copy));
+    CU_ASSERT_TRUE(kms_text_equal(NULL, NULL));
+    CU_ASSERT_FALSE(kms_text_equal("abc", "abd"));
+    CU_ASSERT_FALSE(kms_text_equal("", NULL));
+    CU_ASSERT_FALSE(kms_text_equal(NULL, "a"));
+}
+
 static void put_fills_to_the_ceiling(void)
 {
     uint8_t storage[6] = {9, 9, 9, 9, 9, 9};
@@ -87,6 +98,7 @@ int main(void)
 {
     static const struct unit_test tests[] = {
         {"equal", equal},
+        {"text", text_equal},
         {"put fills to the ceiling", put_fills_to_the_ceiling},
         {"take empties to the end", take_empties_to_the_end},
         {"nothing may be null", nothing_may_be_null},

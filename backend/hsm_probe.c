@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What only a trial tells: which way a token takes, and whether it is the data or the token that is
+ * bad. */
+#include <string.h>
+
+#include "backend/hsm_parts.h"
+#include "backend/p11/ckr.h"
+
+#define TEXT_LEN 16 /* a block, and a secret key that can be wrapped */
+
+/* ---- known data --------------------------------------------------------------------------- */
+
+static bool has_both(const struct kms_hsm_key *key, unsigned a, unsigned b)
+{
+    return (key->info.uses & (a | b)) == (a | b);
+}
+
+bool kms_hsm_both_ways(const struct kms_hsm_key *key, enum kms_hsm_act *ret_act)
+{
+    bool data = has_both(key, KMS_USE_ENCRYPT, KMS_USE_DECRYPT);
+
+    *ret_act = data ? KMS_HSM_ENCRYPT : KMS_HSM_WRAP;
+    return data || has_both(key, KMS_USE_WRAP, KMS_USE_UNWRAP);
+}
+
+CK_RV kms_hsm_round_trip(struct kms_p11 *p, const struct kms_hsm_work *like,
+                         CK_RV (*seal)(struct kms_p11 *, struct kms_hsm_work *),
+                         CK_RV (*open)(struct kms_p11 *, struct kms_hsm_work *))
+{
+    static const uint8_t text[TEXT_LEN] = "kmsbridge probe";
+    uint8_t sealed[KMS_HSM_RSA_BYTES_MAX];
+    uint8_t opened[KMS_HSM_RSA_BYTES_MAX];
+    struct kms_hsm_work work = {.backend = like->backend,
+                                .key = like->key,
+                                .row = like->row,
+                                .aad = like->aad,
+                                .tag_len = like->tag_len,
+                                .ctr_bits = like->ctr_bits,
+                                .in = kms_span_of(text, sizeof(text)),
+                                .out = sealed,
+                                .out_room = sizeof(sealed)};
+    bool keys = like->act == KMS_HSM_WRAP || like->act == KMS_HSM_UNWRAP;
+    CK_RV rv = CKR_OK;
+
+    if (keys && has_both(like->key, KMS_USE_WRAP, KMS_USE_UNWRAP)) {
+        work.act = KMS_HSM_WRAP;
+    } else if (!kms_hsm_both_ways(like->key, &work.act)) {
+        return CKR_KEY_FUNCTION_NOT_PERMITTED;
+    }
+    rv = seal(p, &work);
+    if (rv != CKR_OK) {
+        return rv;
+    }
+    work.act = work.act == KMS_HSM_WRAP ? KMS_HSM_UNWRAP : KMS_HSM_DECRYPT;
+    work.in = kms_span_of(sealed, work.out_len);
+    work.out = opened;
+    work.out_room = sizeof(opened);
+    rv = open(p, &work);
+    if (rv == CKR_OK && (work.out_len != sizeof(text) || memcmp(opened, text, sizeof(text)) != 0)) {
+        return CKR_MECHANISM_PARAM_INVALID;
+    }
+    return rv;
+}
+
+/* ---- bad data, or a sick token ------------------------------------------------------------ */
+
+enum verdict { VERDICT_FINAL, VERDICT_BAD_DATA, VERDICT_UNSURE };
+
+static enum verdict judge(CK_RV rv)
+{
+    switch (rv) {
+    case CKR_ENCRYPTED_DATA_INVALID:
+    case CKR_ENCRYPTED_DATA_LEN_RANGE:
+    case CKR_WRAPPED_KEY_INVALID:
+    case CKR_WRAPPED_KEY_LEN_RANGE:
+    case CKR_DATA_INVALID:
+    case CKR_DATA_LEN_RANGE:
+        return VERDICT_BAD_DATA;
+    case CKR_GENERAL_ERROR:
+    case CKR_FUNCTION_FAILED:
+    case CKR_DEVICE_ERROR:
+    case CKR_ARGUMENTS_BAD:
+        return VERDICT_UNSURE;
+    default:
+        return (rv & CKR_VENDOR_DEFINED) != 0 && rv != KMS_P11_BAD_REPLY ? VERDICT_UNSURE
+                                                                         : VERDICT_FINAL;
+    }
+}
+
+/* A key that cannot seal what it opens is asked whether it is still itself. */
+static bool works(struct kms_p11 *p, const struct kms_hsm_work *work,
+                  CK_RV (*open)(struct kms_p11 *, struct kms_hsm_work *))
+{
+    CK_RV rv = kms_hsm_round_trip(p, work, work->row->seal, open);
+    bool same = false;
+
+    if (rv == CKR_KEY_FUNCTION_NOT_PERMITTED) {
+        return kms_hsm_still(p, work->key, &same) == CKR_OK && same;
+    }
+    return rv == CKR_OK;
+}
+
+CK_RV kms_hsm_open_surely(struct kms_p11 *p, struct kms_hsm_work *work,
+                          CK_RV (*open)(struct kms_p11 *, struct kms_hsm_work *))
+{
+    CK_RV first = open(p, work);
+    const char *function = p->function;
+    bool by_opening = strcmp(function, "C_Decrypt") == 0 || strcmp(function, "C_UnwrapKey") == 0;
+    CK_RV again = CKR_OK;
+
+    if (first == CKR_OK || !by_opening || judge(first) == VERDICT_FINAL) {
+        return first;
+    }
+    if (judge(first) == VERDICT_BAD_DATA) {
+        return CKR_ENCRYPTED_DATA_INVALID;
+    }
+    if (!works(p, work, open)) {
+        p->function = function;
+        return first;
+    }
+    again = open(p, work); /* the token works: was it a hiccup, or is it the data? */
+    return again == CKR_OK || judge(again) == VERDICT_FINAL ? again : CKR_ENCRYPTED_DATA_INVALID;
+}
+
+/* ---- ways --------------------------------------------------------------------------------- */
+
+bool kms_hsm_is_refusal(CK_RV rv)
+{
+    enum kms_status status = kms_ckr_find(rv)->status;
+
+    return kms_ckr_is_unsupported(rv) || status == KMS_E_BAD_DATA || status == KMS_E_INVALID;
+}
+
+CK_RV kms_hsm_first_way(struct kms_p11 *p, size_t count,
+                        CK_RV (*try_way)(struct kms_p11 *p, size_t way, void *ctx), void *ctx,
+                        size_t *ret_way)
+{
+    CK_RV unclear = CKR_OK;
+
+    *ret_way = count;
+    for (size_t i = 0; i < count; i++) {
+        CK_RV rv = try_way(p, i, ctx);
+
+        if (rv == CKR_OK) {
+            *ret_way = i;
+            return CKR_OK;
+        }
+        if (!kms_hsm_is_refusal(rv) && !kms_ckr_is_unclear(rv)) {
+            return rv;
+        }
+        unclear = kms_ckr_is_unclear(rv) ? rv : unclear;
+    }
+    return unclear; /* not to be taken for a token that has none of them */
+}

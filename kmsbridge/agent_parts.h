@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the agent's server share: agent.c (connections), agent_ops.c (requests). */
+#ifndef KMSBRIDGE_AGENT_PARTS_H
+#define KMSBRIDGE_AGENT_PARTS_H
+
+#include "kmsbridge/agent.h"
+#include "kmsbridge/agent_io.h"
+#include "kmsbridge/agent_limits.h"
+#include "kmsbridge/agent_metrics.h"
+#include "kmsbridge/agent_peer.h"
+#include "kmsbridge/policy.h"
+
+/* One configuration, while it serves and as long as a request of that time lasts. */
+struct kms_agentd_state {
+    atomic_uint refs;
+    struct kms_conf *conf;
+    struct kms_policy policy;
+    struct kms_agentd_tokens tokens;
+};
+
+/* What all connections share. */
+struct kms_agentd_common {
+    struct kms_limits *limits;
+    struct kms_agentd_pools *pools;
+    struct kms_agentd_metrics metrics;
+    struct kms_audit *audit;
+    uint8_t instance[KMS_AGENT_INSTANCE];
+};
+
+struct kms_agentd_peering {
+    struct kms_agentd_common *common;
+    const struct kms_agentd_peer *peer;
+    struct kms_limits_uid *account;
+};
+
+/*
+ * Answers one request, whose body is in @room->frame, by a frame in the same place or, for lists,
+ * in *ret_long (free() it; NULL otherwise). A request that breaks the protocol is an error, and the
+ * connection's end; every other gets its answer. @ret_token: whose keys may need a look.
+ */
+enum kms_status kms_agentd_answer(const struct kms_agentd_peering *peering,
+                                  struct kms_agentd_state *state, struct kms_agentd_room *room,
+                                  uint8_t **ret_long, struct kms_span *ret_frame,
+                                  struct kms_agentd_token **ret_token,
+                                  struct kms_error *err) KMS_MUST_CHECK;
+
+/* A Reply with nothing but @error, behind what is in @frame. */
+enum kms_status kms_agentd_put_error(uint64_t id, const struct kms_error *error,
+                                     struct kms_buf *frame, struct kms_error *err) KMS_MUST_CHECK;
+
+#endif
