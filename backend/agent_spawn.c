@@ -317,9 +317,10 @@ static enum kms_status wait_until_it_listens(const struct kms_agent *agent, pid_
             break;
         }
         if (ended) {
-            status = kms_error_set(err, KMS_E_UNAVAILABLE,
-                                   "the private agent ended at once: try %s --private --config %s",
-                                   agent->daemon, agent->private_config);
+            /* kmsbridged(8) logs beside its socket when it is private */
+            status =
+                kms_error_set(err, KMS_E_UNAVAILABLE, "the private agent ended at once: see %s.log",
+                              agent->private_socket);
             break;
         }
         if (kms_agent_io_pause(POLL_NS, wait) != 0) {

@@ -319,7 +319,7 @@ void kms_conf_done(struct kms_conf *conf)
 const struct kms_backend_conf *kms_conf_backend(const struct kms_conf *conf, const char *name)
 {
     for (size_t i = 0; i < conf->backend_count; i++) {
-        if (strcmp(conf->backends[i].name, name) == 0) {
+        if (kms_text_equal(conf->backends[i].name, name)) {
             return &conf->backends[i];
         }
     }

@@ -68,13 +68,12 @@ uint64_t kms_keks_stuck_ns(struct kms_keks *keks)
 
 /* --- opening and closing --- */
 
-/* @kek is in nobody's hands and its probe has ended. */
-static void kek_free(struct kms_kek *kek)
+/* @kek is in nobody's hands and its probe has ended. The shell is left. */
+static void kek_close(struct kms_kek *kek)
 {
     kms_keyring_free(kek->ring);
     kms_waist_close(kek->waist);
     kms_conf_done(kek->conf);
-    free(kek);
 }
 
 enum kms_status kms_kek_open(struct kms_keks *keks, struct kms_conf *conf, kms_observe observe,
@@ -100,7 +99,8 @@ enum kms_status kms_kek_open(struct kms_keks *keks, struct kms_conf *conf, kms_o
             kms_error_set(err, KMS_E_NOMEM, "cannot start the probe: out of memory or threads");
     }
     if (status != KMS_OK) {
-        kek_free(kek);
+        kek_close(kek);
+        free(kek);
         return status;
     }
     *ret_kek = kek;
@@ -130,37 +130,53 @@ static void *close_main(void *arg)
     (void)kms_healthd_stop(kek->health, KMS_DEADLINE_NONE);
     pthread_mutex_lock(&keks->mutex);
     left_remove_locked(keks, kek);
-    bool keep = kek->stays_open;
-    if (keep) {
-        kek->next = keks->kept;
-        keks->kept = kek;
-    }
     pthread_mutex_unlock(&keks->mutex);
-    if (!keep) {
-        kek_free(kek);
+    if (!kek->stays_open) {
+        kek_close(kek);
     }
     pthread_mutex_lock(&keks->mutex);
+    struct kms_kek **list = kek->stays_open ? &keks->kept : &keks->closed;
+    kek->next = *list;
+    *list = kek;
     keks->closing--;
     pthread_cond_broadcast(&keks->changed);
     pthread_mutex_unlock(&keks->mutex);
     return NULL;
 }
 
+/* Their threads are about to end, or have: joined, so that nothing of a thread is left at exit. */
+static void join_all(struct kms_kek *list)
+{
+    while (list != NULL) {
+        struct kms_kek *kek = list;
+        list = kek->next;
+        pthread_join(kek->closer, NULL);
+        free(kek);
+    }
+}
+
+static struct kms_kek *take_list(struct kms_keks *keks, struct kms_kek **list)
+{
+    pthread_mutex_lock(&keks->mutex);
+    struct kms_kek *taken = *list;
+    *list = NULL;
+    pthread_mutex_unlock(&keks->mutex);
+    return taken;
+}
+
 void kms_kek_dismiss(struct kms_kek *kek)
 {
     struct kms_keks *keks = kek->home;
-    pthread_t thread;
+    join_all(take_list(keks, &keks->closed));
     kms_healthd_dismiss(kek->health);
     pthread_mutex_lock(&keks->mutex);
     kek->next = keks->left;
     keks->left = kek;
     keks->closing++;
     pthread_mutex_unlock(&keks->mutex);
-    if (pthread_create(&thread, NULL, close_main, kek) != 0) {
+    if (pthread_create(&kek->closer, NULL, close_main, kek) != 0) {
         kms_log(KMS_LOG_WARN, "reload: no thread to close the former key service; it stays open");
-        return;
     }
-    pthread_detach(thread);
 }
 
 void kms_kek_serve(struct kms_kek *kek)
@@ -194,12 +210,13 @@ bool kms_keks_done(struct kms_keks *keks, uint64_t timeout_ns)
     }
     bool clean = keks->closing == 0;
     pthread_mutex_unlock(&keks->mutex);
-    while (clean && keks->kept != NULL) {
-        struct kms_kek *kek = keks->kept;
-        keks->kept = kek->next;
-        kek_free(kek);
-    }
     if (clean) {
+        struct kms_kek *kept = take_list(keks, &keks->kept);
+        for (struct kms_kek *kek = kept; kek != NULL; kek = kek->next) {
+            kek_close(kek);
+        }
+        join_all(kept);
+        join_all(take_list(keks, &keks->closed));
         pthread_cond_destroy(&keks->changed);
         pthread_mutex_destroy(&keks->mutex);
     }

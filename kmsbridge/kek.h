@@ -27,6 +27,7 @@ struct kms_kek {
     bool stays_open;      /* main thread: dismissed, its key service is left open until the end */
     struct kms_kek *next; /* this and below: under kms_keks.mutex */
     unsigned users;
+    pthread_t closer; /* main thread; of one that was dismissed */
 };
 
 /* The one that serves, and those that are about to be closed. */
@@ -35,9 +36,10 @@ struct kms_keks {
     pthread_cond_t changed;
     struct kms_kek *now;
     struct kms_kek *left;
-    struct kms_kek *kept; /* those that stay open */
-    unsigned closing;     /* of those left, and those that are being closed */
-    uint64_t number;      /* of those that have served */
+    struct kms_kek *kept;   /* those that stay open */
+    struct kms_kek *closed; /* shells */
+    unsigned closing;       /* of those left, and those that are being closed */
+    uint64_t number;        /* of those that have served */
 };
 
 void kms_keks_init(struct kms_keks *keks);

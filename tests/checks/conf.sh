@@ -20,7 +20,9 @@ loads() { # file
 }
 
 all_settings() { # the example with its commented-out settings switched on
-    sed -E 's/^( *)# ([a-z_]+: )/\1\2/' conf/kmsbridge.yaml
+    # a setting behind "# ", or a whole section whose lines begin with it
+    sed -E -e 's/^( +)# ([a-z_]+: )/\1\2/' -e 's/^# ( *(- )?[a-z_]+:( .*)?)$/\1/' \
+        -e 's/^# ( +- \{.*)$/\1/' conf/kmsbridge.yaml
 }
 
 if [ -x "$ctl" ]; then
@@ -62,10 +64,10 @@ done <"$CHECK_TMP/keys"
 
 units=$CHECK_TMP/units
 mkdir "$units"
-cp conf/systemd/kmsbridge-kms.socket "$units"
+cp conf/systemd/kmsbridge-kms.socket conf/systemd/kmsbridge-agent.socket "$units"
 sed 's|@sbindir@/kmsbridged|/bin/true|' conf/systemd/kmsbridged.service.in >"$units/kmsbridged.service"
 verifies() { # systemd-analyze only warns about what it does not know, so any word of it counts
-    (cd "$1" && systemd-analyze verify --man=no ./kmsbridged.service ./kmsbridge-kms.socket) >"$CHECK_TMP/out" 2>&1 &&
+    (cd "$1" && systemd-analyze verify --man=no ./kmsbridged.service ./kmsbridge-*.socket) >"$CHECK_TMP/out" 2>&1 &&
         ! [ -s "$CHECK_TMP/out" ]
 }
 if command -v systemd-analyze >/dev/null 2>&1; then
@@ -97,6 +99,10 @@ for file in conf/systemd/kmsbridge-kms.socket conf/kubernetes/encryption-config.
     got=$(sed -nE 's/^ *(ListenStream=|endpoint: unix:\/\/)(.*)/\2/p' "$file")
     if [ "$got" = "$want" ]; then ok "$file names $want"; else not_ok "$file names $got, not $want"; fi
 done
+
+want=$(sed -nE 's/^#   socket: *(.*)/\1/p' conf/kmsbridge.yaml)
+got=$(sed -nE 's/^ListenStream=(.*)/\1/p' conf/systemd/kmsbridge-agent.socket)
+if [ "$got" = "$want" ]; then ok "kmsbridge-agent.socket names $want"; else not_ok "kmsbridge-agent.socket names $got, not $want"; fi
 
 # --- Kubernetes and Prometheus -------------------------------------------------------------------
 

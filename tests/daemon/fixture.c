@@ -333,6 +333,7 @@ static void child(const struct fixture *fx, const struct fixture_start *start, c
                   char *const envp[], char *listen_pid, size_t room)
 {
     const struct rlimit files = {.rlim_cur = start->files, .rlim_max = start->files};
+    const struct rlimit memory = {.rlim_cur = start->memory, .rlim_max = start->memory};
     sigset_t none;
     int fd = open(fx->log, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
 
@@ -341,7 +342,8 @@ static void child(const struct fixture *fx, const struct fixture_start *start, c
     (void)signal(SIGPIPE, SIG_DFL);
     (void)snprintf(listen_pid, room, "LISTEN_PID=%ld", (long)getpid());
     if (fd < 0 || dup2(fd, 1) < 0 || dup2(start->err != 0 ? start->err : fd, 2) < 0 ||
-        (start->files != 0 && setrlimit(RLIMIT_NOFILE, &files) != 0) || !child_user(start->uid)) {
+        (start->files != 0 && setrlimit(RLIMIT_NOFILE, &files) != 0) ||
+        (start->memory != 0 && setrlimit(RLIMIT_DATA, &memory) != 0) || !child_user(start->uid)) {
         _exit(126);
     }
     child_fds(start);

@@ -80,6 +80,7 @@ struct fixture_start {
     int err;        /* its standard error; 0: the log */
     uid_t uid;      /* run as this user, without capabilities; 0: as we are */
     unsigned files; /* RLIMIT_NOFILE; 0: as we are */
+    size_t memory;  /* RLIMIT_DATA in bytes; 0: as we are */
 };
 
 /* Starts it and waits until it serves; false when it ended instead, or did not serve in time. */

@@ -55,7 +55,9 @@ void raw_close(struct raw *raw)
         if (raw->fd >= 0) {
             (void)close(raw->fd);
         }
-        nghttp2_hd_inflate_del(raw->inflater);
+        if (raw->inflater != NULL) {
+            nghttp2_hd_inflate_del(raw->inflater);
+        }
         free(raw);
     }
 }
@@ -351,4 +353,28 @@ size_t raw_encrypt_request(uint8_t *out, const void *plaintext, size_t len, cons
     size_t n = put_bytes(out, 1, plaintext, len);
 
     return uid == NULL ? n : n + put_bytes(out + n, 2, uid, strlen(uid));
+}
+
+size_t raw_claim(struct raw *raw, uint32_t claim, uint64_t ns, int *ret_status)
+{
+    const uint8_t start[] = {0, (uint8_t)(claim >> 24), (uint8_t)(claim >> 16),
+                             (uint8_t)(claim >> 8), (uint8_t)claim};
+    static const uint8_t bytes[16384];
+    size_t sent = 0;
+
+    *ret_status = RAW_SILENT;
+    if (!raw_headers(raw, 1, RAW_ENCRYPT, NULL, 0) ||
+        !raw_flow(raw, 1, 0, start, sizeof(start), ns)) {
+        return 0;
+    }
+    while (sent < claim) {
+        size_t part = claim - sent < sizeof(bytes) ? claim - sent : sizeof(bytes);
+
+        if (!raw_flow(raw, 1, sent + part == claim ? RAW_END_STREAM : 0, bytes, part, ns)) {
+            break;
+        }
+        sent += part;
+    }
+    *ret_status = raw_status(raw, 1, ns);
+    return sent;
 }

@@ -70,6 +70,12 @@ int raw_status(struct raw *raw, uint32_t stream, uint64_t ns);
 /* Whether the peer closes within @ns. What it sends is dropped. */
 bool raw_ends(struct raw *raw, uint64_t ns);
 
+/*
+ * An Encrypt whose message says that it has @claim bytes, sent as far as it is taken, each frame
+ * within @ns. How many bytes were; *ret_status as of raw_status().
+ */
+size_t raw_claim(struct raw *raw, uint32_t claim, uint64_t ns, int *ret_status);
+
 /* v2.EncryptRequest; the length. @uid may be NULL. */
 size_t raw_encrypt_request(uint8_t *out, const void *plaintext, size_t len, const char *uid);
 

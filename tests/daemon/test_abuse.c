@@ -373,31 +373,6 @@ static void wrong_calls_are_told(void)
     good_end();
 }
 
-/* How many bytes of a message that says it has @claim were taken, and what was answered. */
-static size_t send_claimed(struct raw *raw, uint32_t claim, int *ret_status)
-{
-    const uint8_t start[] = {0, (uint8_t)(claim >> 24), (uint8_t)(claim >> 16),
-                             (uint8_t)(claim >> 8), (uint8_t)claim};
-    static const uint8_t bytes[16384];
-    size_t sent = 0;
-
-    *ret_status = RAW_SILENT;
-    if (!raw_headers(raw, 1, RAW_ENCRYPT, NULL, 0) ||
-        !raw_flow(raw, 1, 0, start, sizeof(start), STATUS_NS)) {
-        return 0;
-    }
-    while (sent < claim) {
-        size_t part = claim - sent < sizeof(bytes) ? claim - sent : sizeof(bytes);
-
-        if (!raw_flow(raw, 1, sent + part == claim ? RAW_END_STREAM : 0, bytes, part, STATUS_NS)) {
-            break;
-        }
-        sent += part;
-    }
-    *ret_status = raw_status(raw, 1, STATUS_NS);
-    return sent;
-}
-
 /* A message over the limit is refused, and however long it is, it is not gathered in memory. */
 static void message_too_large(void)
 {
@@ -412,7 +387,7 @@ static void message_too_large(void)
         if (!UNIT_CHECK("", raw != NULL)) {
             return;
         }
-        sent = send_claimed(raw, claims[i], &status);
+        sent = raw_claim(raw, claims[i], STATUS_NS, &status);
         if (!UNIT_CHECK("", status == CALM || status == EXHAUSTED) ||
             !UNIT_CHECK("", sent < GATHERED_MAX)) {
             fprintf(stderr, "message of %u bytes: status %d after %zu\n", claims[i], status, sent);

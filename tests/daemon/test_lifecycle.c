@@ -5,18 +5,19 @@
  */
 #include "config.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <poll.h>
 #include <signal.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/ptrace.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "tests/daemon/fixture.h"
@@ -111,6 +112,96 @@ static void watchdog_falls_silent(void)
     jobs_done(&job, 1);
     UNIT_CHECK("", manager_wait("WATCHDOG=1"));
     UNIT_CHECK("", fixture_until(is_live, NULL, SEC(10)));
+    UNIT_CHECK("", fixture_stop(&fx));
+    manager_close();
+}
+
+/* Stops one thread of the daemon as a fault would, and nothing else. */
+static bool thread_stop(pid_t tid)
+{
+    return ptrace(PTRACE_SEIZE, tid, NULL, NULL) == 0 &&
+           ptrace(PTRACE_INTERRUPT, tid, NULL, NULL) == 0 && waitpid(tid, NULL, __WALL) == tid;
+}
+
+static void thread_go_on(pid_t tid)
+{
+    (void)ptrace(PTRACE_DETACH, tid, NULL, NULL);
+}
+
+/* The ids of threads that bear our own name: not those of libraries that give them one. */
+static size_t own_threads(pid_t ret_tids[], size_t room)
+{
+    char path[300];
+    size_t n = 0;
+    DIR *dir;
+    struct dirent *entry;
+
+    (void)snprintf(path, sizeof(path), "/proc/%ld/task", (long)fx.pid);
+    dir = opendir(path);
+    while (dir != NULL && n < room && (entry = readdir(dir)) != NULL) {
+        pid_t tid = (pid_t)strtol(entry->d_name, NULL, 10);
+        char name[32] = "";
+        FILE *file;
+
+        (void)snprintf(path, sizeof(path), "/proc/%ld/task/%ld/comm", (long)fx.pid, (long)tid);
+        file = fopen(path, "re");
+        if (file != NULL && fgets(name, sizeof(name), file) != NULL &&
+            strncmp(name, "kmsbridged", strlen("kmsbridged")) == 0 && tid != fx.pid) {
+            ret_tids[n++] = tid;
+        }
+        if (file != NULL) {
+            (void)fclose(file);
+        }
+    }
+    if (dir != NULL) {
+        (void)closedir(dir);
+    }
+    return n;
+}
+
+/*
+ * Without its polling thread the daemon answers nobody: /livez says so, and the watchdog is silent.
+ * Of each other thread of ours it can do without for a while.
+ */
+static void stuck_polling_thread(void)
+{
+    const char *const env[] = {manager.address, "WATCHDOG_USEC=200000", NULL};
+    const struct fixture_start start = {.program = IMPATIENT, .env = env};
+    pid_t tids[32];
+    char page[256] = "";
+    unsigned silenced = 0;
+    size_t count;
+
+    if (geteuid() != 0 || fixture_sanitized()) {
+        return; /* who is not dumpable is not traced; LeakSanitizer has a tracer of its own */
+    }
+    manager_open(fx.dir);
+    fixture_shim(&fx, "");
+    fixture_configure(&fx, "  probe_interval: 10m\n", NULL);
+    if (!UNIT_CHECK("", fixture_spawn(&fx, &start)) || !UNIT_CHECK("", fixture_wait_serving(&fx))) {
+        return;
+    }
+    UNIT_CHECK("", fixture_until(is_live, NULL, SEC(5)));
+    count = own_threads(tids, UNIT_COUNT(tids));
+    for (size_t i = 0; i < count; i++) {
+        if (!UNIT_CHECK("", thread_stop(tids[i]))) {
+            continue;
+        }
+        if (fixture_until(is_not_live, NULL, SEC(3))) {
+            silenced++;
+            UNIT_CHECK("", fixture_http(&fx, "/livez", page, sizeof(page)) == 503);
+            UNIT_CHECK("", strstr(page, "the polling thread has not gone round for 2 s") == page);
+            UNIT_CHECK("", fixture_log_wait(&fx, "not alive: the polling thread"));
+            manager_forget();
+            (void)usleep(600000); /* three times it would be due */
+            UNIT_CHECK("", manager_count("WATCHDOG=1") == 0);
+        }
+        thread_go_on(tids[i]);
+        UNIT_CHECK("", fixture_until(is_live, NULL, SEC(5)));
+        UNIT_CHECK("", manager_wait("WATCHDOG=1"));
+    }
+    UNIT_CHECK("", count >= 3 && silenced == 1);
+    UNIT_CHECK("", fixture_round_trip(&fx));
     UNIT_CHECK("", fixture_stop(&fx));
     manager_close();
 }
@@ -452,9 +543,62 @@ static void unprivileged(void)
     UNIT_CHECK("", fixture_stop(&fx));
 }
 
+/* --- a module that p11-kit names ----------------------------------------------------------------
+ */
+
+/*
+ * hsm.module without a slash is looked up where p11-kit looks: here, below the user's own
+ * configuration, which it leaves alone for root. So it is the last test's user who runs it.
+ */
+static void module_by_name(void)
+{
+    char home[96];
+    char path[192];
+    char text[512];
+    char module[320];
+    char config[4096] = "";
+    const char *const env[] = {home, "ASAN_OPTIONS=detect_leaks=0", NULL};
+    const struct fixture_start start = {.env = env, .uid = geteuid() == 0 ? NOBODY : 0};
+    char command[160];
+    FILE *file;
+    char *at;
+
+    (void)snprintf(home, sizeof(home), "XDG_CONFIG_HOME=%s/config", fx.dir);
+    (void)snprintf(command, sizeof(command), "mkdir -p %s/config/pkcs11/modules", fx.dir);
+    UNIT_CHECK("", system(command) == 0);
+    (void)snprintf(module, sizeof(module), "%s/tests/fakes/.libs/p11-shim.so", fx.build);
+    (void)snprintf(path, sizeof(path), "%s/config/pkcs11/modules/our-shim.module", fx.dir);
+    (void)snprintf(text, sizeof(text), "module: %s\n", module);
+    fixture_write(path, text);
+    fixture_configure(&fx, NULL, NULL);
+    file = fopen(fx.config, "re");
+    if (!UNIT_CHECK("", file != NULL && fread(config, 1, sizeof(config) - 1, file) > 0)) {
+        return;
+    }
+    (void)fclose(file);
+    at = strstr(config, module);
+    if (!UNIT_CHECK("", at != NULL)) {
+        return;
+    }
+    memmove(at + strlen("our-shim"), at + strlen(module), strlen(at + strlen(module)) + 1);
+    memcpy(at, "our-shim", strlen("our-shim"));
+    fixture_write(fx.config, config);
+    (void)snprintf(command, sizeof(command), "chown -R %u:%u %s", NOBODY, NOBODY, fx.dir);
+    UNIT_CHECK("", geteuid() != 0 || system(command) == 0);
+    UNIT_CHECK("", fixture_spawn(&fx, &start) && fixture_wait_serving(&fx));
+    UNIT_CHECK("", fixture_round_trip(&fx));
+    UNIT_CHECK("", fixture_stop(&fx));
+    /* a name that nobody knows is no reason not to start, and is named */
+    UNIT_CHECK("unknown", unlink(path) == 0);
+    UNIT_CHECK("unknown", fixture_spawn(&fx, &start) && fixture_wait_serving(&fx));
+    UNIT_CHECK("unknown", fixture_log_wait(&fx, "\"our-shim\" is neither a path nor known to p11"));
+    UNIT_CHECK("unknown", fixture_stop(&fx));
+}
+
 static const struct unit_test tests[] = {
     {"the service manager is told", manager_is_told},
     {"the watchdog falls silent", watchdog_falls_silent},
+    {"a polling thread that is stuck", stuck_polling_thread},
     {"socket activation", socket_activation},
     {"sockets of others", socket_of_another},
     {"SIGTERM finishes calls", stop_finishes_calls},
@@ -464,6 +608,7 @@ static const struct unit_test tests[] = {
     {"on_failure", on_failure},
     {"--check", check_says},
     {"an unprivileged user", unprivileged},
+    {"a module that p11-kit names", module_by_name},
 };
 
 int main(void)

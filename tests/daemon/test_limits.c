@@ -6,6 +6,8 @@
  */
 #include "config.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -19,6 +21,8 @@
 #define AT_ONCE   (MS(500) * fixture_slowness()) /* seen: 5 ms with a load of 10 */
 #define JOBS_MAX  64
 #define PATIENT   SEC(20)
+#define MEMORY    ((size_t)1 << 30) /* what the daemon may take while a client claims that much */
+#define PEAK_KB   (256 * 1024)
 #define NO_PROBES "  probe_interval: 10m\n  refresh_interval: 1h\n"
 
 static struct fixture fx;
@@ -296,6 +300,100 @@ static void status_while_it_hangs(void)
     }
 }
 
+/* --- memory ----------------------------------------------------------------------------------- */
+
+static atomic_bool stop;
+
+/* One message after the other of which nothing is said but that it has 1 GiB. */
+static void *hostile_main(void *arg)
+{
+    atomic_size_t *sent = arg;
+
+    while (!atomic_load(&stop)) {
+        struct raw *raw = raw_open(&fx, true);
+        int status = RAW_SILENT;
+
+        if (raw != NULL) {
+            atomic_fetch_add(sent, raw_claim(raw, 1u << 30, MS(300), &status));
+            raw_close(raw);
+        }
+    }
+    return NULL;
+}
+
+/* An Encrypt, and where its connection ends, again on a new one, up to three times: gRPC
+ * lets go of connections when memory is short, and every client comes back. */
+static bool good_call(struct kms_v2_client **client)
+{
+    for (int attempt = 0; attempt < 4; attempt++) {
+        struct fixture_sealed sealed = {.sealed = {.storage = NULL}};
+        struct kms_error err = KMS_ERROR_INIT;
+        enum kms_status status = KMS_E_UNAVAILABLE;
+
+        if (*client == NULL) {
+            *client = fixture_connect(&fx);
+        }
+        if (*client != NULL) {
+            status = fixture_encrypt(*client, SEC(3), &sealed, &err);
+        }
+        kms_v2_sealed_done(&sealed.sealed);
+        if (status == KMS_OK) {
+            return true;
+        }
+        kms_v2_client_close(*client);
+        *client = NULL;
+    }
+    return false;
+}
+
+/*
+ * What one claims does not come out of the memory that another needs. Without a quota the daemon
+ * would gather it all and abort.
+ */
+static void huge_claims_starve_nobody(void)
+{
+    const struct fixture_start little = {.memory = fixture_sanitized() ? 0 : MEMORY};
+    pthread_t hostile;
+    atomic_size_t sent = 0;
+    struct kms_v2_client *client = NULL;
+    unsigned calls = 0;
+    unsigned failed = 0;
+    uint64_t slowest = 0;
+
+    fixture_shim(&fx, "");
+    fixture_configure(&fx, NULL, NULL);
+    if (!UNIT_CHECK("", fixture_spawn(&fx, &little)) ||
+        !UNIT_CHECK("", fixture_wait_serving(&fx))) {
+        return;
+    }
+    UNIT_CHECK("", good_call(&client));
+    atomic_store(&stop, false);
+    UNIT_CHECK("", pthread_create(&hostile, NULL, hostile_main, &sent) == 0);
+    for (uint64_t end = fixture_now() + SEC(4); fixture_now() < end; calls++) {
+        uint64_t began = fixture_now();
+        uint64_t took;
+
+        failed += good_call(&client) ? 0 : 1;
+        took = fixture_now() - began;
+        slowest = took > slowest ? took : slowest;
+        (void)usleep(5000);
+    }
+    atomic_store(&stop, true);
+    (void)pthread_join(hostile, NULL);
+    /* seen: 600 calls, the slowest 40 ms, 54 MB resident while 3 GB came in */
+    if (!UNIT_CHECK("", failed == 0) || !UNIT_CHECK("", calls >= 20) ||
+        !UNIT_CHECK("", slowest < SEC(2) * fixture_slowness()) ||
+        !UNIT_CHECK("", fixture_sanitized() || fixture_peak_kb(&fx) < PEAK_KB)) {
+        fprintf(stderr, "%zu MB sent, %ld KiB resident; %u calls, %u failed, slowest %llu ms\n",
+                atomic_load(&sent) >> 20, fixture_peak_kb(&fx), calls, failed,
+                (unsigned long long)(slowest / MS(1)));
+    }
+    UNIT_CHECK("", atomic_load(&sent) > MEMORY / fixture_slowness());
+    UNIT_CHECK("", fixture_round_trip(&fx));
+    kms_v2_client_close(client);
+    UNIT_CHECK("", fixture_stop(&fx));
+}
+
 static bool ran_inline_again(void *ctx)
 {
     return fixture_round_trip(&fx) &&
@@ -322,6 +420,7 @@ static const struct unit_test tests[] = {
     {"followers of an impatient leader", impatient_leader},
     {"Status while the token hangs", status_while_it_hangs},
     {"inline again when it is fast", fast_again},
+    {"huge claims starve nobody", huge_claims_starve_nobody},
 };
 
 int main(void)
