@@ -234,7 +234,10 @@ static enum kms_status open_sealed(struct kms_call *call, const struct kms_param
     enum kms_status status = KMS_OK;
     size_t len = 0;
 
-    if (room == NULL || in.len < tag_len) {
+    if (room == NULL) {
+        return kms_error_set(&call->error, KMS_E_NOMEM, "no memory");
+    }
+    if (in.len < tag_len) {
         free(room);
         return bad(call, "too short");
     }
