@@ -52,8 +52,9 @@ check 'a program' done_well
 while IFS= read -r line; do
     case $line in
     ok*) check "a program: ${line#ok }" true ;;
-    'FAIL clone'*CKR_FUNCTION_NOT_SUPPORTED*) # SoftHSM keeps no state of an operation
-        check "a program: ${line#FAIL }" test "$ours" = no ;;
+    # neither SoftHSM nor we give the state of an operation away; Java then hashes with its own provider
+    'FAIL clone'*CKR_FUNCTION_NOT_SUPPORTED*) check "a program: ${line#FAIL }" test "$ours" = no ;;
+    'FAIL clone'*CKR_STATE_UNSAVEABLE*) check "a program: ${line#FAIL }" test "$ours" = yes ;;
     FAIL*) not_ok "a program: ${line#FAIL }" ;;
     esac
 done <"$tmp/used"

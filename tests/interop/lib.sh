@@ -281,7 +281,7 @@ configuration() { # to $tmp/kmsbridge.yaml
         umask 077
         printf %s "$PIN" >"$tmp/pin"
         {
-            printf 'backends:\n  - name: hsm\n    type: hsm\n    hsm:\n'
+            printf 'version: 1\nbackends:\n  - name: hsm\n    type: hsm\n    hsm:\n'
             printf '      module: %s\n      token: %s\n      pin: file:%s\n' "$softhsm" "$TOKEN" "$tmp/pin"
             printf 'agent:\n  socket: %s\n' "$tmp/agent.sock"
             printf '  tokens:\n    - backend: hsm\n      label: %s\n      login: %s\n' "$TOKEN" "$login"
@@ -296,7 +296,7 @@ configuration() { # to $tmp/kmsbridge.yaml
 }
 daemon_is_settled() { [ -S "$tmp/agent.sock" ] || ! kill -0 "$daemon_pid"; }
 start_daemon() {
-    direct "$daemon" --config "$tmp/kmsbridge.yaml" >>"$tmp/daemon.log" 2>&1 </dev/null &
+    SOFTHSM2_CONF=$tmp/softhsm2.conf "$daemon" --config "$tmp/kmsbridge.yaml" >>"$tmp/daemon.log" 2>&1 </dev/null 9>&- &
     daemon_pid=$!
     pids+=("$daemon_pid")
     wait_for daemon_is_settled
@@ -344,4 +344,63 @@ object_id() {
 }
 uri() { # LABEL [MORE]: RFC 7512
     printf 'pkcs11:token=%s;object=%s%s' "$TOKEN" "$1" "${2-}"
+}
+
+# check_lines NAME COUNT: what run() printed: a line "ok WHAT" or "FAIL WHAT: why" for each thing that
+# a program of ours did, and at least so many.
+check_lines() {
+    local line
+    cp "$tmp/out" "$tmp/lines"
+    check "$1" done_well
+    while IFS= read -r line; do
+        case $line in
+        'ok '*) check "$1: ${line#ok }" true ;;
+        'FAIL '*) not_ok "$1: ${line#FAIL }" ;;
+        esac
+    done <"$tmp/lines"
+    check "$1: all of it" test "$(grep -c '^ok \|^FAIL ' "$tmp/lines")" -ge "$2"
+}
+
+# --- what registries have ------------------------------------------------------------------------
+
+# kept NAME FILL...: $cache/NAME to $kept, filled once by a function that gets a folder.
+kept() {
+    kept=$cache/$1
+    shift
+    [ -e "$kept/.complete" ] && return 0
+    mkdir -p "$cache"
+    (
+        flock 9
+        [ -e "$kept/.complete" ] && exit 0
+        rm -rf "$kept"
+        "$@" "$kept" >"$tmp/fetch.log" 2>&1 && touch "$kept/.complete"
+    ) 9>"$cache/.lock" && return 0
+    tail -n 5 "$tmp/fetch.log"
+    return 1
+}
+fill_venv() { # PYTHON REQUIREMENTS FOLDER
+    "$1" -m venv "$3" && "$3/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir -r "$2"
+}
+from_pip() { # PYTHON NAME REQUIREMENTS: a virtual environment to $venv; ends the lane without it
+    local version
+    version=$("$1" -c 'import platform; print(platform.python_version())')
+    kept "$2-$version-$(sha256sum <"$3" | cut -c1-12)" fill_venv "$1" "$3" || {
+        missing "pip cannot install $(tr '\n' ' ' <"$3")"
+        lane_end
+    }
+    venv=$kept
+}
+fill_npm() { # PACKAGE@VERSION FOLDER
+    mkdir -p "$2"
+    # node's headers beside node are enough to build it: nothing is fetched but the package
+    (cd "$2" && echo '{"private": true}' >package.json &&
+        npm_config_nodedir=${npm_config_nodedir-$(dirname "$(dirname "$(readlink -f "$(command -v node)")")")} \
+            npm install --no-audit --no-fund --no-save "$1" && [ -n "$(find . -name '*.node' -print -quit)" ])
+}
+from_npm() { # PACKAGE VERSION: a folder with node_modules to $npm
+    kept "npm-$1-$2-node$(node -p process.versions.modules)" fill_npm "$1@$2" || {
+        missing "npm cannot install $1@$2"
+        lane_end
+    }
+    npm=$kept
 }

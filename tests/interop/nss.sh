@@ -53,6 +53,10 @@ check 'certutil -R: with the key of the token' eval 'openssl req -in "$tmp/reque
 for type in 'rsa -g 2048' 'ec -q nistp256'; do
     # shellcheck disable=SC2086 # words
     run certutil -R -d "$db" -h "$TOKEN" -f "$tmp/pin.txt" -k $type -s 'CN=nss new' -a -o "$tmp/request.pem" -z "$tmp/noise"
+    if [ "$ours" = yes ]; then # NSS gives no label, and then a CKA_ID of its own: not with keys of a key service
+        check "certutil -R: no new key: $type" refused 'unable to generate'
+        continue
+    fi
     check "certutil -R: a new key: $type" done_well
     run openssl req -in "$tmp/request.pem" -noout -verify
     check "certutil -R: a new key: $type: verified" says 'verify OK'
@@ -118,8 +122,8 @@ for version in tls1.2 tls1.3; do
     talk "$version" -n "$TOKEN:client"
     check "$version: a client with its key in the token" says 'CN *= *nss client'
 done
-talk tls1.2
-check 'a client without a certificate' eval 'refused || lacks "200 ok"'
+talk tls1.2 -n "$TOKEN:nobody"
+check 'a client with a key that is not there' lacks 'CN *= *nss client'
 stop "$serv"
 
 away 'cmsutil -S' cmsutil -S -d "$db" -f "$tmp/pin.txt" -N "$TOKEN:client" -i "$tmp/text" -o "$tmp/signed.cms" -H SHA256
