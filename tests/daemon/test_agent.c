@@ -179,6 +179,7 @@ static int as_app(void *ctx)
     STEP(7, frames_encrypt(&frames, kek, "x") == KMS_E_DENIED);
     STEP(8, strstr(frames.error.text, "uid 4242 may not encrypt") != NULL);
     STEP(9, frames_destroy(&frames, ref) == KMS_E_DENIED);
+    STEP(17, frames_encrypt(&frames, ref, "x") == KMS_E_DENIED); /* before it is asked if it can */
     STEP(10, frames_random(&frames, 8) == KMS_E_DENIED);
     STEP(11, frames_generate(&frames, KMS_KEY_AES, "theirs") == KMS_E_DENIED);
     STEP(12, frames_generate(&frames, KMS_KEY_EC, "app-made") == KMS_OK);
