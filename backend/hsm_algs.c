@@ -202,10 +202,8 @@ static bool can_sign(const struct kms_p11 *p, const struct kms_hsm_key *key,
 {
     bool signs = (key->info.uses & KMS_USE_SIGN) != 0 &&
                  kms_hsm_sign_mechanism(p, key, row, CKF_SIGN) != NONE;
-    bool verifies = row->sign == KMS_HSM_MAC && (key->info.uses & KMS_USE_VERIFY) != 0 &&
-                    kms_hsm_sign_mechanism(p, key, row, CKF_VERIFY) != NONE;
 
-    return row->sign != KMS_HSM_NO_SIGN && row->type == key->info.type && (signs || verifies);
+    return row->sign != KMS_HSM_NO_SIGN && row->type == key->info.type && signs;
 }
 
 void kms_hsm_algs_of_key(struct kms_backend *b, struct kms_p11 *p, struct kms_hsm_key *key)

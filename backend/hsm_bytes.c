@@ -24,14 +24,12 @@ enum kms_hsm_way kms_hsm_way(const struct kms_p11 *p, const struct kms_hsm_key *
                          : may(p, key, mechanism, KMS_USE_DECRYPT, CKF_DECRYPT);
     bool as_key = keys && (seals ? may(p, key, mechanism, KMS_USE_WRAP, CKF_WRAP)
                                  : may(p, key, mechanism, KMS_USE_UNWRAP, CKF_UNWRAP));
-    /* made for keys: tokens that list them for data as well are not sure to mean it */
-    bool for_keys = mechanism == CKM_AES_KEY_WRAP || mechanism == CKM_AES_KEY_WRAP_PAD ||
-                    mechanism == CKM_AES_KEY_WRAP_KWP;
 
-    if (as_key && (for_keys || !as_data)) {
-        return KMS_HSM_BY_KEY;
+    /* data first: it needs no object, and NSS 3.87 unwraps no key of 4096 bytes */
+    if (as_data) {
+        return KMS_HSM_BY_DATA;
     }
-    return as_data ? KMS_HSM_BY_DATA : KMS_HSM_NO_WAY;
+    return as_key ? KMS_HSM_BY_KEY : KMS_HSM_NO_WAY;
 }
 
 static void put_session_secret(struct kms_p11_template *t)
@@ -40,6 +38,10 @@ static void put_session_secret(struct kms_p11_template *t)
     kms_p11_put_number(t, CKA_KEY_TYPE, CKK_GENERIC_SECRET);
     kms_p11_put_bool(t, CKA_TOKEN, false);
     kms_p11_put_bool(t, CKA_PRIVATE, true);
+}
+
+static void put_readable(struct kms_p11_template *t)
+{
     kms_p11_put_bool(t, CKA_SENSITIVE, false);
     kms_p11_put_bool(t, CKA_EXTRACTABLE, true);
 }
@@ -62,6 +64,7 @@ static CK_RV wrap(struct kms_p11 *p, const struct kms_hsm_work *work, CK_MECHANI
     CK_RV rv = CKR_OK;
 
     put_session_secret(&t);
+    put_readable(&t);
     kms_p11_put_bytes(&t, CKA_VALUE, work->in.data, work->in.len);
     rv = KMS_P11(p, C_CreateObject)(p->session, t.rows, t.count, &object);
     if (rv != CKR_OK) {
@@ -71,17 +74,39 @@ static CK_RV wrap(struct kms_p11 *p, const struct kms_hsm_work *work, CK_MECHANI
     return drop(p, object, rv);
 }
 
+/*
+ * What is unwrapped can be read unless said otherwise (2.40 base, 5.14). SoftHSM needs it said, and
+ * other tokens let nobody say so.
+ */
+static CK_RV unwrap_to_object(struct kms_p11 *p, const struct kms_hsm_work *work,
+                              CK_MECHANISM *mechanism, CK_OBJECT_HANDLE *ret_object)
+{
+    CK_RV rv = CKR_OK;
+
+    for (unsigned round = 0; round < 2; round++) {
+        struct kms_p11_template t = {.count = 0};
+
+        put_session_secret(&t);
+        if (round == 0) {
+            put_readable(&t);
+        }
+        rv = KMS_P11(p, C_UnwrapKey)(p->session, mechanism, work->key->handle,
+                                     kms_p11_in(work->in.data), work->in.len, t.rows, t.count,
+                                     ret_object);
+        if (rv != CKR_ATTRIBUTE_READ_ONLY) {
+            return rv;
+        }
+    }
+    return CKR_TEMPLATE_INCONSISTENT; /* not a question of permission */
+}
+
 static CK_RV unwrap(struct kms_p11 *p, const struct kms_hsm_work *work, CK_MECHANISM *mechanism,
                     CK_ULONG *len)
 {
-    struct kms_p11_template t = {.count = 0};
     CK_OBJECT_HANDLE object = CK_INVALID_HANDLE;
     CK_ATTRIBUTE value = {CKA_VALUE, work->out, *len};
-    CK_RV rv = CKR_OK;
+    CK_RV rv = unwrap_to_object(p, work, mechanism, &object);
 
-    put_session_secret(&t);
-    rv = KMS_P11(p, C_UnwrapKey)(p->session, mechanism, work->key->handle,
-                                 kms_p11_in(work->in.data), work->in.len, t.rows, t.count, &object);
     if (rv != CKR_OK) {
         return rv;
     }

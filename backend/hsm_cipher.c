@@ -91,6 +91,108 @@ static CK_RV make_iv(struct kms_p11 *p, struct kms_hsm_work *work, const struct 
     return rv;
 }
 
+/* ---- which mechanism is KWP --------------------------------------------------------------- */
+
+static CK_RV wrap_by(struct kms_p11 *p, const struct kms_hsm_work *like, size_t len,
+                     CK_MECHANISM_TYPE type, size_t *ret_sealed, size_t *ret_opened)
+{
+    static const uint8_t text[BLOCK] = "kmsbridge probe";
+    CK_MECHANISM mechanism = {.mechanism = type};
+    uint8_t sealed[4 * BLOCK];
+    uint8_t opened[4 * BLOCK];
+    struct kms_hsm_work work = {.backend = like->backend,
+                                .key = like->key,
+                                .act = KMS_HSM_WRAP,
+                                .in = kms_span_of(text, len),
+                                .out = sealed,
+                                .out_room = sizeof(sealed)};
+    CK_RV rv = kms_hsm_bytes_seal(p, &work, &mechanism);
+
+    *ret_sealed = work.out_len;
+    if (rv == CKR_OK && ret_opened != NULL) {
+        work.act = KMS_HSM_UNWRAP;
+        work.in = kms_span_of(sealed, work.out_len);
+        work.out = opened;
+        work.out_room = sizeof(opened);
+        rv = kms_hsm_bytes_open(p, &work, &mechanism);
+        *ret_opened = work.out_len;
+    }
+    return rv;
+}
+
+/* What a trial's failure leaves behind; true when it told something. */
+static bool is_told(struct kms_p11 *p, CK_RV rv)
+{
+    if (kms_ckr_is_unclear(rv)) {
+        (void)kms_p11_renew(p); /* nothing is known; the next call on a lost session says so */
+    }
+    return rv == CKR_OK || kms_hsm_is_refusal(rv);
+}
+
+/*
+ * KWP makes 24 bytes of 16. PKCS#7 padding under AES key wrap, the other reading of
+ * CKM_AES_KEY_WRAP_PAD, makes 32.
+ */
+CK_MECHANISM_TYPE kms_hsm_kwp(struct kms_backend *b, struct kms_p11 *p,
+                              const struct kms_hsm_key *key)
+{
+    const struct kms_hsm_work like = {.backend = b, .key = key};
+    unsigned long known = atomic_load(&b->tried.kwp);
+    size_t sealed = 0;
+    CK_RV rv = CKR_OK;
+
+    if (kms_p11_offers(p, CKM_AES_KEY_WRAP_KWP,
+                       CKF_WRAP | CKF_UNWRAP | CKF_ENCRYPT | CKF_DECRYPT)) {
+        return CKM_AES_KEY_WRAP_KWP;
+    }
+    if (known != 0) {
+        return known;
+    }
+    if (kms_hsm_way(p, key, CKM_AES_KEY_WRAP_PAD, KMS_HSM_WRAP) == KMS_HSM_NO_WAY) {
+        return KMS_HSM_NO_MECHANISM;
+    }
+    rv = wrap_by(p, &like, BLOCK, CKM_AES_KEY_WRAP_PAD, &sealed, NULL);
+    known = rv == CKR_OK && sealed == BLOCK + HALF ? CKM_AES_KEY_WRAP_PAD : KMS_HSM_NO_MECHANISM;
+    if (is_told(p, rv)) {
+        atomic_store(&b->tried.kwp, known);
+    }
+    return known;
+}
+
+/*
+ * SoftHSM 2.6.1 pads a key with zeros before it wraps it, so that the length it keeps is another:
+ * what it wraps would be opened longer than it was. Lengths without padding are safe.
+ */
+static CK_RV check_odd(struct kms_p11 *p, const struct kms_hsm_work *work)
+{
+    atomic_uint *tried = &work->backend->tried.kwp_odd;
+    size_t sealed = 0;
+    size_t opened = 0;
+    CK_RV rv = CKR_OK;
+    CK_MECHANISM_TYPE kwp = KMS_HSM_NO_MECHANISM;
+
+    if (work->row->alg != KMS_ALG_AES_KEY_WRAP_PAD || work->in.len % HALF == 0) {
+        return CKR_OK;
+    }
+    kwp = kms_hsm_kwp(work->backend, p, work->key);
+    if (atomic_load(tried) == KMS_HSM_UNKNOWN &&
+        kms_hsm_way(p, work->key, kwp, KMS_HSM_UNWRAP) != KMS_HSM_NO_WAY) {
+        rv = wrap_by(p, work, HALF + 1, kwp, &sealed, &opened);
+        if (!is_told(p, rv)) {
+            return rv;
+        }
+        atomic_store(tried, rv == CKR_OK && opened == HALF + 1 ? KMS_HSM_YES : KMS_HSM_NO);
+    }
+    if (atomic_load(tried) != KMS_HSM_YES) {
+        (void)kms_error_set(p->ask->err, KMS_E_UNSUPPORTED,
+                            "this token, or this key, wraps no key of %zu bytes so that it would "
+                            "be unwrapped as long: multiples of %d only",
+                            work->in.len, HALF);
+        return CKR_KEY_SIZE_RANGE;
+    }
+    return CKR_OK;
+}
+
 /* ---- seal and open ------------------------------------------------------------------------ */
 
 /* Lengths that the algorithm does not have are the caller's mistake. */
@@ -125,6 +227,9 @@ CK_RV kms_hsm_cipher_seal(struct kms_p11 *p, struct kms_hsm_work *work)
     CK_RV rv = check_plain(p, work, cipher);
 
     if (rv == CKR_OK) {
+        rv = check_odd(p, work);
+    }
+    if (rv == CKR_OK) {
         rv = make_iv(p, work, cipher);
     }
     if (rv == CKR_OK) {
@@ -143,8 +248,10 @@ static CK_RV open(struct kms_p11 *p, struct kms_hsm_work *work)
 
     mechanism_make(&m, p, work, cipher);
     rv = kms_hsm_bytes_open(p, work, &m.mechanism);
-    return rv == CKR_OK && !grew_right(cipher, work->out_len, work->in.len) ? KMS_P11_BAD_REPLY
-                                                                            : rv;
+    if (rv == CKR_OK && !grew_right(cipher, work->out_len, work->in.len)) {
+        return CKR_ENCRYPTED_DATA_INVALID; /* a padding that some tokens do not look at twice */
+    }
+    return rv;
 }
 
 CK_RV kms_hsm_cipher_open(struct kms_p11 *p, struct kms_hsm_work *work)
@@ -157,57 +264,4 @@ CK_RV kms_hsm_cipher_open(struct kms_p11 *p, struct kms_hsm_work *work)
         return CKR_ENCRYPTED_DATA_LEN_RANGE;
     }
     return kms_hsm_open_surely(p, work, open);
-}
-
-/* ---- which mechanism is KWP --------------------------------------------------------------- */
-
-/*
- * KWP makes 24 bytes of 16. PKCS#7 padding under AES key wrap, as NSS understands
- * CKM_AES_KEY_WRAP_PAD, makes 32.
- */
-static CK_RV try_kwp(struct kms_p11 *p, struct kms_backend *b, const struct kms_hsm_key *key,
-                     bool *ret_is)
-{
-    static const uint8_t text[BLOCK] = "kmsbridge probe";
-    CK_MECHANISM mechanism = {.mechanism = CKM_AES_KEY_WRAP_PAD};
-    uint8_t sealed[4 * BLOCK];
-    struct kms_hsm_work work = {.backend = b,
-                                .key = key,
-                                .act = KMS_HSM_WRAP,
-                                .in = kms_span_of(text, sizeof(text)),
-                                .out = sealed,
-                                .out_room = sizeof(sealed)};
-    CK_RV rv = kms_hsm_bytes_seal(p, &work, &mechanism);
-
-    *ret_is = rv == CKR_OK && work.out_len == sizeof(text) + HALF;
-    return rv;
-}
-
-CK_MECHANISM_TYPE kms_hsm_kwp(struct kms_backend *b, struct kms_p11 *p,
-                              const struct kms_hsm_key *key)
-{
-    unsigned long known = atomic_load(&b->tried.kwp);
-    bool is = false;
-    CK_RV rv = CKR_OK;
-
-    if (kms_p11_offers(p, CKM_AES_KEY_WRAP_KWP,
-                       CKF_WRAP | CKF_UNWRAP | CKF_ENCRYPT | CKF_DECRYPT)) {
-        return CKM_AES_KEY_WRAP_KWP;
-    }
-    if (known != 0) {
-        return known;
-    }
-    if (kms_hsm_way(p, key, CKM_AES_KEY_WRAP_PAD, KMS_HSM_WRAP) == KMS_HSM_NO_WAY) {
-        return KMS_HSM_NO_MECHANISM;
-    }
-    rv = try_kwp(p, b, key, &is);
-    if (rv == CKR_OK || kms_ckr_is_unsupported(rv)) {
-        known = is ? CKM_AES_KEY_WRAP_PAD : KMS_HSM_NO_MECHANISM;
-        atomic_store(&b->tried.kwp, known);
-        return known;
-    }
-    if (kms_ckr_is_unclear(rv)) {
-        (void)kms_p11_renew(p); /* nothing is known; the next call on a lost session says so */
-    }
-    return KMS_HSM_NO_MECHANISM;
 }

@@ -254,22 +254,30 @@ static CK_RV identify_generic(struct kms_p11 *p, struct kms_hsm_key *key)
     return rv;
 }
 
-static CK_RV identify_pair(struct kms_p11 *p, struct kms_hsm_key *key)
+static CK_RV set_spki_id(EVP_PKEY *public_key, char *ret_id)
 {
     uint8_t *der = NULL;
-    int len = 0;
-    CK_RV rv = kms_hsm_public_read(p, key->handle, key->key_type,
-                                   kms_span_of(key->info.tag, key->info.tag_len), &key->public_key);
+    int len = i2d_PUBKEY(public_key, &der);
 
-    if (rv != CKR_OK) {
-        return rv;
-    }
-    len = i2d_PUBKEY(key->public_key, &der);
     if (len <= 0) {
         return CKR_HOST_MEMORY;
     }
-    set_id(key->info.id, "spki", kms_span_of(der, (size_t)len), KMS_SPAN_NONE);
+    set_id(ret_id, "spki", kms_span_of(der, (size_t)len), KMS_SPAN_NONE);
     OPENSSL_free(der);
+    return CKR_OK;
+}
+
+static CK_RV identify_pair(struct kms_p11 *p, struct kms_hsm_key *key)
+{
+    CK_RV rv = kms_hsm_public_read(p, key->handle, key->key_type,
+                                   kms_span_of(key->info.tag, key->info.tag_len), &key->public_key);
+
+    if (rv == CKR_OK) {
+        rv = set_spki_id(key->public_key, key->info.id);
+    }
+    if (rv != CKR_OK) {
+        return rv;
+    }
     key->info.bits = (unsigned)EVP_PKEY_get_bits(key->public_key);
     key->size = (key->info.bits + 7) / 8;
     return CKR_OK;
@@ -334,10 +342,46 @@ CK_RV kms_hsm_describe(struct kms_backend *b, struct kms_p11 *p, CK_OBJECT_HANDL
     return rv;
 }
 
+/* The identity that the material behind key->handle has now, without a companion. */
+static CK_RV identity_now(struct kms_p11 *p, const struct kms_hsm_key *key, char *ret_id)
+{
+    struct kms_span tag = kms_span_of(key->info.tag, key->info.tag_len);
+    uint8_t evidence[KMS_P11_KEYID_MAC];
+    EVP_PKEY *public_key = NULL;
+    CK_RV rv = CKR_OK;
+
+    switch (key->info.type) {
+    case KMS_KEY_AES:
+        rv = kms_p11_keyid_block(p, key->handle, key_flags(key), kms_hsm_allows, key, evidence);
+        if (rv == CKR_OK) {
+            set_id(ret_id, "aes", kms_span_of(evidence, KMS_P11_KEYID_BLOCK), KMS_SPAN_NONE);
+        }
+        return rv;
+    case KMS_KEY_GENERIC:
+        rv = kms_p11_keyid_mac(p, key->handle, evidence);
+        if (rv == CKR_OK) {
+            set_id(ret_id, "mac", kms_span_of(evidence, KMS_P11_KEYID_MAC), KMS_SPAN_NONE);
+        }
+        return rv;
+    default:
+        rv = kms_hsm_public_read(p, key->handle, key->key_type, tag, &public_key);
+        if (rv == CKR_OK) {
+            rv = set_spki_id(public_key, ret_id);
+        }
+        EVP_PKEY_free(public_key);
+        return rv;
+    }
+}
+
+/*
+ * A token may give the handle of a destroyed key to the next one it makes, and that one may bear
+ * the same names: what is the same is the material.
+ */
 CK_RV kms_hsm_still(struct kms_p11 *p, const struct kms_hsm_key *key, bool *ret_same)
 {
     char label[KMS_LABEL_MAX];
     uint8_t tag[KMS_KEY_TAG_MAX];
+    char id[KMS_P11_KEYID_SIZE] = "";
     CK_ATTRIBUTE rows[] = {{CKA_LABEL, label, sizeof(label)}, {CKA_ID, tag, sizeof(tag)}};
     CK_RV rv = kms_p11_read(p, key->handle, rows, 2);
 
@@ -348,5 +392,10 @@ CK_RV kms_hsm_still(struct kms_p11 *p, const struct kms_hsm_key *key, bool *ret_
                 memcmp(label, key->info.label, rows[0].ulValueLen) == 0 &&
                 (kms_p11_has(&rows[1]) ? rows[1].ulValueLen : 0) == key->info.tag_len &&
                 memcmp(tag, key->info.tag, key->info.tag_len) == 0;
-    return CKR_OK;
+    if (!*ret_same) {
+        return CKR_OK;
+    }
+    rv = identity_now(p, key, id);
+    *ret_same = rv == CKR_OK && kms_hsm_key_is(key, id);
+    return kms_ckr_is_unsupported(rv) ? CKR_OK : rv; /* then it is another, of another kind */
 }

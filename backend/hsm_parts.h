@@ -55,7 +55,8 @@ struct kms_hsm_key {
 /* Facts about a token that only a trial tells; 0 until then. Kept for the backend's life. */
 #define KMS_HSM_HASHES 6 /* rows of hashes in hsm_algs.c, at most */
 struct kms_hsm_tried {
-    atomic_ulong kwp; /* the mechanism that is NIST's KWP, or KMS_HSM_NO_MECHANISM */
+    atomic_ulong kwp;    /* the mechanism that is NIST's KWP, or KMS_HSM_NO_MECHANISM */
+    atomic_uint kwp_odd; /* it keeps lengths that are no multiple of 8: enum kms_hsm_verdict */
     atomic_uint oaep[KMS_HSM_HASHES][2][2]; /* native OAEP by hash, label, C_UnwrapKey: enum
                                                kms_hsm_verdict */
 };
@@ -103,7 +104,7 @@ bool kms_hsm_key_is(const struct kms_hsm_key *key, const char *ref);
 /* CKR_MECHANISM_INVALID when the object is no key of ours or cannot be identified. */
 CK_RV kms_hsm_describe(struct kms_backend *b, struct kms_p11 *p, CK_OBJECT_HANDLE handle,
                        CK_OBJECT_CLASS class, struct kms_hsm_key **ret_key);
-/* Whether @handle still has the label and CKA_ID of @key. */
+/* Whether what is behind @key's handle still has its label, its CKA_ID and its material. */
 CK_RV kms_hsm_still(struct kms_p11 *p, const struct kms_hsm_key *key, bool *ret_same);
 /* For CKA_ALLOWED_MECHANISMS; @key is a struct kms_hsm_key. */
 bool kms_hsm_allows(const void *key, CK_MECHANISM_TYPE mechanism);

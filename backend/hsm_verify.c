@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Verifying: signatures here, with the public half, which needs nothing of the token; MACs by
- * C_Verify, or where a token has C_Sign only, by making the MAC anew and a comparison in constant
- * time.
+ * making them anew and a comparison in constant time. Not by C_Verify: what it compares in, its
+ * tokens do not say; a wrong MAC is CKR_DEVICE_ERROR to NSS 3.87; and an HMAC key that may not sign
+ * has no identity, so there is none to ask.
  */
 #include <openssl/ecdsa.h>
 #include <openssl/evp.h>
@@ -146,57 +147,39 @@ static CK_RV verify_here(struct kms_p11 *p, const struct job *job, const struct 
 
 /* ---- MACs --------------------------------------------------------------------------------- */
 
-static CK_RV verify_by_token(struct kms_p11 *p, const struct job *job, CK_MECHANISM *mechanism,
-                             CK_OBJECT_HANDLE key)
+static CK_RV make_mac(struct kms_p11 *p, const struct job *job, CK_OBJECT_HANDLE key, uint8_t *out,
+                      CK_ULONG *len)
 {
-    CK_RV rv = KMS_P11(p, C_VerifyInit)(p->session, mechanism, key);
+    CK_MECHANISM mechanism = {.mechanism = job->row->mechanism};
+    CK_RV rv = KMS_P11(p, C_SignInit)(p->session, &mechanism, key);
 
     if (rv == CKR_OK) {
-        rv = KMS_P11(p, C_Verify)(p->session, kms_p11_in(job->in.data), job->in.len,
-                                  kms_p11_in(job->signature.data), job->signature.len);
+        rv = KMS_P11(p, C_Sign)(p->session, kms_p11_in(job->in.data), job->in.len, out, len);
     }
-    return rv;
-}
-
-static CK_RV verify_anew(struct kms_p11 *p, const struct job *job, CK_MECHANISM *mechanism,
-                         CK_OBJECT_HANDLE key)
-{
-    uint8_t mac[EVP_MAX_MD_SIZE];
-    CK_ULONG len = sizeof(mac);
-    CK_RV rv = KMS_P11(p, C_SignInit)(p->session, mechanism, key);
-
-    if (rv == CKR_OK) {
-        rv = KMS_P11(p, C_Sign)(p->session, kms_p11_in(job->in.data), job->in.len, mac, &len);
-    }
-    if (rv == CKR_OK && len != job->row->hash->len) {
-        rv = KMS_P11_BAD_REPLY;
-    }
-    if (rv == CKR_OK && !kms_secret_equal(mac, job->signature.data, len)) {
-        rv = CKR_SIGNATURE_INVALID;
-    }
-    kms_wipe(mac, sizeof(mac));
-    return rv;
+    return rv == CKR_OK && *len != job->row->hash->len ? KMS_P11_BAD_REPLY : rv;
 }
 
 static CK_RV verify_mac(struct kms_p11 *p, const struct job *job, const struct kms_hsm_key *key)
 {
-    CK_MECHANISM mechanism = {.mechanism = job->row->mechanism};
+    uint8_t mac[EVP_MAX_MD_SIZE];
+    CK_ULONG len = sizeof(mac);
+    CK_RV rv = CKR_OK;
 
-    if (job->signature.len != job->row->hash->len) {
+    if (kms_hsm_sign_mechanism(p, key, job->row, CKF_SIGN) == KMS_HSM_NO_MECHANISM) {
+        (void)kms_error_set(p->ask->err, KMS_E_UNSUPPORTED,
+                            "key \"%s\" (%s) cannot do %s on this token", key->info.label,
+                            kms_key_type_name(key->info.type), kms_alg_name(job->row->alg));
+        return CKR_MECHANISM_INVALID;
+    }
+    rv = make_mac(p, job, key->handle, mac, &len);
+    if (rv == CKR_OK) {
         p->function = "verify";
-        return CKR_SIGNATURE_LEN_RANGE;
+        rv = job->signature.len != len                         ? CKR_SIGNATURE_LEN_RANGE
+             : kms_secret_equal(mac, job->signature.data, len) ? CKR_OK
+                                                               : CKR_SIGNATURE_INVALID;
     }
-    if (kms_hsm_sign_mechanism(p, key, job->row, CKF_VERIFY) != KMS_HSM_NO_MECHANISM) {
-        return verify_by_token(p, job, &mechanism, key->handle);
-    }
-    if ((key->info.uses & KMS_USE_SIGN) != 0 &&
-        kms_hsm_sign_mechanism(p, key, job->row, CKF_SIGN) != KMS_HSM_NO_MECHANISM) {
-        return verify_anew(p, job, &mechanism, key->handle);
-    }
-    (void)kms_error_set(p->ask->err, KMS_E_UNSUPPORTED,
-                        "key \"%s\" (%s) cannot do %s on this token", key->info.label,
-                        kms_key_type_name(key->info.type), kms_alg_name(job->row->alg));
-    return CKR_MECHANISM_INVALID;
+    kms_wipe(mac, sizeof(mac));
+    return rv;
 }
 
 /* ---- the op ------------------------------------------------------------------------------- */

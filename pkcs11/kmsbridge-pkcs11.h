@@ -19,7 +19,6 @@
  *          0      4  "KMSB"
  *          4      1  version: 1
  *          5      1  algorithm: 1 AES-GCM (IV of 12 bytes, tag of 16 behind the ciphertext),
- *                    2 RSA-OAEP with SHA-256 (the label is the AAD's SHA-256),
  *                    3 AES-CBC with HMAC-SHA256 (tag of 32 bytes behind the ciphertext)
  *          6      1  n, the length of the key's id
  *          7      1  m, the length of the IV

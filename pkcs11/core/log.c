@@ -129,6 +129,7 @@ static void write_line(const char *line, size_t len)
     (void)pthread_mutex_unlock(&sink.mutex);
 }
 
+KMS_PRINTF(2, 0)
 static void log_args(enum kms_p11_log level, const char *fmt, va_list args)
 {
     char line[LINE_MAX_BYTES];

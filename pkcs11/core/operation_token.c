@@ -93,7 +93,7 @@ static size_t room(const struct kms_operation *op, enum kms_step step, size_t le
     if (op->kind == KMS_OPK_DECRYPT) {
         return kms_token_decrypted_room(&op->use, all);
     }
-    *ret_exact = op->use.params.alg != KMS_ALG_BEST;
+    *ret_exact = !op->use.sealed;
     return kms_token_encrypted_room(&op->use, all);
 }
 
@@ -134,7 +134,7 @@ static CK_RV check_length(const struct kms_operation *op, size_t len)
                    ? CKR_OK
                    : wrong;
     default:
-        return decrypt && op->key->key_type == CKK_RSA && op->use.params.alg != KMS_ALG_BEST &&
+        return decrypt && op->key->key_type == CKK_RSA && !op->use.sealed &&
                        len != ((size_t)op->key->bits + 7) / 8
                    ? wrong
                    : CKR_OK;

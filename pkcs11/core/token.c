@@ -11,6 +11,7 @@
 #define ROOM        1024 /* what sealing may add, see struct kms_sealed */
 #define SMALL       2048 /* a ciphertext that the stack takes */
 #define MODULUS_MAX 2048
+#define TAG_LEAST   12 /* bytes (NIST SP 800-38D, 5.2.1.2, for general use) */
 #define PKCS1_LEAST 11 /* bytes of padding (RFC 8017, 9.2) */
 
 /* ---- the key and the parameter -------------------------------------------------------------- */
@@ -20,8 +21,39 @@ static bool has(const struct kms_token_use *use, enum kms_alg alg)
     return kms_alg_set_has(&use->key->algs, alg);
 }
 
+/* What KMS_ALG_BEST comes to with a secret key; KMS_ALG_NONE: the key seals by none of them. */
+static enum kms_alg best_of(const struct kms_token_use *use)
+{
+    static const enum kms_alg algs[] = {KMS_ALG_AES_GCM, KMS_ALG_AES_CBC_HMAC, KMS_ALG_BEST};
+
+    for (size_t i = 0; i < sizeof(algs) / sizeof(algs[0]); i++) {
+        if (has(use, algs[i])) {
+            return algs[i];
+        }
+    }
+    return KMS_ALG_NONE;
+}
+
+/* The usual IVs of RFC 3394 and RFC 5649, which need not be said. */
+static bool is_usual_wrap_iv(const struct kms_token_use *use)
+{
+    static const uint8_t rfc3394[8] = {0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6};
+    static const uint8_t rfc5649[4] = {0xa6, 0x59, 0x59, 0xa6};
+
+    return use->mech->kind == KMS_MECH_KEY_WRAP &&
+           (kms_span_equal(use->params.iv, kms_span_of(rfc3394, sizeof(rfc3394))) ||
+            kms_span_equal(use->params.iv, kms_span_of(rfc5649, sizeof(rfc5649))));
+}
+
 static CK_RV copy_params(struct kms_token_use *use)
 {
+    if (use->params.alg == KMS_ALG_AES_GCM && use->params.tag_len < TAG_LEAST) {
+        return kms_p11_refuse(CKR_MECHANISM_PARAM_INVALID,
+                              "%s: with a token's key a tag has at least 96 bits", use->mech->name);
+    }
+    if (is_usual_wrap_iv(use)) {
+        use->params.iv.len = 0;
+    }
     if (use->params.iv.len > sizeof(use->iv) || use->params.aad.len > sizeof(use->aad)) {
         return kms_p11_refuse(CKR_MECHANISM_PARAM_INVALID,
                               "%s: with a token's key an IV has at most %d bytes, an AAD %d",
@@ -61,7 +93,8 @@ CK_RV kms_token_use_init(struct kms_token_use *use, const struct kms_mech *mech,
         return kms_p11_refuse(CKR_MECHANISM_PARAM_INVALID, "%s: not with a token's key",
                               mech->name);
     }
-    if (use->params.alg != KMS_ALG_BEST && !has(use, use->params.alg)) {
+    use->sealed = use->params.alg == KMS_ALG_BEST;
+    if (use->sealed ? best_of(use) == KMS_ALG_NONE : !has(use, use->params.alg)) {
         return kms_p11_refuse(CKR_KEY_FUNCTION_NOT_PERMITTED, "%s: key %s has no %s on its token",
                               mech->name, key->ref, kms_alg_name(use->params.alg));
     }
@@ -83,7 +116,7 @@ static CK_RV accept(struct kms_token_use *use, const struct kms_sealed *sealed, 
     struct kms_span ciphertext = kms_buf_span(&sealed->ciphertext);
     struct kms_span iv = kms_buf_span(&sealed->iv);
 
-    if (use->params.alg == KMS_ALG_BEST) {
+    if (use->sealed) {
         return kms_sealed_pack(sealed, out);
     }
     if (sealed->alg != use->params.alg || ciphertext.len != kms_token_encrypted_room(use, len) ||
@@ -104,13 +137,17 @@ static CK_RV encrypt_into(struct kms_token_use *use, enum kms_token_op how, stru
 {
     struct kms_slot *slot = use->key->slot;
     struct kms_call call = kms_slot_call(slot);
+    struct kms_params params = use->params;
     enum kms_status status = KMS_OK;
 
+    if (use->sealed && how == KMS_TOKEN_WRAP) {
+        params.alg = best_of(use); /* the waist has KMS_ALG_BEST to encrypt only */
+    }
     if ((how == KMS_TOKEN_WRAP ? slot->ops->wrap : slot->ops->encrypt) == NULL) {
         return cannot(use);
     }
     status = (how == KMS_TOKEN_WRAP ? slot->ops->wrap : slot->ops->encrypt)(
-        slot->backend, &call, use->key->ref, &use->params, in, sealed);
+        slot->backend, &call, use->key->ref, &params, in, sealed);
     if (status == KMS_E_UNSUPPORTED && use->params.iv.len > 0) {
         return kms_p11_refuse(CKR_MECHANISM_PARAM_INVALID, "%s: the service takes no IV: %s",
                               use->mech->name, call.error.text);
@@ -183,7 +220,7 @@ CK_RV kms_token_decrypt(struct kms_token_use *use, enum kms_token_op how, bool a
     struct kms_call call = kms_slot_call(slot);
     struct kms_params params = use->params;
     struct kms_buf plain = kms_buf_over(out->data + out->len, kms_buf_room(out));
-    CK_RV rv = use->params.alg == KMS_ALG_BEST ? open_frame(use, &in, &params) : CKR_OK;
+    CK_RV rv = use->sealed ? open_frame(use, &in, &params) : CKR_OK;
 
     if (rv != CKR_OK) {
         return rv;

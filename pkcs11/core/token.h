@@ -28,6 +28,7 @@ struct kms_token_use {
     const struct kms_object *key; /* borrowed */
     const struct kms_mech *mech;
     const struct kms_hash *hash; /* of the message, made here before signing; else NULL */
+    bool sealed;                 /* CKM_KMSBRIDGE_SEALED; alg is KMS_ALG_BEST */
     struct kms_params params;    /* iv and aad point below: do not copy */
     uint8_t iv[KMS_IV_MAX];
     uint8_t aad[KMS_AAD_MAX];

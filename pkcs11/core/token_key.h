@@ -10,8 +10,8 @@
 #include "pkcs11/core/object.h"
 #include "pkcs11/core/slot.h"
 
-#define KMS_KEY_HASH_ID 20 /* CKA_ID of a key whose service has none: of the SHA-256 of its name   \
-                            */
+/* bytes of the SHA-256 of its name: the CKA_ID of a key whose service has none */
+#define KMS_KEY_HASH_ID 20
 
 struct kms_key_objects {
     struct kms_object *own[3]; /* secret; or private, public, in this order; certificate */

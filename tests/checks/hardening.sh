@@ -36,7 +36,7 @@ cet=no
 if [ "$(uname -m)" = x86_64 ]; then
     gcc -fcf-protection=full -o "$CHECK_TMP/probe" "$CHECK_TMP/probe.c"
     ! marked "$CHECK_TMP/probe" || cet=yes
-    find "$build/common" "$build/backend" "$build/kmsbridge" "$build/tools" -name '*.o' >"$CHECK_TMP/objects"
+    find "$build/common" "$build/backend" "$build/pkcs11" "$build/kmsbridge" "$build/tools" -name '*.o' >"$CHECK_TMP/objects"
     [ -s "$CHECK_TMP/objects" ] || not_ok "$build has no objects"
     while IFS= read -r object; do
         if marked "$object"; then ok "$object"; else not_ok "$object has no control-flow protection"; fi

@@ -18,8 +18,11 @@ done <"$CHECK_TMP/protos"
 : >"$CHECK_TMP/config.h"
 
 compiles() { # compiler header
+    local first=
+    # it adds to whichever pkcs11.h its user has, and says so
+    case $2 in pkcs11/kmsbridge-pkcs11.h) first='#include <p11-kit/pkcs11.h>' ;; esac
     # shellcheck disable=SC2086 # flags are words
-    printf '#include "%s"\ntypedef int kms_not_empty;\n' "$2" |
+    printf '%s\n#include "%s"\ntypedef int kms_not_empty;\n' "$first" "$2" |
         "$1" -std=c11 -D_GNU_SOURCE -Wall -Wextra -Werror $flags -I. -I"$CHECK_TMP" \
             -fsyntax-only -x c - >"$CHECK_TMP/out" 2>&1
 }

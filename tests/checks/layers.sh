@@ -15,6 +15,11 @@ OURS='
 ^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.[ch]$ | ^common/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.h$
 ^backend/agent[a-z0-9_]*\.[ch]$       | ^common/|^backend/backend\.h$|^backend/agent[a-z0-9_]*(\.pb-c)?\.h$
 ^kmsbridge/agent[a-z0-9_]*\.[ch]$     | ^common/|^kmsbridge/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist|agent_wire)\.h$
+^pkcs11/core/(attrs|attrs_template)\.c$ | ^common/|^pkcs11/(core/(attrs|log)|pkcs11x|kmsbridge-pkcs11)\.h$
+^pkcs11/core/soft[a-z_]*\.[ch]$       | ^common/|^pkcs11/(core/(soft|soft_parts|attrs|mech|log)|pkcs11x|kmsbridge-pkcs11)\.h$
+^pkcs11/core/(library|slot|store[a-z_]*)\.[ch]$ | ^common/|^backend/(agent|backend)\.h$|^pkcs11/(core/[a-z0-9_]+|pkcs11x|kmsbridge-pkcs11)\.h$
+^pkcs11/core/                         | ^common/|^backend/backend\.h$|^pkcs11/(core/[a-z0-9_]+|pkcs11x|kmsbridge-pkcs11)\.h$
+^pkcs11/                              | ^common/|^pkcs11/
 ^kmsbridge/                           | ^common/|^kmsbridge/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.h$
 ^tools/                               | ^common/|^tools/|^backend/(backend|backend_conf|registry|waist)\.h$|^backend/p11/init_token\.h$|^kmsbridge/(conf|kms_v2_client)\.h$
 ^tests/                               | .
@@ -28,9 +33,9 @@ THEIRS='
 ^cyaml/                               | ^common/conf\.[ch]$|conf\.c$|_schema\.h$
 ^yaml\.h$                              | ^common/yaml\.c$
 ^sodium(\.h$|/)                       | ^common/(secure|codec)\.c$
-^p11-kit/|^pkcs11\.h$                 | ^backend/p11/|^backend/hsm[a-z0-9_]*\.[ch]$|^tests/
+^p11-kit/|^pkcs11\.h$                 | ^backend/p11/|^backend/hsm[a-z0-9_]*\.[ch]$|^pkcs11/pkcs11x\.h$|^tests/
 ^systemd/                             | ^kmsbridge/notify\.c$|^tests/
-^openssl/                             | ^backend/|^kmsbridge/(agent_certs|envelope|kms_v2|metrics)\.c$|^tools/verb_kms\.c$|^tests/
+^openssl/                             | ^backend/(hsm|p11/)|^pkcs11/core/soft[a-z_]*\.[ch]$|^kmsbridge/(agent_certs|envelope|kms_v2|metrics)\.c$|^tools/verb_kms\.c$|^tests/
 ^jansson\.h$                          | ^tools/output\.c$
 ^nghttp2/                             | ^tests/
 ^CUnit/                               | ^tests/
@@ -130,6 +135,12 @@ good|kmsbridge/agent.c|q|backend/agent_wire.h
 bad|kmsbridge/agent.c|q|backend/agent.h
 bad|kmsbridge/keyring.c|q|backend/agent_wire.h
 bad|pkcs11/core/store.c|a|protobuf-c/protobuf-c.h
+bad|pkcs11/entry.c|q|backend/agent.h
+bad|pkcs11/core/store.c|q|backend/waist.h
+bad|pkcs11/core/store.c|a|openssl/evp.h
+bad|pkcs11/core/soft_key.c|q|backend/agent.h
+good|pkcs11/core/soft_key.c|a|openssl/evp.h
+good|pkcs11/core/slot.c|q|backend/agent.h
 bad|backend/hsm.c|q|kmsbridge/conf.h
 good|backend/registry.c|q|backend/hsm.h
 bad|kmsbridge/keyring.c|q|backend/hsm.h
@@ -149,6 +160,22 @@ bad|kmsbridge/keyring.c|a|p11-kit/pkcs11.h
 bad|kmsbridge/keyring.c|a|openssl/evp.h
 bad|kmsbridge/keyring.c|a|curl/curl.h
 bad|kmsbridge/keyring.c|q|keyring.h
+good|pkcs11/core/soft_rsa.c|a|openssl/rsa.h
+bad|pkcs11/core/mech.c|a|openssl/evp.h
+bad|pkcs11/entry.c|a|openssl/evp.h
+bad|backend/agent.c|a|openssl/evp.h
+bad|pkcs11/core/soft_op.c|q|pkcs11/core/session.h
+bad|pkcs11/core/soft_op.c|q|backend/agent.h
+bad|pkcs11/core/make.c|q|backend/agent.h
+good|pkcs11/core/store.c|q|backend/agent.h
+bad|pkcs11/core/store.c|q|backend/hsm.h
+bad|pkcs11/core/store.c|q|backend/p11/pool.h
+bad|pkcs11/entry.c|q|backend/backend.h
+bad|pkcs11/entry.c|a|p11-kit/pkcs11.h
+good|pkcs11/pkcs11x.h|a|p11-kit/pkcs11.h
+bad|pkcs11/core/slot.c|a|protobuf-c/protobuf-c.h
+bad|backend/agent.c|q|backend/waist.h
+bad|kmsbridge/keyring.c|q|pkcs11/core/mech.h
 bad|newfolder/x.c|a|stdio.h
 good|common/log.c|a|stdio.h
 PLANTED

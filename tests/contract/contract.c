@@ -12,14 +12,14 @@ const char *fx_module, *fx_token, *fx_token2, *fx_pin, *fx_init_args;
 
 static unsigned skipped;
 
-static bool is_known_to_lack(const char *what)
+bool fx_lacks(const char *what)
 {
     const char *lacks = getenv("KMS_TEST_LACKS");
     size_t len = strlen(what);
 
-    for (const char *at = lacks; at != NULL && *at != '\0'; at += strcspn(at, " ")) {
-        at += strspn(at, " ");
-        if (strcspn(at, " ") == len && strncmp(at, what, len) == 0) {
+    for (const char *at = lacks; at != NULL && *at != '\0'; at += strcspn(at, " \n")) {
+        at += strspn(at, " \n");
+        if (strcspn(at, " \n") == len && strncmp(at, what, len) == 0) {
             return true;
         }
     }
@@ -28,7 +28,7 @@ static bool is_known_to_lack(const char *what)
 
 void fx_skip(const char *what, const char *fmt, ...)
 {
-    bool known = is_known_to_lack(what);
+    bool known = fx_lacks(what);
     va_list args;
 
     va_start(args, fmt);

@@ -23,6 +23,7 @@
 /* The environment. */
 extern const char *fx_module, *fx_token, *fx_token2, *fx_pin, *fx_init_args;
 
+bool fx_lacks(const char *what); /* the environment says so */
 /* Prints why something is not tested; counts a skip unless @what is known to lack. */
 void fx_skip(const char *what, const char *fmt, ...) KMS_PRINTF(2, 3);
 

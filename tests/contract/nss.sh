@@ -18,5 +18,5 @@ certutil -N -d "sql:$dir" -f "$dir/pin"
 
 export KMS_TEST_MODULE=$module KMS_TEST_TOKEN="NSS Certificate DB" KMS_TEST_PIN=1234
 export KMS_TEST_INIT_ARGS="configdir='sql:$dir' certPrefix='' keyPrefix='' secmod='secmod.db' flags= "
-export KMS_TEST_LACKS="aes-cbc-hmac eddsa token2"
+export KMS_TEST_LACKS="aes-cbc-hmac eddsa token2 origin"
 "$contract" nss

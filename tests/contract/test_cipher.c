@@ -135,7 +135,7 @@ static bool lacks(struct kms_waist *waist, const struct row *row, bool wrap,
 /* ---- against OpenSSL ---------------------------------------------------------------------- */
 
 static void both_ways(struct kms_waist *waist, const struct row *row, bool wrap,
-                      const struct kms_key_info *info, size_t len)
+                      const struct kms_key_info *info, unsigned bits, size_t len)
 {
     struct kms_params params = params_of(row);
     struct kms_span in = kms_span_of(text, len);
@@ -147,6 +147,10 @@ static void both_ways(struct kms_waist *waist, const struct row *row, bool wrap,
         UNIT_CHECK(row->name, status == KMS_E_INVALID);
         return;
     }
+    if (row->alg == KMS_ALG_AES_KEY_WRAP_PAD && len % 8 != 0 && status == KMS_E_UNSUPPORTED) {
+        fx_skip("aes-key-wrap-pad-odd", "%zu bytes", len);
+        return;
+    }
     if (!UNIT_CHECK(row->name, status == KMS_OK)) {
         fprintf(stderr, "cipher: %s, %zu bytes, wrap %d: %s\n", row->name, len, wrap,
                 kms_status_name(status));
@@ -155,7 +159,7 @@ static void both_ways(struct kms_waist *waist, const struct row *row, bool wrap,
     UNIT_CHECK(row->name, sealed.sealed.alg == row->alg);
     UNIT_CHECK(row->name, strcmp(sealed.sealed.key_id, info->id) == 0);
     UNIT_CHECK(row->name, kms_span_equal(kms_buf_span(&sealed.sealed.iv), params.iv));
-    got = by_openssl(row, info->bits, true, params.iv, in, local);
+    got = by_openssl(row, bits, true, params.iv, in, local);
     UNIT_CHECK(row->name,
                kms_span_equal(kms_buf_span(&sealed.sealed.ciphertext), kms_span_of(local, got)));
     status = fx_take(waist, info->ref, wrap, &params, kms_span_of(local, got), &out);
@@ -190,7 +194,7 @@ static void modes_are_openssls(void)
             }
             UNIT_CHECK(row->name, kms_alg_set_has(&info.algs, row->alg));
             for (size_t l = 0; l < UNIT_COUNT(lengths); l++) {
-                both_ways(waist, row, wrap, &info, lengths[l]);
+                both_ways(waist, row, wrap, &info, sizes[s], lengths[l]);
             }
         }
         CU_ASSERT_EQUAL(fx_raw_count_all(fx_token), before); /* no wrapped key is left behind */
@@ -244,7 +248,7 @@ static void refuse_bad_data(struct kms_waist *waist, const struct row *row, bool
                             const struct kms_key_info *info)
 {
     struct kms_params params = params_of(row);
-    size_t len = by_openssl(row, info->bits, true, params.iv, kms_span_of(text, 32), local);
+    size_t len = by_openssl(row, 256, true, params.iv, kms_span_of(text, 32), local);
     struct kms_buf out = KMS_BUF_OVER(opened);
 
     for (size_t i = 0; row->checks && i < len; i += 3) {
@@ -268,7 +272,7 @@ static void refuse_bad_data(struct kms_waist *waist, const struct row *row, bool
         struct row bare = *row;
 
         bare.padded = false;
-        len = by_openssl(&bare, info->bits, true, params.iv, kms_span_of(text + 32, 32), local);
+        len = by_openssl(&bare, 256, true, params.iv, kms_span_of(text + 32, 32), local);
         UNIT_CHECK(row->name, fx_take(waist, info->ref, wrap, &params, kms_span_of(local, len),
                                       &out) == KMS_E_BAD_DATA);
     }

@@ -81,7 +81,8 @@ static void last_until(struct timespec start, unsigned long us)
 
 /* ---- a token that makes its own IV ---------------------------------------------------------- */
 
-/* An IV that C_Encrypt is to hand out (own_iv=late): the caller's pIv must live until then. */
+/* An IV that C_Encrypt is to hand out: the caller's pIv must live until then (own_iv=late), or is
+ * NULL and the IV goes behind the tag (own_iv=append). */
 struct late_iv {
     CK_SESSION_HANDLE session;
     CK_BYTE *caller;
@@ -120,7 +121,7 @@ static void late_iv_take(CK_SESSION_HANDLE session, bool deliver)
     pthread_mutex_lock(&late.lock);
     for (size_t i = 0; i < late.count; i++) {
         if (late.ivs[i].session == session) {
-            if (deliver) {
+            if (deliver && late.ivs[i].caller != NULL) {
                 memcpy(late.ivs[i].caller, late.ivs[i].iv, GCM_IV_LEN);
             }
             late.ivs[i] = late.ivs[--late.count];
@@ -128,6 +129,37 @@ static void late_iv_take(CK_SESSION_HANDLE session, bool deliver)
         }
     }
     pthread_mutex_unlock(&late.lock);
+}
+
+/* The IV that is to be appended to this session's ciphertext; false: none. */
+static bool late_iv_appended(CK_SESSION_HANDLE session, CK_BYTE *ret_iv)
+{
+    bool found = false;
+
+    if (late.count == 0) {
+        return false;
+    }
+    pthread_mutex_lock(&late.lock);
+    for (size_t i = 0; i < late.count && !found; i++) {
+        found = late.ivs[i].session == session && late.ivs[i].caller == NULL;
+        if (found) {
+            memcpy(ret_iv, late.ivs[i].iv, GCM_IV_LEN);
+        }
+    }
+    pthread_mutex_unlock(&late.lock);
+    return found;
+}
+
+/* Whether the caller's pIv is what a token wants that makes its own. */
+static bool takes_iv(enum p11_shim_iv how, const CK_GCM_PARAMS *caller)
+{
+    static const CK_BYTE zero[GCM_IV_LEN];
+
+    if (how == P11_SHIM_IV_APPEND) {
+        return caller->iv_len == 0;
+    }
+    return caller->iv_ptr != NULL && caller->iv_len == GCM_IV_LEN &&
+           (how != P11_SHIM_IV_EMPTY || memcmp(caller->iv_ptr, zero, GCM_IV_LEN) == 0);
 }
 
 static CK_RV gcm_init_own_iv(enum p11_shim_iv when, CK_SESSION_HANDLE session,
@@ -139,23 +171,24 @@ static CK_RV gcm_init_own_iv(enum p11_shim_iv when, CK_SESSION_HANDLE session,
     CK_MECHANISM own = *mechanism;
     CK_RV rv = CKR_OK;
 
-    if (caller == NULL || mechanism->ulParameterLen != sizeof *caller || caller->iv_ptr == NULL ||
-        caller->iv_len != GCM_IV_LEN) {
+    if (caller == NULL || mechanism->ulParameterLen != sizeof *caller || !takes_iv(when, caller)) {
         return CKR_MECHANISM_PARAM_INVALID;
     }
     if (getrandom(iv, sizeof iv, 0) != (ssize_t)sizeof iv) {
         return CKR_GENERAL_ERROR;
     }
     params = *caller;
+    params.iv_len = GCM_IV_LEN;
+    params.iv_bits = 8 * GCM_IV_LEN;
     params.iv_ptr = iv; /* SoftHSM copies it; a module that does not is no use with own_iv=late */
     own.pParameter = &params;
-    if (when == P11_SHIM_IV_EARLY) {
+    if (when == P11_SHIM_IV_EARLY || when == P11_SHIM_IV_EMPTY) {
         memcpy(caller->iv_ptr, iv, sizeof iv);
         return real->C_EncryptInit(session, mechanism, key);
     }
     rv = real->C_EncryptInit(session, &own, key);
     if (rv == CKR_OK) {
-        late_iv_put(session, caller->iv_ptr, iv);
+        late_iv_put(session, when == P11_SHIM_IV_APPEND ? NULL : caller->iv_ptr, iv);
     }
     return rv;
 }
@@ -178,6 +211,38 @@ static CK_RV picked_fault(CK_SESSION_HANDLE session, const CK_MECHANISM *mechani
     return CKR_OK;
 }
 
+/* What swap_id makes of a handle. Nobody searches while an operation begins. */
+static CK_OBJECT_HANDLE swapped(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE key)
+{
+    const struct p11_shim_settings *s = p11_shim_settings();
+    CK_BYTE id = 0;
+    CK_BYTE to = s->swap_to;
+    CK_OBJECT_CLASS class = CKO_SECRET_KEY;
+    CK_ATTRIBUTE row = {CKA_ID, &id, sizeof id};
+    CK_ATTRIBUTE wanted[] = {{CKA_CLASS, &class, sizeof class}, {CKA_ID, &to, sizeof to}};
+    CK_OBJECT_HANDLE other = key;
+    CK_ULONG count = 0;
+
+    if (!s->swaps || real->C_GetAttributeValue(session, key, &row, 1) != CKR_OK ||
+        row.ulValueLen != sizeof id || id != s->swap_from ||
+        real->C_FindObjectsInit(session, wanted, 2) != CKR_OK) {
+        return key;
+    }
+    (void)real->C_FindObjects(session, &other, 1, &count);
+    (void)real->C_FindObjectsFinal(session);
+    return count == 1 ? other : key;
+}
+
+CK_RV C_DecryptInit(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_OBJECT_HANDLE key)
+{
+    CK_RV rv = enter(FN_C_DecryptInit);
+
+    if (rv == CKR_OK && mechanism != NULL && p11_shim_hides(mechanism->mechanism)) {
+        rv = CKR_MECHANISM_INVALID;
+    }
+    return rv == CKR_OK ? real->C_DecryptInit(session, mechanism, swapped(session, key)) : rv;
+}
+
 CK_RV C_EncryptInit(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_OBJECT_HANDLE key)
 {
     CK_RV rv = enter(FN_C_EncryptInit);
@@ -192,6 +257,7 @@ CK_RV C_EncryptInit(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_OB
     if (rv != CKR_OK) {
         return rv;
     }
+    key = swapped(session, key);
     late_iv_take(session, false);
     if (p11_shim_settings()->own_iv != P11_SHIM_IV_CALLER && mechanism != NULL &&
         mechanism->mechanism == CKM_AES_GCM) {
@@ -253,10 +319,18 @@ CK_RV C_Encrypt(CK_SESSION_HANDLE session, CK_BYTE_PTR data, CK_ULONG data_len,
                 CK_BYTE_PTR encrypted_data, CK_ULONG_PTR encrypted_data_len)
 {
     CK_RV rv = CKR_GENERAL_ERROR;
+    CK_BYTE iv[GCM_IV_LEN];
+    CK_ULONG room = encrypted_data_len == NULL ? 0 : *encrypted_data_len;
 
     if (loaded()) {
         rv = slow_call(FN_C_Encrypt, real->C_Encrypt, session, data, data_len, encrypted_data,
                        encrypted_data_len);
+    }
+    if (rv == CKR_OK && late_iv_appended(session, iv)) {
+        if (encrypted_data != NULL && room - *encrypted_data_len >= sizeof iv) {
+            memcpy(encrypted_data + *encrypted_data_len, iv, sizeof iv);
+        }
+        *encrypted_data_len += sizeof iv;
     }
     if (rv != CKR_BUFFER_TOO_SMALL && !(rv == CKR_OK && encrypted_data == NULL)) {
         late_iv_take(session, rv == CKR_OK);

@@ -111,9 +111,6 @@
     FN(C_CancelFunction, (CK_SESSION_HANDLE session), (session))
 
 #define P11_SHIM_MECH_INIT(FN) \
-    FN(C_DecryptInit, (CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, \
-                       CK_OBJECT_HANDLE key), \
-       (session, mechanism, key)) \
     FN(C_DigestInit, (CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism), \
        (session, mechanism)) \
     FN(C_SignInit, (CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism, CK_OBJECT_HANDLE key), \
@@ -166,6 +163,7 @@
     FN(C_DestroyObject) \
     FN(C_EncryptInit) \
     FN(C_Encrypt) \
+    FN(C_DecryptInit) \
     FN(C_Decrypt) \
     FN(C_Sign) \
     FN(C_GenerateRandom)

@@ -276,11 +276,21 @@ static bool set_no_mech(struct plan *plan, char *value)
 
 static bool set_own_iv(struct plan *plan, char *value)
 {
+    static const struct {
+        const char *name;
+        enum p11_shim_iv iv;
+    } rows[] = {
+        {"late", P11_SHIM_IV_LATE},
+        {"empty", P11_SHIM_IV_EMPTY},
+        {"append", P11_SHIM_IV_APPEND},
+    };
     bool flag = false;
 
-    if (strcmp(value, "late") == 0) {
-        plan->settings.own_iv = P11_SHIM_IV_LATE;
-        return true;
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        if (strcmp(value, rows[i].name) == 0) {
+            plan->settings.own_iv = rows[i].iv;
+            return true;
+        }
     }
     if (!parse_flag(value, &flag)) {
         return false;
@@ -317,17 +327,31 @@ static bool set_logout(struct plan *plan, char *value)
     return parse_flag(value, &plan->settings.logged_out);
 }
 
+static bool parse_id(const char *text, unsigned char *ret_id)
+{
+    char *end = NULL;
+
+    *ret_id = (unsigned char)strtoul(text, &end, 16);
+    return strlen(text) == 2 && *end == '\0';
+}
+
+static bool set_swap_id(struct plan *plan, char *value)
+{
+    char *to = value;
+    const char *from = strsep(&to, ":");
+
+    plan->settings.swaps = true;
+    return to != NULL && parse_id(from, &plan->settings.swap_from) &&
+           parse_id(to, &plan->settings.swap_to);
+}
+
 static bool set_fail_id(struct plan *plan, char *value)
 {
     char *id = value;
     const char *name = strsep(&id, ":");
-    char *end = NULL;
 
-    if (id == NULL || strlen(id) != 2 || !p11_shim_ckr(name, &plan->settings.id_fault)) {
-        return false;
-    }
-    plan->settings.id = (unsigned char)strtoul(id, &end, 16);
-    return *end == '\0';
+    return id != NULL && p11_shim_ckr(name, &plan->settings.id_fault) &&
+           parse_id(id, &plan->settings.id);
 }
 
 static bool set_fail_mech(struct plan *plan, char *value)
@@ -350,6 +374,7 @@ static const struct knob {
     {"serial", set_serial},       {"logout_sessions", set_logout},
     {"final_try", set_final_try}, {"keep_objects", set_keep_objects},
     {"fail_id", set_fail_id},     {"fail_mech", set_fail_mech},
+    {"swap_id", set_swap_id},
 };
 
 static bool parse_line(struct plan *plan, char *line)

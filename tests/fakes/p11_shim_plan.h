@@ -25,6 +25,11 @@
  *   fail_mech=CKR:CKM        C_EncryptInit with this mechanism returns CKR
  *   own_iv=1                 CKM_AES_GCM: the token makes the IV and C_EncryptInit writes it to pIv
  *   own_iv=late              the same, but pIv is written by C_Encrypt
+ *   own_iv=empty             as own_iv=1, and the token refuses a pIv that is not zeroed
+ *   own_iv=append            the token wants no pIv, and C_Encrypt appends its IV behind the tag
+ *   swap_id=HEX:HEX          C_EncryptInit and C_DecryptInit with the key of the first CKA_ID (one
+ *                            byte) take the material of the second's: as if the token had given
+ *                            the handle of a destroyed key to another
  *   keep_objects=1           C_DestroyObject says CKR_OK and destroys nothing
  *   final_try=1              the token says CKF_USER_PIN_FINAL_TRY
  *   serial=TEXT              the token's serial number
@@ -48,7 +53,13 @@
 
 #include "tests/fakes/p11_shim_functions.h"
 
-enum p11_shim_iv { P11_SHIM_IV_CALLER, P11_SHIM_IV_EARLY, P11_SHIM_IV_LATE };
+enum p11_shim_iv {
+    P11_SHIM_IV_CALLER,
+    P11_SHIM_IV_EARLY,
+    P11_SHIM_IV_LATE,
+    P11_SHIM_IV_EMPTY,
+    P11_SHIM_IV_APPEND
+};
 
 enum { P11_SHIM_MAX_MECHANISMS = 32, P11_SHIM_SERIAL_LEN = 16 };
 
@@ -62,6 +73,8 @@ struct p11_shim_settings {
     bool logged_out;
     bool final_try;
     bool keep_objects;
+    bool swaps;
+    unsigned char swap_from, swap_to;
     CK_RV id_fault; /* CKR_OK: none */
     unsigned char id;
     CK_RV mech_fault; /* CKR_OK: none */

@@ -459,6 +459,37 @@ static void own_iv(void)
     CU_ASSERT_NOT_EQUAL(memcmp(a.iv, b.iv, IV_LEN), 0);
 }
 
+static void own_iv_empty(void)
+{
+    struct sealed a = {.iv = "caller's iv"};
+    struct sealed b = {.iv = {0}};
+    CK_BYTE plain[SEED_LEN] = {0};
+    CK_ULONG len = sizeof b.text;
+
+    say("own_iv=empty\n");
+    CU_ASSERT_EQUAL(encrypt_init(session, a.iv), CKR_MECHANISM_PARAM_INVALID);
+    CU_ASSERT_EQUAL(encrypt_init(session, b.iv), CKR_OK);
+    CU_ASSERT_NOT_EQUAL(memcmp(b.iv, "\0\0\0\0\0\0\0\0\0\0\0", IV_LEN), 0);
+    CU_ASSERT_EQUAL(p11->C_Encrypt(session, plain, sizeof plain, b.text, &len), CKR_OK);
+}
+
+static void own_iv_append(void)
+{
+    struct sealed a = {.iv = "caller's iv"};
+    CK_GCM_PARAMS params = {.tag_bits = 128};
+    CK_MECHANISM mechanism = {CKM_AES_GCM, &params, sizeof params};
+    CK_BYTE plain[SEED_LEN] = {0};
+    CK_BYTE out[SEED_LEN + 64];
+    CK_ULONG len = sizeof out;
+
+    say("own_iv=append\n");
+    CU_ASSERT_EQUAL(encrypt_init(session, a.iv), CKR_MECHANISM_PARAM_INVALID);
+    CU_ASSERT_EQUAL(p11->C_EncryptInit(session, &mechanism, key), CKR_OK);
+    CU_ASSERT_EQUAL(p11->C_Encrypt(session, plain, sizeof plain, out, &len), CKR_OK);
+    CU_ASSERT_EQUAL(len, sizeof plain + 16 + IV_LEN);
+    CU_ASSERT_NOT_EQUAL(memcmp(out + len - IV_LEN, a.iv, IV_LEN), 0);
+}
+
 static void serial(void)
 {
     CK_TOKEN_INFO info;
@@ -561,6 +592,8 @@ static const struct {
     {"fail until reinit", until_reinit},
     {"no_mech", no_mech},
     {"own_iv", own_iv},
+    {"own_iv=empty", own_iv_empty},
+    {"own_iv=append", own_iv_append},
     {"serial", serial},
     {"logout_sessions", lost_login},
     {"lines that make no sense", bad_lines},

@@ -467,9 +467,21 @@ static void a_missing_pin_file_is_no_missing_key(void)
 
 /* ---- what the token offers ---------------------------------------------------------------- */
 
+/* An IV that the token would not use is refused, not passed off. */
+static enum kms_status seal_with_iv(struct kms_waist *waist, const char *ref, struct kms_call *call)
+{
+    static const uint8_t iv[] = "caller's iv";
+    struct kms_params params = {.alg = KMS_ALG_AES_GCM, .iv = kms_span_of(iv, sizeof(iv))};
+    struct sealed s;
+
+    s.sealed =
+        (struct kms_sealed){.iv = KMS_BUF_OVER(s.iv), .ciphertext = KMS_BUF_OVER(s.ciphertext)};
+    return kms_waist_encrypt(waist, call, ref, &params, kms_span_str("text"), &s.sealed);
+}
+
 static void its_own_iv_is_obeyed(void)
 {
-    static const char *const plans[] = {"own_iv=1", "own_iv=late"};
+    static const char *const plans[] = {"own_iv=1", "own_iv=late", "own_iv=empty", "own_iv=append"};
 
     for (size_t i = 0; i < UNIT_COUNT(plans); i++) {
         char ref[KMS_KEY_REF_MAX];
@@ -487,6 +499,8 @@ static void its_own_iv_is_obeyed(void)
         UNIT_CHECK(plans[i], memcmp(a.iv, b.iv, 12) != 0);
         UNIT_CHECK(plans[i], unseal(waist, ref, &call, &a) == KMS_OK);
         UNIT_CHECK(plans[i], unseal(waist, ref, &call, &b) == KMS_OK);
+        UNIT_CHECK(plans[i], seal_with_iv(waist, ref, &call) == KMS_E_UNSUPPORTED);
+        call = call_for(5000);
         plan(""); /* and by a token that takes the caller's */
         UNIT_CHECK(plans[i], unseal(waist, ref, &call, &a) == KMS_OK);
         kms_waist_close(waist);
@@ -579,6 +593,30 @@ static void identity_needs_no_ecb(void)
         CU_ASSERT_EQUAL(find_kek(waist, ref, &call), KMS_E_UNSUPPORTED);
         kms_waist_close(waist);
     }
+}
+
+/* A handle that came to mean another key, of the same label and CKA_ID, in one connection. */
+static void a_handle_used_again_is_noticed(void)
+{
+    char ref[KMS_KEY_REF_MAX], again[KMS_KEY_REF_MAX];
+    struct kms_waist *waist = healthy("one", 4, ref);
+    struct kms_call call = call_for(5000);
+    struct kms_health health;
+    struct sealed s;
+
+    plan("swap_id=01:11");
+    CU_ASSERT_EQUAL(find_kek(waist, again, &call), KMS_OK);
+    CU_ASSERT_STRING_NOT_EQUAL(again, ref);
+    CU_ASSERT_EQUAL(seal(waist, ref, &call, &s), KMS_E_NOT_FOUND);
+    call = call_for(5000);
+    CU_ASSERT_EQUAL(seal(waist, again, &call, &s), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(s.sealed.key_id, again);
+    plan("");
+    CU_ASSERT_EQUAL(find_kek(waist, again, &call), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(again, ref);
+    kms_waist_health(waist, &health);
+    CU_ASSERT_EQUAL(health.reconnects, 0); /* it was one connection all the time */
+    kms_waist_close(waist);
 }
 
 static void another_serial_is_the_same_key(void)
@@ -1056,6 +1094,7 @@ static const struct unit_test tests[] = {
     {"other login failures spare the PIN", other_login_failures_spare_the_pin},
     {"a missing PIN file is no missing key", a_missing_pin_file_is_no_missing_key},
     {"its own IV is obeyed", its_own_iv_is_obeyed},
+    {"a handle used again is noticed", a_handle_used_again_is_noticed},
     {"without GCM there is CBC and HMAC", without_gcm_there_is_cbc_and_hmac},
     {"a wrong tag reaches no decrypt", a_wrong_tag_reaches_no_decrypt},
     {"identity needs no ECB", identity_needs_no_ecb},

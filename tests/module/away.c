@@ -188,6 +188,23 @@ static void follows(void)
     go();
 }
 
+/* The best of ten times a hundred: others use the machine too. */
+static uint64_t find_time(CK_SESSION_HANDLE s)
+{
+    uint64_t best = UINT64_MAX;
+
+    for (int round = 0; round < 10; round++) {
+        const uint64_t from = kms_now_ns();
+        CK_OBJECT_HANDLE key = 0;
+
+        for (int i = 0; i < 100; i++) {
+            (void)UNIT_CHECK("found", find(s, CKA_ID, "\5", 1, &key) == 1);
+        }
+        best = kms_now_ns() - from < best ? kms_now_ns() - from : best;
+    }
+    return best;
+}
+
 /* Finding one does not take longer with many. */
 static void flat(void)
 {
@@ -197,7 +214,6 @@ static void flat(void)
     for (size_t i = 0; i < 2; i++) {
         CK_SESSION_HANDLE s = 0;
         CK_OBJECT_HANDLE key = 0;
-        uint64_t from = 0;
 
         start();
         come();
@@ -205,15 +221,11 @@ static void flat(void)
         (void)slots();
         s = session();
         (void)UNIT_CHECK("all", find(s, CKA_TOKEN, "\1", 1, &key) >= sizes[i]);
-        from = kms_now_ns();
-        for (int k = 0; k < 1000; k++) {
-            (void)UNIT_CHECK("found", find(s, CKA_ID, "\5", 1, &key) == 1);
-        }
-        took[i] = kms_now_ns() - from;
+        took[i] = find_time(s);
         OK(f->C_Finalize(NULL));
         go();
     }
-    (void)UNIT_CHECK("flat", took[1] < took[0] * 4);
+    (void)UNIT_CHECK("flat", took[1] < took[0] * 3);
 }
 
 /* An agent that does not answer costs the deadline, not more, and nobody else. */

@@ -27,32 +27,7 @@ static size_t object_count;
 static const uint8_t secret[32] = "0123456789abcdef0123456789abcde";
 static EVP_PKEY *pairs[FAKE_KEYS]; /* made once: RSA is slow */
 
-/* ---- log, slot ------------------------------------------------------------------------------ */
-
-static void log_line(const char *fmt, va_list args)
-{
-    (void)vsnprintf(fake.logged, sizeof(fake.logged), fmt, args);
-}
-
-void kms_p11_log(enum kms_p11_log level, const char *fmt, ...)
-{
-    va_list args;
-
-    (void)level;
-    va_start(args, fmt);
-    log_line(fmt, args);
-    va_end(args);
-}
-
-CK_RV kms_p11_refuse(CK_RV rv, const char *fmt, ...)
-{
-    va_list args;
-
-    va_start(args, fmt);
-    log_line(fmt, args);
-    va_end(args);
-    return rv;
-}
+/* ---- slot ----------------------------------------------------------------------------------- */
 
 struct kms_call kms_slot_call(const struct kms_slot *slot)
 {
@@ -373,6 +348,9 @@ static enum kms_status op_wrap(struct kms_backend *b, struct kms_call *call, con
 
     (void)b;
     (void)ref;
+    if (params->alg == KMS_ALG_BEST) {
+        return kms_error_set(&call->error, KMS_E_UNSUPPORTED, "to encrypt only");
+    }
     return status == KMS_OK ? seal(call, params, in, ret) : status;
 }
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A slot without a library, a store and an agent: for tests of what sessions do (pkcs11/core). The
- * token's keys work, by OpenSSL, and every request is counted. Defines the functions of store.h,
- * log.h and slot.h that operations call.
+ * token's keys work, by OpenSSL, and every request is counted. Defines the functions of store.h and
+ * slot.h that operations call.
  */
 #ifndef KMS_TESTS_UNIT_FAKE_TOKEN_H
 #define KMS_TESTS_UNIT_FAKE_TOKEN_H
@@ -36,7 +36,6 @@ extern struct fake_token {
     struct kms_key_template generated; /* the last template; its pointers are not kept */
     char generated_label[KMS_LABEL_MAX];
     uint8_t generated_tag[KMS_KEY_TAG_MAX];
-    char logged[512]; /* the last line */
 } fake;
 
 void fake_begin(void); /* a fresh one */

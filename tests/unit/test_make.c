@@ -206,10 +206,10 @@ static void test_rules(void)
         fake_begin();
         rv = make(row, &handle);
         if (!UNIT_CHECK(row->name, rv == row->rv)) {
-            fprintf(stderr, "%s: 0x%lx %s\n", row->name, rv, fake.logged);
+            fprintf(stderr, "%s: 0x%lx\n", row->name, rv);
         }
-        if (!UNIT_CHECK(row->name, row->names == NULL || strstr(fake.logged, row->names) != NULL)) {
-            fprintf(stderr, "%s: logged %s\n", row->name, fake.logged);
+        if (!UNIT_CHECK(row->name, row->names == NULL || fake_p11_log_says(row->names))) {
+            fprintf(stderr, "%s: the log does not say %s\n", row->name, row->names);
         }
         UNIT_CHECK(row->name, fake_objects() == (row->rv == CKR_OK ? 1 : 0));
         UNIT_CHECK(row->name, (handle != CK_INVALID_HANDLE) == (row->rv == CKR_OK));
@@ -376,9 +376,9 @@ static void check_pair(const struct pair_row *row)
     rv = kms_make_pair(&fake.session, &mechanism, halves[0].attrs, halves[0].count, halves[1].attrs,
                        halves[1].count, &handles[0], &handles[1]);
     if (!UNIT_CHECK(row->name, rv == row->rv)) {
-        fprintf(stderr, "%s: 0x%lx %s\n", row->name, rv, fake.logged);
+        fprintf(stderr, "%s: 0x%lx\n", row->name, rv);
     }
-    UNIT_CHECK(row->name, row->names == NULL || strstr(fake.logged, row->names) != NULL);
+    UNIT_CHECK(row->name, row->names == NULL || fake_p11_log_says(row->names));
     UNIT_CHECK(row->name, fake_objects() == (row->rv == CKR_OK ? 2 : 0));
     if (rv != CKR_OK) {
         return;
@@ -471,9 +471,9 @@ static void test_copies(void)
         UNIT_CHECK(row->name, kms_make_object(&fake.session, t.attrs, t.count, &source) == CKR_OK);
         rv = kms_copy_object(&fake.session, fake_object(source), change.attrs, change.count, &copy);
         if (!UNIT_CHECK(row->name, rv == row->rv)) {
-            fprintf(stderr, "%s: 0x%lx %s\n", row->name, rv, fake.logged);
+            fprintf(stderr, "%s: 0x%lx\n", row->name, rv);
         }
-        UNIT_CHECK(row->name, row->names == NULL || strstr(fake.logged, row->names) != NULL);
+        UNIT_CHECK(row->name, row->names == NULL || fake_p11_log_says(row->names));
         if (rv == CKR_OK) {
             UNIT_CHECK(row->name, object_len(copy, CKA_VALUE) == 32);
             UNIT_CHECK(row->name, fake_object(copy)->soft == fake_object(source)->soft);

@@ -151,7 +151,12 @@ static void allowed(void)
         size_t count;
     } rows[] = {
         {"nothing", {KMS_ALG_NONE}, KMS_KEY_AES, KMS_USE_ENCRYPT, {0}, 0},
-        {"gcm", {KMS_ALG_AES_GCM}, KMS_KEY_AES, KMS_USE_ENCRYPT, {CKM_AES_GCM}, 1},
+        {"gcm",
+         {KMS_ALG_AES_GCM},
+         KMS_KEY_AES,
+         KMS_USE_ENCRYPT,
+         {CKM_AES_GCM, CKM_KMSBRIDGE_SEALED},
+         2},
         {"gcm without a use", {KMS_ALG_AES_GCM}, KMS_KEY_AES, KMS_USE_SIGN, {0}, 0},
         {"wrap", {KMS_ALG_AES_KEY_WRAP}, KMS_KEY_AES, KMS_USE_UNWRAP, {CKM_AES_KEY_WRAP}, 1},
         {"padded wrap",

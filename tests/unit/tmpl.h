@@ -4,7 +4,7 @@
 #define KMS_TESTS_UNIT_TMPL_H
 
 #include "pkcs11/core/crypto.h"
-#include "pkcs11/core/log.h"
+#include "tests/unit/fake_p11_log.h"
 #include "tests/unit/fake_token.h"
 #include "tests/unit/unit.h"
 
