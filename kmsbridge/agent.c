@@ -2,10 +2,7 @@
 #include "kmsbridge/agent.h"
 
 #include <errno.h>
-#include <limits.h>
-#include <poll.h>
 #include <pthread.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -20,46 +17,12 @@
 #include "kmsbridge/agent_parts.h"
 #include "kmsbridge/socket.h"
 
-#define STACK_SIZE    (512u * 1024u)     /* PKCS#11 modules run on it */
-#define HELLO_MAX     512u               /* body of the first frame */
-#define FRAME_NS      (5 * KMS_NS_PER_S) /* from a frame's first byte to its last, either way */
-#define PAUSE_MS      50                 /* after a failed accept, as when out of descriptors */
-#define FDS_APART     192 /* ours, gRPC's, the KMS socket's, the monitor's, the PKCS#11 module's */
-#define COMPLAINTS_NS (5 * KMS_NS_PER_S)
-
-struct kms_agentd {
-    struct kms_agentd_common common;
-    struct kms_agentd_backends *backends;
-    struct kms_socket *socket;
-    int listen_fd;
-    int wake_fd;
-    pthread_t thread;
-    bool running;
-    uint64_t complained_ns; /* accepting thread only */
-
-    pthread_mutex_t mutex; /* guards the members below */
-    pthread_cond_t left;
-    struct kms_agentd_state *state;
-    struct connection *connections;
-    unsigned connection_count;
-    bool stopping;
-    uint64_t idle_since_ns; /* 0: somebody is connected */
-};
-
-/* Its thread's own, in the list until that ends. */
-struct connection {
-    struct connection *next;
-    struct connection *before;
-    struct kms_agentd *agentd;
-    int fd;
-    struct kms_agentd_peer peer;
-    struct kms_limits_uid *account;
-};
+#define FDS_APART 192 /* ours, gRPC's, the KMS socket's, the monitor's, the PKCS#11 module's */
 
 /* --- state --------------------------------------------------------------------------------------
  */
 
-static void state_put(struct kms_agentd_state *state)
+void kms_agentd_state_put(struct kms_agentd_state *state)
 {
     if (state != NULL && atomic_fetch_sub(&state->refs, 1) == 1) {
         kms_agentd_tokens_done(&state->tokens);
@@ -68,7 +31,7 @@ static void state_put(struct kms_agentd_state *state)
     }
 }
 
-static struct kms_agentd_state *state_get(struct kms_agentd *agentd)
+struct kms_agentd_state *kms_agentd_state_get(struct kms_agentd *agentd)
 {
     struct kms_agentd_state *state = NULL;
 
@@ -94,7 +57,7 @@ static enum kms_status state_new(struct kms_agentd_backends *backends, struct km
         .rules = conf->agent.rules, .rule_count = conf->agent.rule_count, .self = geteuid()};
     status = kms_agentd_tokens_new(backends, conf, &state->tokens, err);
     if (status != KMS_OK) {
-        state_put(state);
+        kms_agentd_state_put(state);
         return status;
     }
     *ret_state = state;
@@ -107,397 +70,6 @@ static struct kms_limits_conf limits_conf(const struct kms_agentd_conf *conf)
                                     .connections_per_uid = conf->max_connections_per_uid,
                                     .calls_per_second = conf->calls_per_second,
                                     .calls_per_uid = conf->concurrent_calls_per_uid};
-}
-
-/* --- one connection ------------------------------------------------------------------------------
- */
-
-static enum kms_status send_frame(const struct connection *conn, struct kms_span frame,
-                                  struct kms_error *err)
-{
-    return kms_agentd_write(conn->fd, frame, kms_deadline_in(FRAME_NS), err);
-}
-
-/* Says why, and is the connection's last word. */
-static void send_refusal(int fd, const struct kms_error *error, uint64_t deadline_ns)
-{
-    uint8_t room[2048];
-    struct kms_buf frame = KMS_BUF_OVER(room);
-    struct kms_error ignored = KMS_ERROR_INIT;
-
-    if (kms_agentd_put_error(0, error, &frame, &ignored) != KMS_OK ||
-        kms_agentd_write(fd, kms_buf_span(&frame), deadline_ns, &ignored) != KMS_OK) {
-        return; /* it sees the end of the connection all the same */
-    }
-}
-
-static void audit_stranger(const struct connection *conn, enum kms_status verdict)
-{
-    struct kms_agentd_common *common = &conn->agentd->common;
-    struct kms_audit_record record = {.front = "agent",
-                                      .peer = &conn->peer.audit,
-                                      .op = "connect",
-                                      .verdict = verdict,
-                                      .refused = kms_refusal_name(KMS_REFUSAL_STRANGER)};
-    struct kms_error ignored = KMS_ERROR_INIT;
-
-    kms_agentd_metrics_refusal(&common->metrics, KMS_REFUSAL_STRANGER);
-    if (kms_limits_may_note(common->limits, conn->account, &record.suppressed) &&
-        kms_audit_write(common->audit, &record, &ignored) != KMS_OK) {
-        return; /* it is refused as it is */
-    }
-}
-
-/* Whether the peer may be here at all. */
-static enum kms_status admit(const struct connection *conn, uint32_t version, struct kms_error *err)
-{
-    struct kms_agentd_state *state = state_get(conn->agentd);
-    bool knows = kms_policy_knows(&state->policy, &conn->peer.policy) &&
-                 (!state->conf->agent.is_private || conn->peer.policy.uid == geteuid());
-
-    state_put(state);
-    if (version == 0) {
-        return kms_error_set(err, KMS_E_UNSUPPORTED, "agent: this agent speaks version %d",
-                             KMS_AGENT_VERSION);
-    }
-    if (!knows) {
-        (void)kms_error_set(err, KMS_E_DENIED, "uid %ld may not use this agent (agent.rules)",
-                            (long)conn->peer.policy.uid);
-        audit_stranger(conn, err->status);
-        return err->status;
-    }
-    return KMS_OK;
-}
-
-static enum kms_status send_welcome(const struct connection *conn, struct kms_error *err)
-{
-    uint8_t room[256];
-    struct kms_buf frame = KMS_BUF_OVER(room);
-    Kms__Agent__Welcome welcome = KMS__AGENT__WELCOME__INIT;
-    struct kms_agentd_state *state = state_get(conn->agentd);
-    enum kms_status status;
-
-    welcome.version = KMS_AGENT_VERSION; /* there is no lower one */
-    welcome.plaintext_max = KMS_PLAINTEXT_MAX;
-    welcome.idle_seconds = (uint32_t)(state->conf->agent.idle_timeout_ns / KMS_NS_PER_S);
-    welcome.instance = kms_agent_put_span(
-        kms_span_of(conn->agentd->common.instance, sizeof(conn->agentd->common.instance)));
-    state_put(state);
-    status = kms_agent_pack(&welcome.base, &frame, err);
-    return status == KMS_OK ? send_frame(conn, kms_buf_span(&frame), err) : status;
-}
-
-static void set_patience(const struct connection *conn, uint64_t ns)
-{
-    const struct timeval tv = {.tv_sec = (time_t)(ns / KMS_NS_PER_S),
-                               .tv_usec = (suseconds_t)(ns % KMS_NS_PER_S / KMS_NS_PER_US)};
-
-    (void)setsockopt(conn->fd, SOL_SOCKET, SO_RCVTIMEO, &tv, sizeof(tv));
-}
-
-static enum kms_status read_hello(const struct connection *conn, uint32_t *ret_version,
-                                  struct kms_error *err)
-{
-    uint8_t body[HELLO_MAX];
-    struct kms_buf buf = KMS_BUF_OVER(body);
-    ProtobufCMessage *message = NULL;
-    size_t len = 0;
-    enum kms_status status = kms_agentd_read_len(conn->fd, FRAME_NS, &len, err);
-
-    if (status == KMS_OK) {
-        status = kms_agentd_read(conn->fd, len, kms_deadline_in(FRAME_NS), &buf, err);
-    }
-    if (status == KMS_OK) {
-        status =
-            kms_agent_unpack(&kms__agent__hello__descriptor, kms_buf_span(&buf), &message, err);
-    }
-    if (status == KMS_OK) {
-        *ret_version = ((const Kms__Agent__Hello *)message)->version;
-        kms_agent_free(message);
-    }
-    return status;
-}
-
-static enum kms_status greet(const struct connection *conn, struct kms_error *err)
-{
-    uint32_t version = 0;
-    enum kms_status status = KMS_OK;
-
-    set_patience(conn, FRAME_NS);
-    status = read_hello(conn, &version, err);
-    if (status != KMS_OK) {
-        return status;
-    }
-    status = admit(conn, version, err);
-    if (status != KMS_OK) {
-        send_refusal(conn->fd, err, kms_deadline_in(FRAME_NS));
-        return KMS_E_CANCELLED; /* nothing is wrong with the protocol */
-    }
-    return send_welcome(conn, err);
-}
-
-static enum kms_status read_request(const struct connection *conn, struct kms_agentd_room *room,
-                                    struct kms_error *err)
-{
-    size_t len = 0;
-    enum kms_status status = kms_agentd_read_len(conn->fd, FRAME_NS, &len, err);
-
-    if (status == KMS_OK) {
-        status = kms_agentd_room_take(conn->agentd->common.pools, len, room, err);
-    }
-    if (status == KMS_OK) {
-        status = kms_agentd_read(conn->fd, len, kms_deadline_in(FRAME_NS), &room->frame, err);
-    }
-    return status;
-}
-
-static enum kms_status answer(const struct connection *conn, struct kms_agentd_state *state,
-                              struct kms_agentd_room *room, struct kms_error *err)
-{
-    const struct kms_agentd_peering peering = {
-        .common = &conn->agentd->common, .peer = &conn->peer, .account = conn->account};
-    struct kms_agentd_token *token = NULL;
-    struct kms_span frame = KMS_SPAN_NONE;
-    uint8_t *page = NULL;
-    enum kms_status status = kms_agentd_answer(&peering, state, room, &page, &frame, &token, err);
-
-    if (status == KMS_OK) {
-        status = send_frame(conn, frame, err);
-    }
-    free(page);
-    kms_agentd_room_give(conn->agentd->common.pools, room);
-    if (status == KMS_OK && token != NULL) {
-        kms_agentd_token_tend(token, state->conf->agent.call_timeout_ns);
-    }
-    return status;
-}
-
-static enum kms_status one_request(const struct connection *conn, struct kms_error *err)
-{
-    struct kms_agentd_room room = {.slot = NULL};
-    struct kms_agentd_state *state = NULL;
-    enum kms_status status = read_request(conn, &room, err);
-
-    if (status == KMS_OK) {
-        state = state_get(conn->agentd);
-        status = answer(conn, state, &room, err);
-        state_put(state);
-    }
-    kms_agentd_room_give(conn->agentd->common.pools, &room);
-    return status;
-}
-
-static void note_end(const struct connection *conn, enum kms_status status,
-                     const struct kms_error *err)
-{
-    if (status == KMS_E_PROTOCOL || status == KMS_E_TOO_LARGE) {
-        kms_agentd_metrics_refusal(&conn->agentd->common.metrics, KMS_REFUSAL_PROTOCOL);
-    }
-    if (status != KMS_E_CANCELLED) {
-        kms_log(KMS_LOG_DEBUG, "agent: connection of uid %ld pid %ld ends: %s",
-                (long)conn->peer.audit.uid, (long)conn->peer.audit.pid, err->text);
-    }
-}
-
-static void connection_run(const struct connection *conn)
-{
-    struct kms_error err = KMS_ERROR_INIT;
-    struct kms_agentd_state *state = NULL;
-    enum kms_status status = greet(conn, &err);
-
-    if (status == KMS_OK) {
-        state = state_get(conn->agentd);
-        set_patience(conn, state->conf->agent.idle_timeout_ns);
-        state_put(state);
-    }
-    while (status == KMS_OK) {
-        status = one_request(conn, &err);
-    }
-    note_end(conn, status, &err);
-}
-
-static void connection_free(struct connection *conn)
-{
-    struct kms_agentd *agentd = conn->agentd;
-
-    if (conn->account != NULL) {
-        kms_limits_leave(agentd->common.limits, conn->account);
-    }
-    kms_agentd_peer_done(&conn->peer);
-    (void)close(conn->fd);
-    free(conn);
-}
-
-/* Out of the list first: what is in it may be shut down. */
-static void connection_leave(struct connection *conn)
-{
-    struct kms_agentd *agentd = conn->agentd;
-
-    pthread_mutex_lock(&agentd->mutex);
-    *(conn->before == NULL ? &agentd->connections : &conn->before->next) = conn->next;
-    if (conn->next != NULL) {
-        conn->next->before = conn->before;
-    }
-    pthread_mutex_unlock(&agentd->mutex);
-    connection_free(conn);
-    /* the last that this thread touches */
-    pthread_mutex_lock(&agentd->mutex);
-    agentd->connection_count--;
-    agentd->idle_since_ns = agentd->connection_count == 0 ? kms_now_ns() : 0;
-    atomic_store(&agentd->common.metrics.connections, agentd->connection_count);
-    pthread_cond_broadcast(&agentd->left);
-    pthread_mutex_unlock(&agentd->mutex);
-}
-
-static void *connection_main(void *arg)
-{
-    struct connection *conn = arg;
-
-    connection_run(conn);
-    connection_leave(conn);
-    return NULL;
-}
-
-/* --- accepting ----------------------------------------------------------------------------------
- */
-
-static bool may_complain(struct kms_agentd *agentd)
-{
-    uint64_t now = kms_now_ns();
-    bool may = agentd->complained_ns == 0 || now - agentd->complained_ns >= COMPLAINTS_NS;
-
-    agentd->complained_ns = may ? now : agentd->complained_ns;
-    return may;
-}
-
-/* Detached, with all signals blocked: those that we wait for are the main thread's. */
-static bool start_thread(void *(*main)(void *), void *arg)
-{
-    pthread_t thread;
-    pthread_attr_t attr;
-    sigset_t all;
-    sigset_t before;
-    int error = 0;
-
-    sigfillset(&all);
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, STACK_SIZE);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(&thread, &attr, main, arg);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    return error == 0;
-}
-
-static void connection_enlist(struct connection *conn)
-{
-    struct kms_agentd *agentd = conn->agentd;
-
-    pthread_mutex_lock(&agentd->mutex);
-    conn->next = agentd->connections;
-    if (conn->next != NULL) {
-        conn->next->before = conn;
-    }
-    agentd->connections = conn;
-    agentd->connection_count++;
-    agentd->idle_since_ns = 0;
-    atomic_store(&agentd->common.metrics.connections, agentd->connection_count);
-    pthread_mutex_unlock(&agentd->mutex);
-}
-
-static enum kms_status connection_new(struct kms_agentd *agentd, int fd,
-                                      struct connection **ret_conn, enum kms_refusal *ret_refusal,
-                                      struct kms_error *err)
-{
-    struct connection *conn = calloc(1, sizeof(*conn));
-    enum kms_status status = KMS_OK;
-
-    if (conn == NULL) {
-        return kms_error_set(err, KMS_E_NOMEM, "agent: out of memory");
-    }
-    conn->agentd = agentd;
-    conn->fd = fd;
-    status = kms_agentd_peer_read(fd, &conn->peer, err);
-    if (status == KMS_OK) {
-        status = kms_limits_enter(agentd->common.limits, conn->peer.policy.uid, &conn->account,
-                                  ret_refusal, err);
-    }
-    if (status != KMS_OK) {
-        kms_agentd_peer_done(&conn->peer);
-        free(conn);
-        return status;
-    }
-    *ret_conn = conn;
-    return KMS_OK;
-}
-
-static void take_connection(struct kms_agentd *agentd, int fd)
-{
-    struct kms_error err = KMS_ERROR_INIT;
-    enum kms_refusal refusal = KMS_REFUSAL_NONE;
-    struct connection *conn = NULL;
-    enum kms_status status = connection_new(agentd, fd, &conn, &refusal, &err);
-
-    if (status == KMS_OK) {
-        atomic_fetch_add(&agentd->common.metrics.accepted, 1);
-        connection_enlist(conn);
-        if (start_thread(connection_main, conn)) {
-            return;
-        }
-        (void)kms_error_set(&err, KMS_E_BUSY, "agent: no thread for a connection");
-        send_refusal(fd, &err, 0);
-        connection_leave(conn);
-    } else {
-        kms_agentd_metrics_refusal(&agentd->common.metrics, refusal);
-        send_refusal(fd, &err, 0);
-        (void)close(fd);
-    }
-    if (may_complain(agentd)) {
-        kms_log(KMS_LOG_WARN, "agent: a connection is refused: %s", err.text);
-    }
-}
-
-/* Until nothing waits; false after an error that time may heal. */
-static bool accept_all(struct kms_agentd *agentd)
-{
-    for (;;) {
-        int fd = accept4(agentd->listen_fd, NULL, NULL, SOCK_CLOEXEC);
-
-        if (fd >= 0) {
-            take_connection(agentd, fd);
-        } else if (errno == EAGAIN) {
-            return true;
-        } else if (errno != EINTR && errno != ECONNABORTED) {
-            atomic_fetch_add(&agentd->common.metrics.accept_errors, 1);
-            if (may_complain(agentd)) {
-                kms_log(KMS_LOG_WARN, "agent: cannot accept a connection: %s", strerror(errno));
-            }
-            return false;
-        }
-    }
-}
-
-static void *accept_main(void *arg)
-{
-    struct kms_agentd *agentd = arg;
-    struct pollfd fds[2] = {{.fd = agentd->wake_fd, .events = POLLIN},
-                            {.fd = agentd->listen_fd, .events = POLLIN}};
-
-    for (;;) {
-        int ready = poll(fds, 2, -1);
-
-        if (ready > 0 && fds[0].revents != 0) {
-            return NULL;
-        }
-        if (ready > 0 && fds[1].revents != 0 && !accept_all(agentd)) {
-            struct pollfd stop = {.fd = agentd->wake_fd, .events = POLLIN};
-
-            if (poll(&stop, 1, PAUSE_MS) > 0) {
-                return NULL;
-            }
-        }
-    }
 }
 
 /* --- start --------------------------------------------------------------------------------------
@@ -540,7 +112,7 @@ static void free_all(struct kms_agentd *agentd)
     if (agentd->wake_fd >= 0) {
         (void)close(agentd->wake_fd);
     }
-    state_put(agentd->state);
+    kms_agentd_state_put(agentd->state);
     kms_agentd_backends_free(agentd->backends);
     kms_limits_free(agentd->common.limits);
     kms_agentd_pools_free(agentd->common.pools);
@@ -579,7 +151,7 @@ static enum kms_status open_door(struct kms_agentd *agentd, const struct kms_age
     agentd->wake_fd = eventfd(0, EFD_CLOEXEC);
     agentd->idle_since_ns = kms_now_ns();
     if (agentd->listen_fd < 0 || agentd->wake_fd < 0 ||
-        pthread_create(&agentd->thread, NULL, accept_main, agentd) != 0) {
+        pthread_create(&agentd->thread, NULL, kms_agentd_accept_main, agentd) != 0) {
         return kms_error_set(err, KMS_E_INTERNAL, "agent: cannot start to accept: %s",
                              strerror(errno));
     }
@@ -682,7 +254,7 @@ enum kms_status kms_agentd_prepare(struct kms_agentd *agentd, struct kms_conf *c
 void kms_agentd_cancel(struct kms_agentd_change *change)
 {
     if (change != NULL) {
-        state_put(change->state);
+        kms_agentd_state_put(change->state);
         free(change);
     }
 }
@@ -698,7 +270,7 @@ void kms_agentd_apply(struct kms_agentd *agentd, struct kms_agentd_change *chang
     agentd->state = change->state;
     pthread_mutex_unlock(&agentd->mutex);
     warn_restart(&was->conf->agent, &change->state->conf->agent);
-    state_put(was);
+    kms_agentd_state_put(was);
     free(change);
 }
 
@@ -710,7 +282,7 @@ static void hang_up(struct kms_agentd *agentd, int how)
 {
     pthread_mutex_lock(&agentd->mutex);
     agentd->stopping = true;
-    for (struct connection *conn = agentd->connections; conn != NULL; conn = conn->next) {
+    for (struct kms_agentd_conn *conn = agentd->connections; conn != NULL; conn = conn->next) {
         (void)shutdown(conn->fd, how);
     }
     pthread_mutex_unlock(&agentd->mutex);
@@ -814,7 +386,7 @@ enum kms_status kms_agentd_check(struct kms_conf *conf, uint64_t timeout_ns, FIL
     for (size_t i = 0; status == KMS_OK && i < state->tokens.count; i++) {
         status = check_token(state->tokens.tokens[i], timeout_ns, out, err);
     }
-    state_put(state);
+    kms_agentd_state_put(state);
     kms_agentd_backends_free(backends);
     return status;
 }

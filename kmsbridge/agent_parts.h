@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What the files of the agent's server share: agent.c (connections), agent_ops.c (requests). */
+/* What the files of the agent's server share: agent.c (start, reload, stop), agent_conn.c
+ * (connections), agent_ops.c (requests). */
 #ifndef KMSBRIDGE_AGENT_PARTS_H
 #define KMSBRIDGE_AGENT_PARTS_H
+
+#include <pthread.h>
 
 #include "kmsbridge/agent.h"
 #include "kmsbridge/agent_io.h"
@@ -9,6 +12,7 @@
 #include "kmsbridge/agent_metrics.h"
 #include "kmsbridge/agent_peer.h"
 #include "kmsbridge/policy.h"
+#include "kmsbridge/socket.h"
 
 /* One configuration, while it serves and as long as a request of that time lasts. */
 struct kms_agentd_state {
@@ -26,6 +30,42 @@ struct kms_agentd_common {
     struct kms_audit *audit;
     uint8_t instance[KMS_AGENT_INSTANCE];
 };
+
+struct kms_agentd {
+    struct kms_agentd_common common;
+    struct kms_agentd_backends *backends;
+    struct kms_socket *socket;
+    int listen_fd;
+    int wake_fd;
+    pthread_t thread;
+    bool running;
+    uint64_t complained_ns; /* accepting thread only */
+
+    pthread_mutex_t mutex; /* guards the members below */
+    pthread_cond_t left;
+    struct kms_agentd_state *state;
+    struct kms_agentd_conn *connections;
+    unsigned connection_count;
+    bool stopping;
+    uint64_t idle_since_ns; /* 0: somebody is connected */
+};
+
+/* Its thread's own, in the list until that ends. */
+struct kms_agentd_conn {
+    struct kms_agentd_conn *next;
+    struct kms_agentd_conn *before;
+    struct kms_agentd *agentd;
+    int fd;
+    struct kms_agentd_peer peer;
+    struct kms_limits_uid *account;
+};
+
+/* The state that serves now, until it is put. Any thread. */
+struct kms_agentd_state *kms_agentd_state_get(struct kms_agentd *agentd);
+void kms_agentd_state_put(struct kms_agentd_state *state); /* NULL is fine */
+
+/* The accepting thread, until agentd->wake_fd says something. */
+void *kms_agentd_accept_main(void *arg);
 
 struct kms_agentd_peering {
     struct kms_agentd_common *common;

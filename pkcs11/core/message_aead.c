@@ -238,7 +238,8 @@ static CK_RV crypt_into(struct kms_operation *op, struct aead *a, struct kms_spa
 static CK_RV crypt(struct kms_operation *op, struct aead *a, struct kms_span in, CK_BYTE_PTR out,
                    CK_ULONG_PTR out_len)
 {
-    struct kms_buf buf = kms_buf_over(out, in.len);
+    uint8_t nothing = 0; /* an empty message needs no buffer */
+    struct kms_buf buf = kms_buf_over(out == NULL ? &nothing : out, in.len);
     uint8_t *copy = NULL;
     CK_RV rv = CKR_OK;
 
@@ -257,7 +258,7 @@ static CK_RV crypt(struct kms_operation *op, struct aead *a, struct kms_span in,
     if (rv == CKR_OK) {
         *out_len = in.len;
     } else {
-        kms_wipe(out, buf.len);
+        kms_wipe(buf.data, buf.len);
     }
     kms_secure_free(copy);
     return rv;

@@ -15,13 +15,13 @@ OURS='
 ^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.[ch]$ | ^common/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.h$
 ^backend/agent[a-z0-9_]*\.[ch]$       | ^common/|^backend/backend\.h$|^backend/agent[a-z0-9_]*(\.pb-c)?\.h$
 ^kmsbridge/agent[a-z0-9_]*\.[ch]$     | ^common/|^kmsbridge/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist|agent_wire)\.h$
-^pkcs11/core/(attrs|attrs_template)\.c$ | ^common/|^pkcs11/(core/(attrs|log)|pkcs11x|kmsbridge-pkcs11)\.h$
-^pkcs11/core/soft[a-z_]*\.[ch]$       | ^common/|^pkcs11/(core/(soft|soft_parts|attrs|mech|log)|pkcs11x|kmsbridge-pkcs11)\.h$
-^pkcs11/core/(library|slot|store[a-z_]*)\.[ch]$ | ^common/|^backend/(agent|backend)\.h$|^pkcs11/(core/[a-z0-9_]+|pkcs11x|kmsbridge-pkcs11)\.h$
-^pkcs11/core/                         | ^common/|^backend/backend\.h$|^pkcs11/(core/[a-z0-9_]+|pkcs11x|kmsbridge-pkcs11)\.h$
-^pkcs11/                              | ^common/|^pkcs11/
 ^kmsbridge/                           | ^common/|^kmsbridge/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.h$
 ^tools/                               | ^common/|^tools/|^backend/(backend|backend_conf|registry|waist)\.h$|^backend/p11/init_token\.h$|^kmsbridge/(conf|kms_v2_client)\.h$
+^pkcs11/core/(attrs|attrs_template)\.c$ | ^common/|^pkcs11/(core/(attrs|log)|pkcs11x|kmsbridge-pkcs11)\.h$
+^pkcs11/core/soft[a-z0-9_]*\.[ch]$       | ^common/|^pkcs11/(core/(soft[a-z0-9_]*|attrs|mech|log)|pkcs11x|kmsbridge-pkcs11)\.h$
+^pkcs11/core/(library|slots?|store[a-z0-9_]*)\.[ch]$ | ^common/|^backend/(agent|backend)\.h$|^pkcs11/(core/[a-z0-9_]+|pkcs11x|kmsbridge-pkcs11)\.h$
+^pkcs11/core/                         | ^common/|^backend/backend\.h$|^pkcs11/(core/[a-z0-9_]+|pkcs11x|kmsbridge-pkcs11)\.h$
+^pkcs11/                              | ^common/|^pkcs11/
 ^tests/                               | .
 '
 
@@ -35,7 +35,7 @@ THEIRS='
 ^sodium(\.h$|/)                       | ^common/(secure|codec)\.c$
 ^p11-kit/|^pkcs11\.h$                 | ^backend/p11/|^backend/hsm[a-z0-9_]*\.[ch]$|^pkcs11/pkcs11x\.h$|^tests/
 ^systemd/                             | ^kmsbridge/notify\.c$|^tests/
-^openssl/                             | ^backend/(hsm|p11/)|^pkcs11/core/soft[a-z_]*\.[ch]$|^kmsbridge/(agent_certs|envelope|kms_v2|metrics)\.c$|^tools/verb_kms\.c$|^tests/
+^openssl/                             | ^backend/(hsm|p11/)|^pkcs11/core/soft[a-z0-9_]*\.[ch]$|^kmsbridge/(agent_certs|envelope|kms_v2|metrics)\.c$|^tools/verb_kms\.c$|^tests/
 ^jansson\.h$                          | ^tools/output\.c$
 ^nghttp2/                             | ^tests/
 ^CUnit/                               | ^tests/

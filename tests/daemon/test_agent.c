@@ -5,6 +5,8 @@
  */
 #include "config.h"
 
+#include <openssl/pem.h>
+#include <openssl/x509.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -177,6 +179,7 @@ static int as_app(void *ctx)
     STEP(7, frames_encrypt(&frames, kek, "x") == KMS_E_DENIED);
     STEP(8, strstr(frames.error.text, "uid 4242 may not encrypt") != NULL);
     STEP(9, frames_destroy(&frames, ref) == KMS_E_DENIED);
+    STEP(17, frames_encrypt(&frames, ref, "x") == KMS_E_DENIED); /* before it is asked if it can */
     STEP(10, frames_random(&frames, 8) == KMS_E_DENIED);
     STEP(11, frames_generate(&frames, KMS_KEY_AES, "theirs") == KMS_E_DENIED);
     STEP(12, frames_generate(&frames, KMS_KEY_EC, "app-made") == KMS_OK);
@@ -351,11 +354,117 @@ static void only_listed_keys(void)
     frames_close(&frames);
 }
 
+/* --- certificates ----------------------------------------------------------------------------- */
+
+/* A certificate of @key, which somebody else signs. */
+static bool write_certificate(const char *path, EVP_PKEY *key, EVP_PKEY *issuer)
+{
+    X509 *cert = X509_new();
+    FILE *file = fopen(path, "we");
+    bool good = cert != NULL && file != NULL && X509_set_version(cert, X509_VERSION_3) == 1 &&
+                ASN1_INTEGER_set(X509_get_serialNumber(cert), 1) == 1 &&
+                X509_gmtime_adj(X509_getm_notBefore(cert), 0) != NULL &&
+                X509_gmtime_adj(X509_getm_notAfter(cert), 3600) != NULL &&
+                X509_set_pubkey(cert, key) == 1 && X509_sign(cert, issuer, EVP_sha256()) > 0 &&
+                PEM_write_X509(file, cert) == 1;
+
+    if (file != NULL) {
+        (void)fclose(file);
+    }
+    X509_free(cert);
+    return good;
+}
+
+static bool write_certificates(const char *good, const char *bad)
+{
+    struct frames frames;
+    EVP_PKEY *issuer = EVP_EC_gen("P-256");
+    EVP_PKEY *key = NULL;
+    bool written = false;
+
+    if (frames_open(&frames, agent_socket) == KMS_OK &&
+        frames_list(&frames, "app-sign") == KMS_OK && frames.reply->n_keys == 1) {
+        const uint8_t *at = frames.reply->keys[0]->spki.data;
+
+        key = d2i_PUBKEY(NULL, &at, (long)frames.reply->keys[0]->spki.len);
+    }
+    written = key != NULL && issuer != NULL && write_certificate(good, key, issuer) &&
+              write_certificate(bad, issuer, issuer);
+    frames_close(&frames);
+    EVP_PKEY_free(key);
+    EVP_PKEY_free(issuer);
+    return written;
+}
+
+static size_t certificates_shown(void)
+{
+    struct frames frames;
+    size_t n = 99;
+
+    if (frames_open(&frames, agent_socket) == KMS_OK &&
+        frames_list(&frames, "app-sign") == KMS_OK && frames.reply->n_keys == 1) {
+        n = frames.reply->keys[0]->n_certificates;
+    }
+    frames_close(&frames);
+    return n;
+}
+
+static void configure_certificate(const char *file)
+{
+    char agent[256];
+
+    (void)snprintf(agent, sizeof(agent),
+                   "  tokens: [{backend: hsm, certificates: [{key: app-sign, file: %s}]}]\n", file);
+    configure(agent, RULES);
+}
+
+static void certificates(void)
+{
+    const char *const check[] = {"--check", "--config", fx.config, NULL};
+    char good[160];
+    char bad[160];
+    char sentence[320];
+
+    (void)snprintf(good, sizeof(good), "%s/good.pem", fx.dir);
+    (void)snprintf(bad, sizeof(bad), "%s/bad.pem", fx.dir);
+    (void)snprintf(sentence, sizeof(sentence), "key \"app-sign\" is not the one that %s certifies",
+                   bad);
+    CU_ASSERT_TRUE_FATAL(restart("", RULES));
+    CU_ASSERT_TRUE_FATAL(write_certificates(good, bad));
+    CU_ASSERT_EQUAL(certificates_shown(), 0);
+    configure_certificate(good);
+    CU_ASSERT_TRUE(reload("reload: done"));
+    CU_ASSERT_EQUAL(certificates_shown(), 1);
+    CU_ASSERT_EQUAL(fixture_run(&fx, check), 0);
+    /* one that is not of its key changes nothing */
+    configure_certificate(bad);
+    CU_ASSERT_TRUE(reload("the old configuration stays"));
+    CU_ASSERT_TRUE(fixture_log_wait(&fx, sentence));
+    CU_ASSERT_EQUAL(certificates_shown(), 1);
+    fixture_log_clear(&fx);
+    CU_ASSERT_EQUAL(fixture_run(&fx, check), 1);
+    CU_ASSERT_TRUE(fixture_log_count(&fx, sentence) > 0);
+    /* but a start is not to fail for it */
+    CU_ASSERT_TRUE(fixture_stop(&fx));
+    CU_ASSERT_TRUE_FATAL(fixture_start(&fx));
+    CU_ASSERT_EQUAL(certificates_shown(), 0);
+    CU_ASSERT_TRUE(fixture_log_wait(&fx, sentence));
+    /* what is no certificate is wrong whatever the key */
+    configure_certificate(fx.pin_file);
+    CU_ASSERT_TRUE(reload("holds no certificate in PEM"));
+    CU_ASSERT_EQUAL(fixture_log_count(&fx, FIXTURE_PIN), 0);
+}
+
 int main(void)
 {
     static const struct unit_test tests[] = {
-        {"our own user", ours}, {"other users", others}, {"a reload changes rules", rules_change},
-        {"limits", limits},     {"PINs", pin},           {"listed keys only", only_listed_keys},
+        {"our own user", ours},
+        {"other users", others},
+        {"a reload changes rules", rules_change},
+        {"limits", limits},
+        {"PINs", pin},
+        {"listed keys only", only_listed_keys},
+        {"certificates", certificates},
     };
 
     fixture_init(&fx, NAME);

@@ -131,10 +131,10 @@ static void version(void)
     ProtobufCMessage *message = NULL;
     struct kms_error err = KMS_ERROR_INIT;
 
-    CU_ASSERT_TRUE(frames_send(fd, &hello.base) || true); /* version 0: an empty message */
     hello.name = kms_agent_put_text("x");
     CU_ASSERT_TRUE(frames_send(fd, &hello.base));
     body = frames_receive(fd, SEC(5), &len);
+    CU_ASSERT_PTR_NOT_NULL(body);
     if (body != NULL && kms_agent_unpack(&kms__agent__reply__descriptor, kms_span_of(body, len),
                                          &message, &err) == KMS_OK) {
         kms_agent_get_error(((Kms__Agent__Reply *)message)->error, &err);
@@ -210,6 +210,12 @@ static void quiet(void)
 /* --- numbers -----------------------------------------------------------------------------------
  */
 
+static bool has_few_threads(void *ctx)
+{
+    (void)ctx;
+    return fixture_threads(&fx) < 100;
+}
+
 static void many(void)
 {
     static struct frames all[MANY];
@@ -238,7 +244,7 @@ static void many(void)
     }
     CU_ASSERT_TRUE(wait_connections(0));
     CU_ASSERT_TRUE(fixture_fds(&fx) <= fds + 8);
-    CU_ASSERT_TRUE(fixture_threads(&fx) < 100);
+    CU_ASSERT_TRUE(fixture_until(has_few_threads, NULL, SEC(5)));
 }
 
 /* --- calls -------------------------------------------------------------------------------------

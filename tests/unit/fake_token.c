@@ -197,6 +197,9 @@ static enum kms_status seal(struct kms_call *call, const struct kms_params *para
     struct kms_span iv = params->iv;
     uint8_t fresh[12];
 
+    if ((alg == KMS_ALG_AES_KEY_WRAP || alg == KMS_ALG_AES_KEY_WRAP_PAD) && iv.len > 0) {
+        return kms_error_set(&call->error, KMS_E_UNSUPPORTED, "takes no IV");
+    }
     if (alg == KMS_ALG_AES_GCM && fake.own_iv_only && iv.len > 0) {
         return kms_error_set(&call->error, KMS_E_UNSUPPORTED, "own IV only");
     }
@@ -231,7 +234,10 @@ static enum kms_status open_sealed(struct kms_call *call, const struct kms_param
     enum kms_status status = KMS_OK;
     size_t len = 0;
 
-    if (room == NULL || in.len < tag_len) {
+    if (room == NULL) {
+        return kms_error_set(&call->error, KMS_E_NOMEM, "no memory");
+    }
+    if (in.len < tag_len) {
         free(room);
         return bad(call, "too short");
     }

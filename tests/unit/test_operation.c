@@ -262,6 +262,7 @@ static void test_two_calls(void)
 
 static CK_BYTE short_iv[8];
 static CK_GCM_PARAMS no_tag = {.pIv = mech_iv, .ulIvLen = 12, .ulTagBits = 0};
+static CK_GCM_PARAMS short_tag = {.pIv = mech_iv, .ulIvLen = 12, .ulTagBits = 64};
 static CK_GCM_PARAMS long_iv = {.pIv = mech_iv, .ulIvLen = 16, .ulTagBits = 128};
 
 enum whose { HERE_AES, HERE_GENERIC, HERE_PUBLIC_RSA, TOKEN_AES, TOKEN_MAC, TOKEN_RSA, TOKEN_EC };
@@ -283,6 +284,9 @@ static const struct begin_row {
     {"no parameter", KMS_OPK_ENCRYPT, TOKEN_AES, MECH_NONE(CKM_AES_GCM),
      CKR_MECHANISM_PARAM_INVALID},
     {"no tag", KMS_OPK_ENCRYPT, TOKEN_AES, MECH(CKM_AES_GCM, no_tag), CKR_MECHANISM_PARAM_INVALID},
+    {"tag of 64 bits", KMS_OPK_ENCRYPT, TOKEN_AES, MECH(CKM_AES_GCM, short_tag),
+     CKR_MECHANISM_PARAM_INVALID},
+    {"tag of 64 bits, here", KMS_OPK_ENCRYPT, HERE_AES, MECH(CKM_AES_GCM, short_tag), CKR_OK},
     {"IV of 16", KMS_OPK_ENCRYPT, TOKEN_AES, MECH(CKM_AES_GCM, long_iv), CKR_OK},
     {"a parameter too many", KMS_OPK_SIGN, TOKEN_EC, MECH(CKM_ECDSA, mech_iv),
      CKR_MECHANISM_PARAM_INVALID},

@@ -358,6 +358,31 @@ static void buffers_are_respected(void)
     kms_soft_key_unref(key);
 }
 
+/* What is gathered has a ceiling; not a byte of what is refused is read. */
+static void gathering_is_bounded(void)
+{
+    struct kms_soft_key *key = key_of(CKK_AES, KEY128);
+    struct kms_soft_key *pair = key_made(CKK_EC_EDWARDS, 0, ED25519_OID);
+    CK_MECHANISM eddsa = {CKM_EDDSA, NULL, 0};
+    const uint8_t byte = 0;
+    struct kms_soft_op *op = NULL;
+    struct setup s;
+
+    set_up(&s, CKM_AES_GCM, IV, NULL, 128);
+    CU_ASSERT_EQUAL_FATAL(
+        kms_soft_op_new(KMS_SOFT_DECRYPT, mech_of(CKM_AES_GCM), &s.mechanism, key, &op), CKR_OK);
+    CU_ASSERT_EQUAL(kms_soft_op_update(op, kms_span_of(&byte, 1), NULL), CKR_OK);
+    CU_ASSERT_EQUAL(kms_soft_op_update(op, kms_span_of(&byte, KMS_SOFT_GATHER_MAX), NULL),
+                    CKR_ENCRYPTED_DATA_LEN_RANGE);
+    kms_soft_op_free(op);
+    CU_ASSERT_EQUAL_FATAL(kms_soft_op_new(KMS_SOFT_SIGN, mech_of(CKM_EDDSA), &eddsa, pair, &op),
+                          CKR_OK);
+    CU_ASSERT_EQUAL(kms_soft_op_update(op, kms_span_of(&byte, SIZE_MAX), NULL), CKR_DATA_LEN_RANGE);
+    kms_soft_op_free(op);
+    kms_soft_key_unref(key);
+    kms_soft_key_unref(pair);
+}
+
 static void keys_must_fit(void)
 {
     struct kms_soft_key *aes = key_of(CKK_AES, KEY128);
@@ -396,6 +421,7 @@ int main(void)
         {"in place", in_place},
         {"in place decryption", in_place_decryption},
         {"buffers are respected", buffers_are_respected},
+        {"gathering is bounded", gathering_is_bounded},
         {"keys must fit", keys_must_fit},
     };
 

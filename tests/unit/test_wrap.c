@@ -79,6 +79,8 @@ static struct kms_object *kek_of(enum kek which, bool opens)
 #define SECRETS 0x03u
 #define EIGHTS  (1u << KEY_AES | 1u << KEY_ED) /* of 32 and 48 bytes */
 
+static CK_BYTE usual_iv[8] = {0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6, 0xa6};
+
 static const struct mech_row {
     const char *name;
     CK_MECHANISM mechanism;
@@ -89,6 +91,8 @@ static const struct mech_row {
 } mech_rows[] = {
     {"key wrap here", MECH_NONE(CKM_AES_KEY_WRAP), KEK_HERE, EIGHTS, CKR_KEY_SIZE_RANGE, true},
     {"key wrap", MECH_NONE(CKM_AES_KEY_WRAP), KEK_TOKEN, EIGHTS, CKR_KEY_SIZE_RANGE, true},
+    {"key wrap, usual IV", MECH(CKM_AES_KEY_WRAP, usual_iv), KEK_TOKEN, EIGHTS, CKR_KEY_SIZE_RANGE,
+     true},
     {"pad here", MECH_NONE(CKM_AES_KEY_WRAP_PAD), KEK_HERE, ALL, CKR_OK, true},
     {"pad", MECH_NONE(CKM_AES_KEY_WRAP_PAD), KEK_TOKEN, ALL, CKR_OK, true},
     {"kwp here", MECH_NONE(CKM_AES_KEY_WRAP_KWP), KEK_HERE, ALL, CKR_OK, true},
