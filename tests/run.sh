@@ -29,6 +29,7 @@ tsan         | 1500 | no  | make check under ThreadSanitizer
 fuzz         |  900 | no  | replay the corpora, then fuzz for a short while
 checks       |  600 | yes | layers, headers, man pages, hardening, formats, example files
 quickstart   |  600 | yes | the first command of the README
+interop      | 1500 | no  | other programs use the module: OpenSSL, nginx, OpenSSH, NSS, Java ...
 kubernetes   | 3000 | no  | the real KMS v2 client, then kube-apiserver and etcd
 bench        |  600 | no  | every benchmark, briefly
 fresh-debian | 1500 | no  | README commands and units in a Debian 12 with nothing installed

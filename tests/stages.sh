@@ -152,6 +152,20 @@ stage_quickstart() {
     counted quickstart sh conf/quickstart.sh
 }
 
+stage_interop() {
+    local script name
+    [ -f "$out/gcc/config.status" ] || build_in gcc CC=gcc
+    for script in tests/interop/*.sh; do
+        name=${script#tests/} name=${name%.sh}
+        case $name in interop/lib | interop/ctl) continue ;; esac # ctl is in make check
+        # each lane on SoftHSM itself, too: a check on the lane. pkcs11-check compares both anyway, and
+        # login is about what SoftHSM has not
+        [[ $name = interop/pkcs11-check || $name = interop/login ]] ||
+            counted "$name/softhsm" env MODULE=/usr/lib/softhsm/libsofthsm2.so bash "$script"
+        counted "$name" env KMSBRIDGE_BUILD="$out/gcc" bash "$script"
+    done
+}
+
 stage_kubernetes() {
     local script
     [ -f "$out/gcc/config.status" ] || build_in gcc CC=gcc
@@ -185,6 +199,7 @@ tsan) stage_tsan ;;
 fuzz) stage_fuzz ;;
 checks) stage_checks ;;
 quickstart) stage_quickstart ;;
+interop) stage_interop ;;
 kubernetes) stage_kubernetes ;;
 bench) stage_bench ;;
 fresh-debian) stage_fresh_debian ;;

@@ -35,6 +35,12 @@ check 'keytool -exportcert' eval 'done_well && openssl x509 -in "$tmp/export.pem
 run keytool -certreq "${keystore[@]}" -storepass "$PIN" -alias nobody -file "$tmp/request.pem"
 check 'keytool: no such key' refused 'does not exist'
 
+if [ "$ours" = yes ]; then # keytool makes a session key and copies it to the token
+    run keytool -genkeypair "${keystore[@]}" -storepass "$PIN" -alias new -keyalg EC -groupname secp256r1 -dname CN=new
+    check 'keytool -genkeypair' refused CKR_TEMPLATE_INCONSISTENT
+    check 'keytool -genkeypair: nothing is left' test -z "$(object_id privkey new)"
+fi
+
 echo 'a file' >"$tmp/file.txt"
 for alias in rsa ec; do
     run jar -cf "$tmp/$alias.jar" -C "$tmp" file.txt

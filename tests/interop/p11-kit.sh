@@ -5,7 +5,7 @@
 # shellcheck disable=SC2016 # check() evaluates its words later
 . "$(dirname "$0")/lib.sh"
 proxy=$(ldconfig -p 2>/dev/null | awk '$1 == "libp11-kit.so.0" { print $NF; exit }')
-client=$(dirname "${proxy:-/usr/lib/x}")/pkcs11/p11-kit-client.so
+client=${proxy%/*}/pkcs11/p11-kit-client.so
 modules=/usr/share/p11-kit/modules
 
 # root's own registry is not looked at, so the system's gets another one, in a mount of our own
@@ -26,7 +26,7 @@ certify rsa 'p11-kit lane'
 serve
 mkdir "$tmp/modules"
 # as it is installed, with another place
-sed "s|^module: .*|module: $module|" "$top/conf/p11-kit/kmsbridge.module" >"$tmp/modules/kmsbridge.module"
+sed "s|^module: .*|module: $module|" "$top/conf/kmsbridge.module.in" >"$tmp/modules/kmsbridge.module"
 if [ "$(id -u)" -eq 0 ]; then
     mount --bind "$tmp/modules" "$modules"
 else

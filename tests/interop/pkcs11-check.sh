@@ -1,0 +1,89 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# pkcs11-check, of Python's index: the same tests on SoftHSM itself and on our module over SoftHSM. Each
+# that SoftHSM passes and we fail is explained in docs/pkcs11-check.md, or this fails; and so it does
+# when an explanation is not needed any more.
+#
+# KMSBRIDGE_CHECK_FULL=1   all its tests, for an hour; else those of check/files.txt, for some minutes
+# KMSBRIDGE_PYTHON         a Python of 3.12 or newer, which it needs and Debian 12 has not
+# KMSBRIDGE_CHECK_KEEP=DIR keeps both results there
+#
+# All run in one process, which is four times as fast as one for each file. check/files.txt leaves out
+# the files in which SoftHSM passes nothing, one in which it crashes, and the benchmark.
+# shellcheck disable=SC2016 # check() evaluates its words later
+. "$(dirname "$0")/lib.sh"
+requirements=$top/tests/interop/check/requirements.txt
+explanations=$top/docs/pkcs11-check.md
+
+find_python() { # to $recent
+    for recent in ${KMSBRIDGE_PYTHON-} python3.14 python3.13 python3.12 python3 \
+        "${PYENV_ROOT:-$real_home/.pyenv}"/versions/3.1[2-9]*/bin/python3; do
+        "$recent" -c 'import sys, venv; sys.exit(sys.version_info < (3, 12))' 2>/dev/null && return 0
+    done
+    return 1
+}
+real_home=${HOME:-/root}
+lane pkcs11-check flock
+find_python || {
+    missing 'no Python of 3.12 or newer; KMSBRIDGE_PYTHON may name one'
+    lane_end
+}
+from_pip "$recent" pkcs11-check "$requirements"
+cases=$("$venv/bin/python" -c 'import importlib.util as u; print(u.find_spec("pkcs11_check").submodule_search_locations[0])')/testcases
+if [ "${KMSBRIDGE_CHECK_FULL-}" = 1 ]; then
+    mapfile -t files < <(cd "$cases" && find . -name 'test_*.py' ! -name test_scalar_attr_length_extended.py | sed 's|^\./||' | sort)
+    selection=()
+else
+    mapfile -t files <"$top/tests/interop/check/files.txt"
+    selection=(--skip-slow)
+fi
+targets=("${files[@]/#/$cases/}")
+
+# results NAME MODULE: to $tmp/NAME.xml
+results() {
+    mkdir -p "$tmp/$1.run"
+    (
+        cd "$tmp/$1.run" || exit 1
+        PYTEST_ADDOPTS=--junitxml=$tmp/$1.xml P11TEST_PIN=$PIN exec timeout 5000 \
+            "$venv/bin/pkcs11-check" test --module "$2" --slot 0 --isolation none "${selection[@]}" "${targets[@]}"
+    ) >"$tmp/$1.log" 2>&1 </dev/null
+    code=$?
+    if [ ! -s "$tmp/$1.xml" ]; then
+        tail -n 30 "$tmp/$1.log"
+        not_ok "pkcs11-check on $1 ended with $code and no results"
+        lane_end
+    fi
+}
+
+# SoftHSM's own results are the same as long as nothing of it changes
+of_softhsm=$cache/pkcs11-check-softhsm-$({
+    sha256sum "$requirements" "$softhsm" && printf '%s\n' "${files[@]}" "${selection[@]}" && cat "$0" "$top/tests/interop/lib.sh"
+} | sha256sum | cut -c1-16).xml
+if [ ! -s "$of_softhsm" ]; then
+    token
+    (
+        export SOFTHSM2_CONF=$tmp/softhsm2.conf
+        results softhsm "$softhsm"
+        mv "$tmp/softhsm.xml" "$of_softhsm.$$" && mv "$of_softhsm.$$" "$of_softhsm"
+    )
+    rm -rf "$tmp/tokens"
+fi
+[ -s "$of_softhsm" ] || {
+    not_ok 'no results of SoftHSM'
+    lane_end
+}
+token
+serve
+results ours "$module"
+if [ "$ours" = no ]; then # the check on the lane itself: SoftHSM twice, and nothing is to be explained
+    explanations=$tmp/none.md
+    : >"$explanations"
+fi
+run "$python" "$top/tests/interop/check/compare.py" "$of_softhsm" "$tmp/ours.xml" "$explanations"
+[ -z "${KMSBRIDGE_CHECK_KEEP-}" ] || cp "$of_softhsm" "$tmp/ours.xml" "$tmp/ours.log" "$KMSBRIDGE_CHECK_KEEP"
+grep -v '^pkcs11-check: ' "$tmp/out" # the closing line is said once
+cat "$tmp/err"
+read -r _ passed _ failed _ < <(grep '^pkcs11-check: ' "$tmp/out" | tail -n 1 | tr -d ,)
+check 'compared' test "${passed:-0}" -gt 0
+check 'the daemon is there in the end' eval '[ "$ours" = no ] || kill -0 "$daemon_pid"'
+lane_end
