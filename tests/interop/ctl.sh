@@ -219,6 +219,10 @@ else
     echo 'SKIP: the fault-injecting module is not built (make check builds it)'
 fi
 
+run init --dir "$tmp/deep/er/home" --token 'ctl deep' --private-softhsm
+check 'init makes the folders above' ends 0
+check 'init makes the folders above as mkdir -p does' mode_is "$tmp/deep" 755
+
 # --- config check --------------------------------------------------------------------------------
 
 run config check --config "$conf"
