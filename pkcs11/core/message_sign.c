@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Messages that are signed or verified: each is an operation of its own, as C_Sign's. */
+#include <stdint.h>
+
 #include "pkcs11/core/crypto.h"
 #include "pkcs11/core/message.h"
 
@@ -19,9 +21,16 @@ CK_RV kms_message_sign_begin(struct kms_operation *op)
     return part_new(op, &op->message->part);
 }
 
+/* As kms_operation_step() has it: a length that no memory has is the host's mistake. */
+static bool is_impossible(struct kms_span in)
+{
+    return in.len > SIZE_MAX / 4;
+}
+
 static CK_RV absorb(struct kms_operation *part, struct kms_span in)
 {
-    return part->path->run(part, KMS_STEP_UPDATE, in, NULL);
+    return is_impossible(in) ? CKR_DATA_LEN_RANGE
+                             : part->path->run(part, KMS_STEP_UPDATE, in, NULL);
 }
 
 /* The last part of a signed message. Too small a buffer takes nothing in. */
@@ -103,6 +112,9 @@ CK_RV kms_message_verify(struct kms_session *session, void *param, CK_ULONG para
     (void)param_len;
     if (rv == CKR_OK && (signature == NULL || (data == NULL && data_len != 0))) {
         rv = CKR_ARGUMENTS_BAD;
+    }
+    if (rv == CKR_OK && is_impossible(kms_span_of(data, data_len))) {
+        rv = CKR_DATA_LEN_RANGE;
     }
     if (rv == CKR_OK) {
         rv = part_new(op, &part);

@@ -348,6 +348,8 @@ CK_RV kms_op_verify(struct kms_session *session, bool once, CK_BYTE_PTR in, CK_U
         rv = CKR_OPERATION_NOT_INITIALIZED;
     } else if ((in == NULL && in_len != 0) || signature == NULL) {
         rv = CKR_ARGUMENTS_BAD;
+    } else if (in_len > SIZE_MAX / 4) {
+        rv = CKR_DATA_LEN_RANGE;
     } else {
         rv = op->path->verify(op, once, kms_span_of(in, in_len),
                               kms_span_of(signature, signature_len));

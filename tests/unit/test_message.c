@@ -354,6 +354,8 @@ static void check_sign(const struct sign_row *row)
         UNIT_CHECK(row->name, kms_message_verify(s, NULL, 0, message, 100, made, len) == CKR_OK);
         UNIT_CHECK(row->name,
                    kms_message_verify(s, NULL, 0, message, 99, made, len) == CKR_SIGNATURE_INVALID);
+        UNIT_CHECK(row->name, kms_message_verify(s, NULL, 0, message, SIZE_MAX / 2, made, len) ==
+                                  CKR_DATA_LEN_RANGE);
     }
     /* in parts */
     fake.signs = fake.macs = 0;

@@ -305,6 +305,8 @@ static void check_sign(const struct sign_row *row)
     message[3] ^= 1;
     UNIT_CHECK(row->name, check_signature(&mechanism, checker, message, len, whole,
                                           whole_len - 1) == CKR_SIGNATURE_LEN_RANGE);
+    UNIT_CHECK(row->name, check_signature(&mechanism, checker, message, SIZE_MAX / 2, whole,
+                                          whole_len) == CKR_DATA_LEN_RANGE);
 }
 
 static void test_signatures(void)
