@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # nginx with its TLS keys in the token, through OpenSSL's engine: it forks after the module was loaded,
 # reloads under load and replaces its workers.
-# shellcheck disable=SC2016 # check() evaluates its words later
+# shellcheck disable=SC2016,SC2317 # check() evaluates its words later, functions by name
 . "$(dirname "$0")/lib.sh"
 lane nginx nginx ab curl
 engine=$(openssl version -e | sed 's/.*"\(.*\)"/\1/')/pkcs11.so
