@@ -388,6 +388,7 @@ from_pip() { # PYTHON NAME REQUIREMENTS: a virtual environment to $venv; ends th
         missing "pip cannot install $(tr '\n' ' ' <"$3")"
         lane_end
     }
+    # shellcheck disable=SC2034 # lanes use it
     venv=$kept
 }
 fill_npm() { # PACKAGE@VERSION FOLDER
@@ -402,5 +403,6 @@ from_npm() { # PACKAGE VERSION: a folder with node_modules to $npm
         missing "npm cannot install $1@$2"
         lane_end
     }
+    # shellcheck disable=SC2034 # lanes use it
     npm=$kept
 }
