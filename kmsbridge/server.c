@@ -278,6 +278,7 @@ enum kms_status kms_server_start(struct kms_conf *conf, struct kms_server **ret_
         return kms_error_set(err, KMS_E_NOMEM, "out of memory");
     }
     server->conf = conf;
+    server->has_kms = conf->kms.socket != NULL;
     kms_keks_init(&server->keks);
     if (!kms_secure_can_lock(LOCKED_BYTES)) {
         kms_log(KMS_LOG_WARN,
