@@ -90,7 +90,7 @@ static void nobody_there(void)
     (void)UNIT_CHECK("slot 0", f->C_GetSlotInfo(0, &info) == CKR_SLOT_ID_INVALID);
     (void)UNIT_CHECK("session", f->C_OpenSession(0, CKF_SERIAL_SESSION, NULL, NULL, &s) ==
                                     CKR_SLOT_ID_INVALID);
-    (void)UNIT_CHECK("at once", kms_now_ns() - from < KMS_NS_PER_S);
+    (void)UNIT_CHECK("at once", kms_now_ns() - from < 4 * KMS_NS_PER_S);
     come();
     (void)UNIT_CHECK("a later call finds it", slots() == 1);
     OK(f->C_Finalize(NULL));

@@ -19,7 +19,9 @@
 #include "tests/unit/scratch.h"
 #include "tests/unit/unit.h"
 
-#define SLACK_NS (100 * KMS_NS_PER_MS) /* how much later than its deadline a call may end */
+/* how much later than its deadline a call may end: 100 ms when it is quiet, but tests run beside
+ * others */
+#define SLACK_NS (600 * KMS_NS_PER_MS)
 
 /* ---- a client and its agent ------------------------------------------------------------------ */
 
