@@ -75,14 +75,13 @@ struct kms_backend {
 
 #define KMS_HSM_SMALL 2048
 
-/* ---- hsm_keys.c: the table of keys ------------------------------------------------------------
+/* ---- hsm_keys.c: looking for keys ---------------------------------------------------------------
  */
 
 /* The key of @ref, from the table or the token; CKR_KEY_HANDLE_INVALID and ask->err when there is
  * none. Released with kms_hsm_key_put(). */
 CK_RV kms_hsm_key_get(struct kms_backend *b, struct kms_p11 *p, const char *ref,
                       struct kms_hsm_key **ret_key);
-void kms_hsm_key_put(struct kms_hsm_key *key); /* NULL is fine */
 struct kms_hsm_keys {
     struct kms_hsm_key **keys;
     size_t count;
@@ -93,10 +92,27 @@ struct kms_hsm_keys {
  * tells of KMS_E_UNSUPPORTED when some match and none of them can be identified. */
 CK_RV kms_hsm_scan(struct kms_backend *b, struct kms_p11 *p, const struct kms_key_filter *filter,
                    struct kms_hsm_keys *ret_found);
+
+/* ---- hsm_table.c: the keys that are known -------------------------------------------------------
+ */
+
+struct kms_hsm_key *kms_hsm_key_ref(struct kms_hsm_key *key);
+void kms_hsm_key_put(struct kms_hsm_key *key); /* NULL is fine */
+bool kms_hsm_key_is(const struct kms_hsm_key *key, const char *ref);
 void kms_hsm_keys_done(struct kms_hsm_keys *keys);
 struct kms_hsm_table *kms_hsm_table_new(void);
 void kms_hsm_table_free(struct kms_hsm_table *table); /* NULL is fine */
-bool kms_hsm_key_is(const struct kms_hsm_key *key, const char *ref);
+/* The entry of @ref whatever its generation, or NULL. A reference, as the next. */
+struct kms_hsm_key *kms_hsm_table_find(struct kms_hsm_table *table, const char *ref);
+struct kms_hsm_key *kms_hsm_table_by_handle(struct kms_hsm_table *table, uint64_t generation,
+                                            CK_OBJECT_HANDLE handle);
+CK_RV kms_hsm_table_update(struct kms_hsm_table *table, const struct kms_key_filter *filter,
+                           const struct kms_hsm_keys *found);
+/* Keys that failed by themselves when last looked at, by name. */
+bool kms_hsm_table_is_sick(struct kms_hsm_table *table, const char *name);
+bool kms_hsm_table_has_sick(struct kms_hsm_table *table);
+void kms_hsm_table_set_sick(struct kms_hsm_table *table, const char *name);
+void kms_hsm_table_set_well(struct kms_hsm_table *table, const char *name);
 
 /* ---- hsm_describe.c: one object's attributes and identity --------------------------------------
  */
@@ -104,10 +120,18 @@ bool kms_hsm_key_is(const struct kms_hsm_key *key, const char *ref);
 /* CKR_MECHANISM_INVALID when the object is no key of ours or cannot be identified. */
 CK_RV kms_hsm_describe(struct kms_backend *b, struct kms_p11 *p, CK_OBJECT_HANDLE handle,
                        CK_OBJECT_CLASS class, struct kms_hsm_key **ret_key);
-/* Whether what is behind @key's handle still has its label, its CKA_ID and its material. */
-CK_RV kms_hsm_still(struct kms_p11 *p, const struct kms_hsm_key *key, bool *ret_same);
 /* For CKA_ALLOWED_MECHANISMS; @key is a struct kms_hsm_key. */
 bool kms_hsm_allows(const void *key, CK_MECHANISM_TYPE mechanism);
+
+/* ---- hsm_identity.c -----------------------------------------------------------------------------
+ */
+
+/* Sets the key's identity and its alias, and finds its companion or its public half. */
+CK_RV kms_hsm_identify(struct kms_p11 *p, struct kms_hsm_key *key);
+/* Once it is known what the key seals by. */
+void kms_hsm_bind_companion(struct kms_hsm_key *key);
+/* Whether what is behind @key's handle still has its label, its CKA_ID and its material. */
+CK_RV kms_hsm_still(struct kms_p11 *p, const struct kms_hsm_key *key, bool *ret_same);
 
 /* ---- hsm_public.c: public keys as OpenSSL has them ---------------------------------------------
  */
@@ -173,8 +197,6 @@ enum kms_status kms_hsm_wrap(struct kms_backend *b, struct kms_call *call, const
 enum kms_status kms_hsm_unwrap(struct kms_backend *b, struct kms_call *call, const char *ref,
                                const struct kms_params *params, struct kms_span wrapped,
                                struct kms_buf *ret_key);
-/* Which schemes @key can do, and which is the best; probes the token. */
-CK_RV kms_hsm_seal_probe(struct kms_backend *b, struct kms_p11 *p, struct kms_hsm_key *key);
 
 /* One piece of work for an algorithm. Outputs have room; lengths are set on success. */
 struct kms_hsm_work {
@@ -210,6 +232,9 @@ CK_RV kms_hsm_bytes_open(struct kms_p11 *p, struct kms_hsm_work *work, CK_MECHAN
 
 /* ---- hsm_probe.c: what only a trial tells -------------------------------------------------------
  */
+
+/* Which schemes @key can do, and which is the best; probes the token. */
+CK_RV kms_hsm_seal_probe(struct kms_backend *b, struct kms_p11 *p, struct kms_hsm_key *key);
 
 /*
  * work->row's open(), and what its failure means: CKR_ENCRYPTED_DATA_INVALID for bad data, though

@@ -152,3 +152,89 @@ CK_RV kms_hsm_first_way(struct kms_p11 *p, size_t count,
     }
     return unclear; /* not to be taken for a token that has none of them */
 }
+
+/* ---- what a key is best at ---------------------------------------------------------------- */
+
+/* In the order in which KMS_ALG_BEST prefers them. */
+static const enum kms_alg best[] = {KMS_ALG_AES_GCM, KMS_ALG_AES_CBC_HMAC, KMS_ALG_RSA_OAEP_SHA256};
+
+#define BEST_COUNT (sizeof(best) / sizeof(best[0]))
+
+static bool can_seal(const struct kms_hsm_key *key, enum kms_alg alg)
+{
+    switch (alg) {
+    case KMS_ALG_AES_GCM:
+        return key->gcm != KMS_HSM_GCM_NONE && key->gcm != KMS_HSM_GCM_UNTRIED;
+    case KMS_ALG_AES_CBC_HMAC:
+        return key->cbc_hmac;
+    case KMS_ALG_RSA_OAEP_SHA256:
+        return key->oaep;
+    default:
+        return false;
+    }
+}
+
+static CK_RV probe_aes(struct kms_backend *b, struct kms_p11 *p, struct kms_hsm_key *key)
+{
+    const unsigned both = KMS_USE_ENCRYPT | KMS_USE_DECRYPT;
+    CK_RV rv = CKR_OK;
+
+    if (kms_p11_offers(p, CKM_AES_GCM, CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP) &&
+        kms_hsm_allows(key, CKM_AES_GCM)) {
+        rv = kms_hsm_gcm_probe(p, b, key);
+    }
+    if (kms_ckr_is_unclear(rv)) {
+        /* GCM that does not work is not missed when it is not wanted */
+        key->unclear = b->only == KMS_ALG_AES_CBC_HMAC ? CKR_OK : rv;
+        rv = kms_p11_renew(p);
+    }
+    key->cbc_hmac = (key->info.uses & both) == both && key->mac != CK_INVALID_HANDLE &&
+                    key->alias[0] != '\0' &&
+                    kms_p11_can(p, CKM_AES_CBC_PAD, CKF_ENCRYPT | CKF_DECRYPT) &&
+                    kms_hsm_allows(key, CKM_AES_CBC_PAD);
+    return rv;
+}
+
+/* A token that fails at everything must not be taken for one without GCM. */
+static bool is_proven(struct kms_backend *b, struct kms_p11 *p, const struct kms_hsm_key *key,
+                      enum kms_alg alg)
+{
+    return key->unclear == CKR_OK || b->only != KMS_ALG_NONE || alg != KMS_ALG_AES_CBC_HMAC ||
+           kms_hsm_cbc_probe(p, b, key) == CKR_OK;
+}
+
+/* What BEST means needs no permission but to encrypt and decrypt. */
+static void choose_best(struct kms_backend *b, struct kms_p11 *p, struct kms_hsm_key *key)
+{
+    const unsigned both = KMS_USE_ENCRYPT | KMS_USE_DECRYPT;
+
+    for (size_t i = 0; (key->info.uses & both) == both && i < BEST_COUNT; i++) {
+        bool wanted = b->only == KMS_ALG_NONE || b->only == best[i];
+
+        if (wanted && can_seal(key, best[i]) && is_proven(b, p, key, best[i])) {
+            key->info.seal = best[i];
+            return;
+        }
+    }
+}
+
+CK_RV kms_hsm_seal_probe(struct kms_backend *b, struct kms_p11 *p, struct kms_hsm_key *key)
+{
+    const unsigned opens = KMS_USE_DECRYPT | KMS_USE_UNWRAP;
+    CK_RV rv = CKR_OK;
+
+    if (key->info.type == KMS_KEY_AES) {
+        rv = probe_aes(b, p, key);
+    }
+    if (key->info.type == KMS_KEY_RSA && (key->info.uses & opens) != 0) {
+        rv = kms_hsm_oaep_probe(p, b, key);
+        if (kms_ckr_is_unclear(rv)) {
+            key->unclear = rv; /* it may sign all the same */
+            rv = kms_p11_renew(p);
+        }
+    }
+    if (rv == CKR_OK) {
+        choose_best(b, p, key);
+    }
+    return rv;
+}

@@ -2,7 +2,6 @@
 #include "backend/waist.h"
 
 #include <stdlib.h>
-#include <sys/random.h>
 #include <time.h>
 
 #include "backend/backend_conf.h"
@@ -167,15 +166,8 @@ static bool cancelled(const struct kms_call *call)
 static uint64_t pause_ns(unsigned attempt)
 {
     uint64_t ceiling = PAUSE_MIN_NS << (attempt < 6 ? attempt : 6);
-    uint32_t random = 0;
 
-    if (ceiling > PAUSE_MAX_NS) {
-        ceiling = PAUSE_MAX_NS;
-    }
-    if (getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random)) {
-        random = UINT32_MAX / 2;
-    }
-    return PAUSE_MIN_NS + (ceiling - PAUSE_MIN_NS) * random / UINT32_MAX;
+    return kms_jitter(PAUSE_MIN_NS, ceiling > PAUSE_MAX_NS ? PAUSE_MAX_NS : ceiling);
 }
 
 /* False when the caller gave up, or the pause would outlast the deadline. */

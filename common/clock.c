@@ -2,6 +2,7 @@
 #include "common/clock.h"
 
 #include <stdio.h>
+#include <sys/random.h>
 #include <time.h>
 
 /* Neither clock can fail on Linux: both exist, and the pointer is good. */
@@ -54,4 +55,14 @@ uint64_t kms_deadline_left(uint64_t deadline_ns)
     }
     now = kms_now_ns();
     return deadline_ns > now ? deadline_ns - now : 0;
+}
+
+uint64_t kms_jitter(uint64_t low, uint64_t high)
+{
+    uint64_t random = 0;
+
+    if (high <= low || getrandom(&random, sizeof(random), 0) != (ssize_t)sizeof(random)) {
+        return high < low ? low : high;
+    }
+    return high - low == UINT64_MAX ? random : low + random % (high - low + 1);
 }

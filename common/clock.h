@@ -27,4 +27,8 @@ bool kms_deadline_passed(uint64_t deadline_ns);
 /* Nanoseconds left, 0 when passed. */
 uint64_t kms_deadline_left(uint64_t deadline_ns);
 
+/* Anywhere from @low to @high, both included: so that a fleet does not come back in step. Not for
+ * secrets. */
+uint64_t kms_jitter(uint64_t low, uint64_t high);
+
 #endif

@@ -6,9 +6,9 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "common/clock.h"
+#include "common/cond.h"
 #include "common/log.h"
 
 /* Back-off of the probe while the verdict is bad. */
@@ -170,9 +170,7 @@ static uint64_t next_due_locked(const struct kms_healthd *h, uint64_t last_round
 
 static void wait_until_locked(struct kms_healthd *h, uint64_t due_ns)
 {
-    struct timespec at = {.tv_sec = (time_t)(due_ns / KMS_NS_PER_S),
-                          .tv_nsec = (long)(due_ns % KMS_NS_PER_S)};
-    pthread_cond_timedwait(&h->changed, &h->mutex, &at);
+    (void)kms_cond_wait(&h->changed, &h->mutex, due_ns);
 }
 
 static void *health_main(void *arg)
@@ -213,16 +211,12 @@ struct kms_healthd *kms_healthd_start(struct kms_waist *waist, struct kms_keyrin
     if (h == NULL) {
         return NULL;
     }
-    pthread_condattr_t attr;
     h->waist = waist;
     h->ring = ring;
     h->conf = *conf;
     h->retry_ns = RETRY_FIRST_NS;
     pthread_mutex_init(&h->mutex, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&h->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    kms_cond_init(&h->changed);
     if (pthread_create(&h->thread, NULL, health_main, h) != 0) {
         pthread_cond_destroy(&h->changed);
         pthread_mutex_destroy(&h->mutex);

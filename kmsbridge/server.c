@@ -147,13 +147,15 @@ static void print_kms(struct kms_server *server, FILE *out)
     struct kms_kek *kek = kms_keks_get(&server->keks);
     gauges.keys = kms_keyring_count(kek->ring);
     kms_healthd_verdict(kek->health, &verdict);
+    if (kms_keyring_active(kek->ring, gauges.key_id) == KMS_E_NOT_FOUND) { /* as Status names it */
+        gauges.key_id[0] = '\0';
+    }
     kms_waist_health(kek->waist, &gauges.backend);
     kms_kek_put(kek);
     kms_rpc_stats(server->rpc, &stats);
     gauges.kek_known = verdict.known;
     gauges.kek_good = verdict.good;
     gauges.proof_age_seconds = (double)verdict.age_ns / (double)KMS_NS_PER_S;
-    memcpy(gauges.key_id, verdict.key_id, sizeof gauges.key_id);
     gauges.calls_in_flight = stats.calls_in_flight;
     gauges.queued = stats.queued;
     gauges.workers = stats.workers;
@@ -276,6 +278,7 @@ enum kms_status kms_server_start(struct kms_conf *conf, struct kms_server **ret_
         return kms_error_set(err, KMS_E_NOMEM, "out of memory");
     }
     server->conf = conf;
+    server->has_kms = conf->kms.socket != NULL;
     kms_keks_init(&server->keks);
     if (!kms_secure_can_lock(LOCKED_BYTES)) {
         kms_log(KMS_LOG_WARN,

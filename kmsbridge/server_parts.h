@@ -17,6 +17,7 @@
 
 struct kms_server {
     struct kms_conf *conf;        /* what is applied, but for @limits */
+    bool has_kms;                 /* as it was started: conf is the reloading thread's alone */
     struct kms_rpc_limits limits; /* as it was started */
     struct kms_metrics metrics;
     struct kms_keks keks;
@@ -29,10 +30,10 @@ struct kms_server {
     struct kms_agentd *agentd; /* NULL: there is no agent */
 };
 
-/* Whether there is the KMS plugin: its members above are there only then. */
+/* Whether there is the KMS plugin: its members above are there only then. Any thread. */
 static inline bool kms_server_has_kms(const struct kms_server *server)
 {
-    return server->conf->kms.socket != NULL;
+    return server->has_kms;
 }
 
 struct kms_peers kms_server_peers(const struct kms_conf *conf);

@@ -182,6 +182,7 @@ stage_bench() {
         counted bench bash tests/bench/run.sh --build "$out/gcc" --quick --servers kmsbridged
         counted bench/peer-go sh -c 'echo "SKIP: the Go plugin to compare with needs go"; exit 77'
     fi
+    counted bench/p11 bash tests/bench/p11.sh --build "$out/gcc" --quick
 }
 
 stage_fresh_debian() {

@@ -33,8 +33,16 @@ enum kms_exit kms_context_conf(const struct kms_options *options, struct kms_con
 enum kms_exit kms_context_waist(const struct kms_conf *conf, struct kms_waist **ret_waist,
                                 struct kms_failure *failure)
 {
-    const struct kms_backend_conf *backend = kms_conf_backend(conf, conf->kms.backend);
+    /* a daemon that is an agent only has no kms.backend: then the first is meant */
+    const struct kms_backend_conf *backend =
+        conf->kms.socket != NULL ? kms_conf_backend(conf, conf->kms.backend)
+                                 : (conf->backend_count > 0 ? &conf->backends[0] : NULL);
 
+    if (backend == NULL && conf->kms.socket == NULL) {
+        (void)kms_error_set(&failure->error, KMS_E_INVALID, "%s: there are no backends",
+                            conf->path);
+        return kms_fail(failure, KMS_EXIT_CONFIG, "name a key service under backends");
+    }
     if (backend == NULL) {
         (void)kms_error_set(&failure->error, KMS_E_INVALID,
                             "%s: kms.backend: no backend is called \"%s\"", conf->path,
@@ -103,6 +111,14 @@ enum kms_exit kms_context_socket(const struct kms_options *options, char **ret_s
             return code;
         }
         given = conf->kms.socket;
+        if (conf->kms.socket == NULL) {
+            (void)kms_error_set(&failure->error, KMS_E_INVALID, "%s: there is no kms section",
+                                conf->path);
+            kms_conf_done(conf);
+            return kms_fail(failure, KMS_EXIT_CONFIG,
+                            "this daemon serves PKCS#11 users only; add kms to serve "
+                            "kube-apiserver, or name another daemon's socket with --socket");
+        }
     }
     name = strdup(given);
     kms_conf_done(conf);

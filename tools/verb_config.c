@@ -167,6 +167,22 @@ static void report_kms(struct report *report, const struct kms_kms_conf *kms)
     say(report, "kms.queue", NULL, "%u", kms->queue);
 }
 
+static void report_agent(struct report *report, const struct kms_agentd_conf *agent)
+{
+    say(report, "agent.socket", NULL, "%s", agent->socket);
+    say(report, "agent.mode", NULL, "%04o", (unsigned)agent->mode);
+    for (size_t i = 0; i < agent->token_count; i++) {
+        const struct kms_agentd_token_conf *token = &agent->tokens[i];
+        char key[128];
+
+        snprintf(key, sizeof(key), "agent.tokens.%s", token->backend);
+        say(report, key, NULL, "%zu keys named, %zu certificates", token->key_count,
+            token->certificate_count);
+    }
+    say(report, "agent.rules", NULL, "%zu, for others than root and the daemon's user",
+        agent->rule_count);
+}
+
 static void report_all(struct report *report, const struct kms_conf *conf)
 {
     size_t i;
@@ -175,7 +191,12 @@ static void report_all(struct report *report, const struct kms_conf *conf)
     for (i = 0; i < conf->backend_count; i++) {
         report_backend(report, &conf->backends[i]);
     }
-    report_kms(report, &conf->kms);
+    if (conf->kms.socket != NULL) {
+        report_kms(report, &conf->kms);
+    }
+    if (conf->agent.on) {
+        report_agent(report, &conf->agent);
+    }
     say(report, "monitor.listen", NULL, "%s",
         conf->monitor_listen != NULL ? conf->monitor_listen : "(no monitor)");
 }

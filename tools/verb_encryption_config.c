@@ -215,6 +215,13 @@ static enum kms_exit read_daemon(const struct kms_options *options, struct answe
         if (code != KMS_EXIT_OK) {
             return code;
         }
+        if ((*ret_conf)->kms.socket == NULL) {
+            (void)kms_error_set(&failure->error, KMS_E_INVALID, "%s: there is no kms section",
+                                (*ret_conf)->path);
+            return kms_fail(failure, KMS_EXIT_CONFIG,
+                            "this daemon serves PKCS#11 users only; add kms to serve "
+                            "kube-apiserver, or give --socket and --name");
+        }
         socket_name = socket_name != NULL ? socket_name : (*ret_conf)->kms.socket;
         name = name != NULL ? name : (*ret_conf)->kms.provider_name;
     }

@@ -159,8 +159,23 @@ static enum kms_exit refuse_existing(const struct plan *plan, struct kms_failure
 
 /* ---- the steps ------------------------------------------------------------------------------- */
 
+/* The folders above @dir, as mkdir -p does; what fails here shows when @dir is made. */
+static void make_parents(const char *dir)
+{
+    char *path = strdup(dir);
+
+    for (char *slash = path != NULL ? strchr(path + 1, '/') : NULL; slash != NULL;
+         slash = strchr(slash + 1, '/')) {
+        *slash = '\0';
+        (void)mkdir(path, 0755);
+        *slash = '/';
+    }
+    free(path);
+}
+
 static enum kms_status make_dir(struct plan *plan, struct kms_error *err)
 {
+    make_parents(plan->dir);
     if (mkdir(plan->dir, 0750) == 0) {
         plan->dir_made = true;
         return KMS_OK;

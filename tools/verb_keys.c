@@ -102,7 +102,7 @@ static enum kms_status gather_all(struct kms_waist *waist, const char *spec, str
         return kms_error_set(&call->error, KMS_E_TOO_LARGE,
                              "the token has more than %d keys, or there is no memory", KEYS_MAX);
     }
-    if (status == KMS_OK) {
+    if (status == KMS_OK && spec != NULL) { /* NULL: an agent only, with no KEK of its own */
         status = kms_waist_list_keys(waist, call, &named, mark, list);
     }
     if (status == KMS_OK && list->count > 0) {
@@ -281,6 +281,11 @@ static enum kms_exit read_label(const struct kms_options *options, const struct 
 {
     const char *key = conf->kms.key;
 
+    if (key == NULL && !kms_option_given(options, KMS_OPT_LABEL)) {
+        (void)kms_error_set(&failure->error, KMS_E_INVALID, "%s has no kms.key to name the key",
+                            conf->path);
+        return kms_fail(failure, KMS_EXIT_USAGE, "say with --label what the new key is called");
+    }
     tmpl->label = kms_option_or(options, KMS_OPT_LABEL, key);
     if (!kms_option_given(options, KMS_OPT_LABEL) &&
         (strncmp(key, "id:", 3) == 0 || strncmp(key, "pkcs11:", 7) == 0)) {

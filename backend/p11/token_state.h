@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The token's insides, shared by token.c (state machine), connect.c (slot, login) and pool.c. */
+/* The token's insides, shared by token.c (what it is), up.c (being connected),
+ * connect.c (slot, login), run.c (one call) and pool.c. */
 #ifndef KMS_BACKEND_P11_TOKEN_STATE_H
 #define KMS_BACKEND_P11_TOKEN_STATE_H
 
@@ -91,6 +92,14 @@ struct kms_p11_token {
 enum kms_status kms_p11_connect(struct kms_p11_token *token, const struct kms_p11_ask *ask,
                                 enum kms_p11_need *need, uint64_t *epoch, unsigned *ret_limit,
                                 struct kms_error *err) KMS_MUST_CHECK;
+
+/* up.c */
+/* A slot of a connected token, with the connection's epoch and generation. */
+enum kms_status kms_p11_take(struct kms_p11_token *token, const struct kms_p11_ask *ask,
+                             struct kms_p11 *ret_p, uint64_t *ret_epoch) KMS_MUST_CHECK;
+/* Notes that the connection of @generation needs @action; others may have noted it before. */
+void kms_p11_break_locked(struct kms_p11_token *token, uint64_t generation,
+                          enum kms_p11_action action, const struct kms_error *cause);
 
 /* pool.c */
 enum kms_status kms_p11_pool_init(struct kms_p11_token *token,

@@ -53,6 +53,12 @@ struct lane {
     CK_ULONG arg;
 };
 
+/* For templates: PKCS#11 does not write there, and cannot say so. */
+static void *unconst(const void *text)
+{
+    return (void *)(uintptr_t)text;
+}
+
 /* ---- finding keys --------------------------------------------------------------------------- */
 
 static CK_RV find(CK_SESSION_HANDLE session, CK_ATTRIBUTE *tmpl, CK_ULONG n, CK_OBJECT_HANDLE *ret)
@@ -72,9 +78,10 @@ static CK_RV find(CK_SESSION_HANDLE session, CK_ATTRIBUTE *tmpl, CK_ULONG n, CK_
     return rv;
 }
 
-static CK_RV find_key(struct worker *w, char *label, CK_OBJECT_CLASS class)
+static CK_RV find_key(struct worker *w, const char *label, CK_OBJECT_CLASS class)
 {
-    CK_ATTRIBUTE tmpl[] = {{CKA_LABEL, label, strlen(label)}, {CKA_CLASS, &class, sizeof class}};
+    CK_ATTRIBUTE tmpl[] = {{CKA_LABEL, unconst(label), strlen(label)},
+                           {CKA_CLASS, &class, sizeof class}};
 
     return find(w->session, tmpl, 2, &w->key);
 }
@@ -350,7 +357,7 @@ static int measure(const struct lane *lane, unsigned threads, double seconds)
 
 /* ---- keys for the lanes --------------------------------------------------------------------- */
 
-static CK_RV make_aes(CK_SESSION_HANDLE session, char *label, CK_BYTE *id, CK_ULONG id_len)
+static CK_RV make_aes(CK_SESSION_HANDLE session, const char *label, CK_BYTE *id, CK_ULONG id_len)
 {
     CK_MECHANISM mechanism = {CKM_AES_KEY_GEN, NULL, 0};
     CK_BBOOL yes = CK_TRUE, no = CK_FALSE;
@@ -365,14 +372,14 @@ static CK_RV make_aes(CK_SESSION_HANDLE session, char *label, CK_BYTE *id, CK_UL
         {CKA_WRAP, &yes, 1},
         {CKA_UNWRAP, &yes, 1},
         {CKA_ID, id, id_len},
-        {CKA_LABEL, label, strlen(label)},
+        {CKA_LABEL, unconst(label), strlen(label)},
         {CKA_VALUE_LEN, &bytes, sizeof bytes},
     };
 
     return p11->C_GenerateKey(session, &mechanism, tmpl, sizeof tmpl / sizeof tmpl[0], &key);
 }
 
-static CK_RV make_pair(CK_SESSION_HANDLE session, bool rsa, char *label, CK_BYTE id)
+static CK_RV make_pair(CK_SESSION_HANDLE session, bool rsa, const char *label, CK_BYTE id)
 {
     static CK_BYTE p256[] = {0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07};
     static CK_BYTE e[] = {1, 0, 1};
@@ -384,7 +391,7 @@ static CK_RV make_pair(CK_SESSION_HANDLE session, bool rsa, char *label, CK_BYTE
         {CKA_TOKEN, &yes, 1},
         {CKA_VERIFY, &yes, 1},
         {CKA_ID, &id, 1},
-        {CKA_LABEL, label, strlen(label)},
+        {CKA_LABEL, unconst(label), strlen(label)},
         {rsa ? CKA_MODULUS_BITS : CKA_EC_PARAMS, rsa ? (void *)&bits : p256,
          rsa ? sizeof bits : sizeof p256},
         {CKA_PUBLIC_EXPONENT, e, sizeof e},
@@ -396,7 +403,7 @@ static CK_RV make_pair(CK_SESSION_HANDLE session, bool rsa, char *label, CK_BYTE
         {CKA_EXTRACTABLE, &no, 1},
         {CKA_SIGN, &yes, 1},
         {CKA_ID, &id, 1},
-        {CKA_LABEL, label, strlen(label)},
+        {CKA_LABEL, unconst(label), strlen(label)},
     };
 
     return p11->C_GenerateKeyPair(session, &mechanism, public_tmpl, rsa ? 6 : 5, private_tmpl, 7,
@@ -495,7 +502,8 @@ static int first(char **argv, unsigned runs)
     struct samples all = {0};
 
     for (unsigned i = 0; i < runs; i++) {
-        char *child[] = {argv[0], argv[1], argv[2], argv[3], "sign-once", "1", NULL};
+        char *child[] = {argv[0],      argv[1], argv[2], argv[3], unconst("sign-once"),
+                         unconst("1"), NULL};
         uint64_t before = bench_now();
         int status = 0;
         pid_t pid = 0;

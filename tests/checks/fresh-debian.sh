@@ -72,10 +72,13 @@ tour() { # root in which command 1 has built
         return 0
     fi
     mount --bind "$cache/apt-archives" "$root/var/cache/apt/archives"
-    inside "$root" 'DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends systemd dbus' \
+    inside "$root" 'DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends systemd dbus opensc procps' \
         >"$CHECK_TMP/out" 2>&1 || { tail -n 5 "$CHECK_TMP/out" && not_ok "tour: systemd not installed" && return 0; }
     umount "$root/var/cache/apt/archives"
     mkdir -p "$root/etc/kubernetes"
+    # the README's two commands for a private agent, for a user of no rank
+    awk '/Two commands from nothing:$/ { f = 1 } f && /^```/ { n++; next } n == 1; n == 2 { exit }' \
+        README.md >"$root/opt/private.sh"
     # the README's own lines: every block that is marked as shell
     sed -n '/^```sh$/,/^```$/{/^```/d;p}' README.md >"$root/root/tour.sh"
     if ! boot_systemd "$root"; then
@@ -112,6 +115,11 @@ tour() { # root in which command 1 has built
     expect "and starts the daemon again" kmsbridgectl kms status --timeout 20s
     expect "what was sealed before opens" sh -euc 'cd /root; rm opened
         kmsbridgectl kms decrypt --in sealed --out opened; cmp seed opened'
+    expect "a user" useradd -m builder
+    expect "a private agent in two commands" runuser -u builder -- \
+        sh -euxc 'HOME=$(getent passwd builder | cut -d: -f6); export HOME; cd; [ "$(wc -l </opt/private.sh)" -eq 2 ]; . /opt/private.sh >seen; grep kmsbridge-kek seen'
+    expect "it is the user's and nobody's child" sh -euxc '
+        pid=$(pgrep -u builder -f "kmsbridged --private"); [ "$(ps -o ppid= -p "$pid" | tr -d " ")" = 1 ]'
     # a watchdog of 3 seconds instead of the unit's 30, and a daemon that hangs
     expect "a drop-in for the watchdog" sh -euc 'mkdir -p /run/systemd/system/kmsbridged.service.d
         printf "[Service]\nWatchdogSec=3\n" >/run/systemd/system/kmsbridged.service.d/watchdog.conf

@@ -243,6 +243,16 @@ static bool agree_on_key(struct kms_v2_client *client, char ret_key_id[KMS_V2_TE
     return agree && at != NULL;
 }
 
+static bool still_decrypts(void *ctx)
+{
+    struct kms_v2_client *client = fixture_connect(&fx);
+    struct kms_error err = KMS_ERROR_INIT;
+    bool good = client != NULL && fixture_decrypt(client, PATIENT, ctx, &err) == KMS_OK;
+
+    kms_v2_client_close(client);
+    return good;
+}
+
 /*
  * Only the newest key is sick when the daemon starts. What it is cannot be found out, so the older
  * one serves, which Status, Encrypt, the metric and a warning say; once the newer one can be looked
@@ -287,7 +297,8 @@ static void newest_key_is_sick_at_start(void)
     /* sick again, while it is the active one: nothing goes back */
     fixture_shim(&fx, "fail_id=CKR_FUNCTION_FAILED:03\n");
     UNIT_CHECK("sick again", fixture_wait_healthy(&fx, false));
-    UNIT_CHECK("sick again", fixture_decrypt(client, PATIENT, &old, &err) == KMS_OK);
+    /* not each at once: the backend may be restarting the module on suspicion */
+    UNIT_CHECK("sick again", fixture_until(still_decrypts, &old, SEC(10)));
     fixture_shim(&fx, "");
     UNIT_CHECK("sick again", fixture_wait_healthy(&fx, true));
     UNIT_CHECK("sick again", agree_on_key(client, now, hashes[2]) && strcmp(now, newer) == 0);

@@ -25,6 +25,7 @@ struct fake_agent {
     pthread_t threads[CONNECTIONS];
     atomic_int sockets[CONNECTIONS]; /* -1: closed */
     atomic_uint connections;
+    atomic_uint accepted; /* the same, before the client can hear from one: for assertions */
     atomic_uint requests[OPS];
     atomic_uint keys;
     atomic_uint idle;
@@ -541,6 +542,7 @@ static void *accept_peers(void *arg)
         }
         *peer = (struct peer){.fake = fake, .number = number, .fd = fd};
         atomic_store(&fake->sockets[number], fd);
+        atomic_store(&fake->accepted, number + 1);
         if (pthread_create(&fake->threads[number], NULL, serve_peer, peer) != 0) {
             abort();
         }
@@ -637,7 +639,7 @@ unsigned fake_agent_requests(struct fake_agent *fake, Kms__Agent__Request__OpCas
 
 unsigned fake_agent_connections(struct fake_agent *fake)
 {
-    return atomic_load(&fake->connections);
+    return atomic_load(&fake->accepted);
 }
 
 unsigned fake_agent_open(struct fake_agent *fake)

@@ -219,6 +219,10 @@ else
     echo 'SKIP: the fault-injecting module is not built (make check builds it)'
 fi
 
+run init --dir "$tmp/deep/er/home" --token 'ctl deep' --private-softhsm
+check 'init makes the folders above' ends 0
+check 'init makes the folders above as mkdir -p does' mode_is "$tmp/deep" 755
+
 # --- config check --------------------------------------------------------------------------------
 
 run config check --config "$conf"
@@ -257,6 +261,23 @@ check 'a PIN in the configuration is not repeated' err_lacks 55555-planted
 broken 'no YAML' 's/^kms:/kms: [/' "$tmp/broken.yaml:"
 run config check --config "$tmp/broken.yaml" --json
 check 'broken as JSON' json "$tmp/err" 'd["error"]["class"] == "invalid" and "broken.yaml:" in d["error"]["text"]'
+
+# an agent only: no kms section
+sed '/^kms:/,/^[a-z]/{/^kms:/d;/^ /d}' "$conf" >"$tmp/agent.yaml"
+printf 'agent:\n  socket: %s/agent.sock\n' "$tmp" >>"$tmp/agent.yaml"
+chmod 600 "$tmp/agent.yaml"
+run config check --config "$tmp/agent.yaml"
+check 'agent only' ends 0
+check 'agent only: its socket' grep -qE "^agent\.socket +$tmp/agent.sock" "$tmp/out"
+check 'agent only: no kms' eval '! grep -q "^kms" "$tmp/out"'
+run keys list --config "$tmp/agent.yaml"
+check 'agent only: keys list' out_has ctl-kek
+run keys create --config "$tmp/agent.yaml"
+check 'agent only: keys create wants a label' refused 2 --label
+run kms status --config "$tmp/agent.yaml"
+check 'agent only: kms status' refused 3 'there is no kms section'
+run encryption-config --config "$tmp/agent.yaml"
+check 'agent only: encryption-config' refused 3 'there is no kms section'
 
 cp "$conf" "$tmp/open.yaml"
 chmod 0666 "$tmp/open.yaml"

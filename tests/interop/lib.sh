@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # what it sets is for the lanes
 # What the lanes share. A lane is one program, or one library, that uses kmsbridge-pkcs11.so: a real
 # exchange, and the ways in which it fails. Sourced, not run.
 #

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "common/clock.h"
 
+#include <pthread.h>
 #include <string.h>
 #include <time.h>
 
+#include "common/cond.h"
 #include "tests/unit/unit.h"
 
 static void wall_text(void)
@@ -67,6 +69,68 @@ static void no_deadline_is_never_reached(void)
     CU_ASSERT_EQUAL(kms_deadline_left(KMS_DEADLINE_NONE), KMS_DEADLINE_NONE);
 }
 
+static void jitter_stays_between(void)
+{
+    unsigned low = 0;
+    unsigned high = 0;
+
+    CU_ASSERT_EQUAL(kms_jitter(7, 7), 7);
+    CU_ASSERT_EQUAL(kms_jitter(9, 7), 9);
+    for (unsigned i = 0; i < 1000; i++) {
+        uint64_t got = kms_jitter(10, 13);
+
+        CU_ASSERT(got >= 10 && got <= 13);
+        low += got == 10 ? 1u : 0u;
+        high += got == 13 ? 1u : 0u;
+    }
+    CU_ASSERT(low > 100 && high > 100);
+    CU_ASSERT_NOT_EQUAL(kms_jitter(0, UINT64_MAX), kms_jitter(0, UINT64_MAX));
+}
+
+struct waiting {
+    pthread_mutex_t mutex;
+    pthread_cond_t cond;
+    bool done;
+};
+
+static void *wake(void *ctx)
+{
+    struct waiting *w = ctx;
+
+    pthread_mutex_lock(&w->mutex);
+    w->done = true;
+    pthread_cond_broadcast(&w->cond);
+    pthread_mutex_unlock(&w->mutex);
+    return NULL;
+}
+
+static void waiting_ends(void)
+{
+    static const uint64_t patience[] = {10 * KMS_NS_PER_S, KMS_DEADLINE_NONE};
+    struct waiting w = {.mutex = PTHREAD_MUTEX_INITIALIZER};
+    uint64_t start = kms_now_ns();
+    pthread_t thread;
+
+    kms_cond_init(&w.cond);
+    pthread_mutex_lock(&w.mutex);
+    while (kms_cond_wait(&w.cond, &w.mutex, start + 20 * KMS_NS_PER_MS)) {
+    }
+    CU_ASSERT(kms_now_ns() - start >= 20 * KMS_NS_PER_MS);
+    CU_ASSERT(kms_now_ns() - start < 5 * KMS_NS_PER_S);
+    for (size_t i = 0; i < UNIT_COUNT(patience); i++) {
+        w.done = false;
+        CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, wake, &w), 0);
+        while (!w.done) {
+            CU_ASSERT_TRUE(kms_cond_wait(&w.cond, &w.mutex, kms_deadline_in(patience[i])));
+        }
+        pthread_mutex_unlock(&w.mutex);
+        pthread_join(thread, NULL);
+        pthread_mutex_lock(&w.mutex);
+    }
+    pthread_mutex_unlock(&w.mutex);
+    pthread_cond_destroy(&w.cond);
+}
+
 int main(void)
 {
     static const struct unit_test tests[] = {
@@ -75,6 +139,8 @@ int main(void)
         {"monotonic goes on", monotonic_goes_on},
         {"deadlines", deadlines},
         {"no deadline is never reached", no_deadline_is_never_reached},
+        {"jitter stays between", jitter_stays_between},
+        {"waiting ends", waiting_ends},
     };
 
     return unit_main("test_clock", tests, UNIT_COUNT(tests));

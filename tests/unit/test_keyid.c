@@ -75,8 +75,68 @@ static CK_RV encrypt(CK_SESSION_HANDLE session, CK_BYTE_PTR in, CK_ULONG in_len,
     return CKR_OK;
 }
 
+/* Only CTR decrypts as it encrypts; the others would give another block. */
+static CK_RV decrypt_init(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism,
+                          CK_OBJECT_HANDLE handle)
+{
+    return mechanism->mechanism == CKM_AES_CTR ? encrypt_init(session, mechanism, handle)
+                                               : CKR_MECHANISM_INVALID;
+}
+
+/* ---- a session's secret key, to be wrapped ------------------------------------------------ */
+
+static uint8_t value[64];
+static CK_ULONG value_len;
+static unsigned created, destroyed;
+static bool pads; /* C_WrapKey makes one block more */
+
+static CK_RV create_object(CK_SESSION_HANDLE session, CK_ATTRIBUTE_PTR rows, CK_ULONG count,
+                           CK_OBJECT_HANDLE_PTR ret_handle)
+{
+    bool on_token = true;
+
+    (void)session;
+    for (CK_ULONG i = 0; i < count; i++) {
+        if (rows[i].type == CKA_VALUE && rows[i].ulValueLen <= sizeof(value)) {
+            value_len = rows[i].ulValueLen;
+            memcpy(value, rows[i].pValue, value_len);
+        } else if (rows[i].type == CKA_TOKEN) {
+            on_token = *(CK_BBOOL *)rows[i].pValue != CK_FALSE;
+        }
+    }
+    CU_ASSERT_FALSE(on_token);
+    created++;
+    *ret_handle = 77;
+    return CKR_OK;
+}
+
+static CK_RV destroy_object(CK_SESSION_HANDLE session, CK_OBJECT_HANDLE handle)
+{
+    (void)session;
+    destroyed += handle == 77 ? 1u : 0u;
+    return CKR_OK;
+}
+
+static CK_RV wrap_key(CK_SESSION_HANDLE session, CK_MECHANISM_PTR mechanism,
+                      CK_OBJECT_HANDLE wrapping, CK_OBJECT_HANDLE handle, CK_BYTE_PTR out,
+                      CK_ULONG_PTR out_len)
+{
+    CK_RV rv = encrypt_init(session, mechanism, wrapping);
+
+    CU_ASSERT_EQUAL(handle, 77);
+    rv = rv == CKR_OK ? encrypt(session, value, value_len, out, out_len) : rv;
+    *out_len += pads ? 16u : 0u;
+    return rv;
+}
+
 static struct kms_p11_token token;
-static const CK_FUNCTION_LIST functions = {.C_EncryptInit = encrypt_init, .C_Encrypt = encrypt};
+static const CK_FUNCTION_LIST functions = {.C_EncryptInit = encrypt_init,
+                                           .C_Encrypt = encrypt,
+                                           .C_DecryptInit = decrypt_init,
+                                           .C_Decrypt = encrypt,
+                                           .C_CreateObject = create_object,
+                                           .C_DestroyObject = destroy_object,
+                                           .C_WrapKey = wrap_key};
 
 static bool allow_all(const void *ctx, CK_MECHANISM_TYPE mechanism)
 {
@@ -98,7 +158,8 @@ static struct kms_p11 view(void)
     refusal = CKR_MECHANISM_INVALID;
     token.mechanism_count = UNIT_COUNT(all);
     for (size_t i = 0; i < UNIT_COUNT(all); i++) {
-        token.mechanisms[i] = (struct kms_p11_mechanism){.type = all[i], .flags = CKF_ENCRYPT};
+        token.mechanisms[i] = (struct kms_p11_mechanism){
+            .type = all[i], .flags = CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP};
     }
     return (struct kms_p11){.functions = &functions, .token = &token};
 }
@@ -167,11 +228,69 @@ static void failures_are_not_refusals(void)
                     CKR_MECHANISM_INVALID);
 }
 
+/* A key that may not encrypt is the same key. */
+static void every_use_gives_the_block(void)
+{
+    static const struct {
+        CK_FLAGS use;
+        CK_MECHANISM_TYPE mechanism;
+        CK_RV rv;
+    } cases[] = {
+        {CKF_DECRYPT, CKM_AES_CTR, CKR_OK},
+        {CKF_WRAP, CKM_AES_ECB, CKR_OK},
+        {CKF_WRAP, CKM_AES_CBC, CKR_OK},
+        {CKF_DECRYPT, CKM_AES_ECB, CKR_MECHANISM_INVALID},
+        {CKF_DECRYPT, CKM_AES_GCM, CKR_MECHANISM_INVALID},
+        {CKF_WRAP, CKM_AES_CTR, CKR_MECHANISM_INVALID},
+        {0, CKM_AES_ECB, CKR_MECHANISM_INVALID},
+    };
+
+    refusal = CKR_KEY_FUNCTION_NOT_PERMITTED;
+    for (size_t i = 0; i < UNIT_COUNT(cases); i++) {
+        struct kms_p11 p = view();
+        uint8_t got[16] = {0};
+
+        works = cases[i].mechanism;
+        CU_ASSERT_EQUAL(kms_p11_keyid_block(&p, 1, cases[i].use, allow_all, NULL, got),
+                        cases[i].rv);
+        CU_ASSERT(cases[i].rv != CKR_OK || memcmp(got, block, 16) == 0);
+    }
+    CU_ASSERT(created > 0);
+    CU_ASSERT_EQUAL(created, destroyed);
+    works = CKM_AES_ECB;
+    pads = true;
+    {
+        struct kms_p11 p = view();
+        uint8_t got[16];
+
+        CU_ASSERT_EQUAL(kms_p11_keyid_block(&p, 1, CKF_WRAP, allow_all, NULL, got),
+                        CKR_MECHANISM_INVALID);
+    }
+    pads = false;
+}
+
+/* Who is there to encrypt and fails at it has no identity by another way. */
+static void a_sick_key_stays_sick(void)
+{
+    struct kms_p11 p = view();
+    uint8_t got[16];
+
+    works = CKM_DES_ECB;
+    refusal = CKR_DEVICE_ERROR;
+    created = 0;
+    CU_ASSERT_EQUAL(
+        kms_p11_keyid_block(&p, 1, CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP, allow_all, NULL, got),
+        CKR_DEVICE_ERROR);
+    CU_ASSERT_EQUAL(created, 0);
+}
+
 static const struct unit_test tests[] = {
     {"texts are the command line's", texts_are_the_command_lines},
     {"every way gives the block", every_way_gives_the_block},
     {"a token with IVs of its own is no help", a_token_with_ivs_of_its_own_is_no_help},
     {"failures are not refusals", failures_are_not_refusals},
+    {"every use gives the block", every_use_gives_the_block},
+    {"a sick key stays sick", a_sick_key_stays_sick},
 };
 
 int main(void)
