@@ -27,7 +27,7 @@ build=${KMSBRIDGE_BUILD:-$top/build}
     python=/usr/bin/python3 # Debian's
 }
 passed=0 failed=0 skipped=0 code=0
-pids=()
+pids=() # what ends with the lane; -PID is a process group
 certificates=() # "label file", for the agent's configuration
 login=pin       # agent.tokens[].login; a lane may say none or any before serve
 rules=''        # agent.rules, YAML; a lane may set it before serve
@@ -100,8 +100,8 @@ lane_end() {
 lane_exit() {
     local rc=$? pid
     trap '' INT TERM
-    for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null; done
-    for pid in "${pids[@]}"; do gone "$pid" || kill -KILL "$pid" 2>/dev/null; done
+    for pid in "${pids[@]}"; do kill -TERM -- "$pid" 2>/dev/null; done
+    for pid in "${pids[@]}"; do gone "$pid" || kill -KILL -- "$pid" 2>/dev/null; done
     if [ "$failed" -gt 0 ] && [ -s "$tmp/daemon.log" ]; then
         echo "kmsbridged's last words:"
         tail -n 10 "$tmp/daemon.log"
@@ -159,7 +159,7 @@ same() { ends 0 && cmp -s "$1" "$2"; }
 
 gone() { # PID: within five seconds
     for _ in {1..100}; do
-        kill -0 "$1" 2>/dev/null || return 0
+        kill -0 -- "$1" 2>/dev/null || return 0
         sleep 0.05
     done
     return 1

@@ -50,7 +50,7 @@ http {
         ssl_certificate $tmp/$1.pem;
         ssl_certificate_key "engine:pkcs11:$(uri "$1" ";type=private;pin-value=$PIN")";
         ssl_protocols TLSv1.2 TLSv1.3;
-        location / { return 200 "\$pid says hello\n"; }
+        location / { return 200 "nginx says hello\n"; }
     }
 }
 END

@@ -10,7 +10,7 @@
 #
 # All run in one process, which is four times as fast as one for each file. check/files.txt leaves out
 # the files in which SoftHSM passes nothing, one in which it crashes, and the benchmark.
-# shellcheck disable=SC2016 # check() evaluates its words later
+# shellcheck disable=SC2016,SC2317 # check() evaluates its words later, functions by name
 . "$(dirname "$0")/lib.sh"
 requirements=$top/tests/interop/check/requirements.txt
 explanations=$top/docs/pkcs11-check.md
@@ -44,37 +44,52 @@ results() {
     mkdir -p "$tmp/$1.run"
     (
         cd "$tmp/$1.run" || exit 1
-        PYTEST_ADDOPTS=--junitxml=$tmp/$1.xml P11TEST_PIN=$PIN exec timeout 5000 \
+        PYTEST_ADDOPTS=--junitxml=$tmp/$1.xml P11TEST_PIN=$PIN exec timeout --foreground 5000 \
             "$venv/bin/pkcs11-check" test --module "$2" --slot 0 --isolation none "${selection[@]}" "${targets[@]}"
     ) >"$tmp/$1.log" 2>&1 </dev/null
     code=$?
-    if [ ! -s "$tmp/$1.xml" ]; then
-        tail -n 30 "$tmp/$1.log"
-        not_ok "pkcs11-check on $1 ended with $code and no results"
-        lane_end
-    fi
+    [ -s "$tmp/$1.xml" ] && return 0
+    tail -n 30 "$tmp/$1.log"
+    echo "pkcs11-check on $1 ended with $code and no results"
+    return 1
 }
 
-# SoftHSM's own results are the same as long as nothing of it changes
+# SoftHSM's own results are the same as long as nothing of it changes. Where they are not known yet they
+# are made at the same time, on a token of their own.
 of_softhsm=$cache/pkcs11-check-softhsm-$({
-    sha256sum "$requirements" "$softhsm" && printf '%s\n' "${files[@]}" "${selection[@]}" && cat "$0" "$top/tests/interop/lib.sh"
+    sha256sum "$requirements" "$softhsm" && printf '%s\n' "${files[@]}" "${selection[@]}"
 } | sha256sum | cut -c1-16).xml
+make_of_softhsm() {
+    mkdir -p "$tmp/own/tokens"
+    printf 'directories.tokendir = %s\nlog.level = ERROR\n' "$tmp/own/tokens" >"$tmp/own/softhsm2.conf"
+    export SOFTHSM2_CONF=$tmp/own/softhsm2.conf
+    softhsm2-util --init-token --free --label "$TOKEN" --pin "$PIN" --so-pin "$SO_PIN" >"$tmp/token.log" 2>&1 &&
+        results softhsm "$softhsm" && mv "$tmp/softhsm.xml" "$of_softhsm.$$" && mv "$of_softhsm.$$" "$of_softhsm"
+}
+apart() { # COMMAND...: at the same time, in a process group of its own, which ends with the lane
+    set -m
+    "$@" &
+    child=$!
+    set +m
+    pids+=("-$child")
+}
+making=
 if [ ! -s "$of_softhsm" ]; then
-    token
-    (
-        export SOFTHSM2_CONF=$tmp/softhsm2.conf
-        results softhsm "$softhsm"
-        mv "$tmp/softhsm.xml" "$of_softhsm.$$" && mv "$of_softhsm.$$" "$of_softhsm"
-    )
-    rm -rf "$tmp/tokens"
+    apart make_of_softhsm
+    making=$child
 fi
+token
+serve
+apart results ours "$module"
+wait "$child" || {
+    not_ok 'no results of the module'
+    lane_end
+}
+[ -z "$making" ] || wait "$making"
 [ -s "$of_softhsm" ] || {
     not_ok 'no results of SoftHSM'
     lane_end
 }
-token
-serve
-results ours "$module"
 if [ "$ours" = no ]; then # the check on the lane itself: SoftHSM twice, and nothing is to be explained
     explanations=$tmp/none.md
     : >"$explanations"
