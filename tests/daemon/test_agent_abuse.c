@@ -21,7 +21,7 @@
 #define NAME        "test_agent_abuse"
 #define MANY        500
 #define CALLERS     40
-#define AT_ONCE     (MS(500) * fixture_slowness())
+#define AT_ONCE     (MS(1500) * fixture_slowness())
 #define FRAME_LIMIT (SEC(5) + SEC(3) * fixture_slowness()) /* of a frame, with some room */
 
 static struct fixture fx;
