@@ -156,14 +156,15 @@ struct list {
 /*
  * A token that was taken away without a word shows nothing (SoftHSM's folder moved, a network HSM's
  * partition unmounted), and goes on showing nothing after its return until the module is started
- * again. So nothing is believed only after a restart; the pauses between such doubts double.
+ * again. So nothing is believed only after a restart; the pauses between such doubts double. Where
+ * we destroyed what there was, nothing is what there should be.
  */
 static bool doubt(struct kms_backend *b)
 {
     uint64_t now = kms_now_ns();
     uint64_t pause = atomic_load(&b->doubt_pause_ns);
 
-    if (now < atomic_load(&b->doubt_ns)) {
+    if (now < atomic_load(&b->doubt_ns) || atomic_load(&b->destroyed)) {
         return false;
     }
     pause = pause == 0 ? DOUBT_MIN_NS : pause * 2;
@@ -192,6 +193,7 @@ static CK_RV list_step(struct kms_p11 *p, void *ctx)
     if (rv == CKR_OK && list->found.count != 0) {
         atomic_store(&list->backend->doubt_pause_ns, 0);
         atomic_store(&list->backend->doubt_ns, 0);
+        atomic_store(&list->backend->destroyed, false);
     }
     return rv;
 }

@@ -71,6 +71,8 @@ struct kms_backend {
     struct kms_hsm_tried tried;
     atomic_uint_fast64_t doubt_ns; /* when a search that finds nothing is next doubted */
     atomic_uint_fast64_t doubt_pause_ns;
+    atomic_bool destroyed; /* a key, by us, and no search has found any since: finding nothing is
+                              no surprise */
 };
 
 #define KMS_HSM_SMALL 2048
