@@ -19,7 +19,7 @@ stages=${KMSBRIDGE_STAGES:-tests/stages.sh} # tests/checks/counts.sh puts its ow
 export KMSBRIDGE_CACHE="${KMSBRIDGE_CACHE:-${HOME:-/var/tmp}/.cache/kmsbridge}"
 export out
 
-# stage | limit in seconds | in --quick | what
+# stage | limit in seconds | in --quick; asked: only by --stage | what
 STAGES='
 deps         |  900 | yes | install what conf/debian-packages lists
 gcc          | 1200 | yes | build with gcc, warnings are errors; make check
@@ -30,6 +30,7 @@ fuzz         |  900 | no  | replay the corpora, then fuzz for a short while
 checks       |  600 | yes | layers, headers, man pages, hardening, formats, example files
 quickstart   |  600 | yes | the first command of the README
 interop      | 1500 | no  | other programs use the module: OpenSSL, nginx, OpenSSH, NSS, Java ...
+conformance  | 3000 | asked | pkcs11-check on our module and on SoftHSM, compared: not steady enough yet for every run
 kubernetes   | 3000 | no  | the real KMS v2 client, then kube-apiserver and etcd
 bench        |  600 | no  | every benchmark, briefly
 fresh-debian | 1500 | no  | README commands and units in a Debian 12 with nothing installed
@@ -87,6 +88,9 @@ stage_rows >"$out/stages"
 while read -r stage limit everyday; do
     if [ -n "$only" ]; then
         case $only in *" $stage "*) ;; *) continue ;; esac
+    elif [ "$everyday" = asked ]; then
+        [ "$quick" = yes ] || echo "$stage is run by --stage $stage only"
+        continue
     elif [ "$quick" = yes ] && [ "$everyday" != yes ]; then
         continue
     fi
