@@ -169,6 +169,7 @@ static void a_door_moves(void)
     CU_ASSERT_EQUAL(kms_door_connections(listener.door), 2);
     CU_ASSERT_EQUAL(write(listener.fds[0], "x", 1), 1); /* nobody has closed it */
     int third = listener_connect(other);
+    CU_ASSERT(listener_becomes(&listener.served, 3));
     int fourth = listener_connect(other);
     CU_ASSERT(listener_hung_up(fourth));
     close(before);
