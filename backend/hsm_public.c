@@ -77,6 +77,8 @@ static CK_RV read_beside(struct kms_p11 *p, struct kms_hsm_beside *beside, struc
                                        : CKR_ATTRIBUTE_TYPE_INVALID;
 }
 
+/* @type by its object identifier (RFC 8017 A.1, RFC 5480 2.1.1): by name, libcrypto first asks
+ * whether an engine of its configuration wants the type, and such a one cannot do this. */
 static EVP_PKEY *from_params(const char *type, OSSL_PARAM *params)
 {
     EVP_PKEY_CTX *ctx = params == NULL ? NULL : EVP_PKEY_CTX_new_from_name(NULL, type, NULL);
@@ -102,7 +104,7 @@ static EVP_PKEY *make_rsa(const struct value *modulus, const struct value *expon
         OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_N, n) == 1 &&
         OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_E, e) == 1) {
         params = OSSL_PARAM_BLD_to_param(build);
-        key = from_params("RSA", params);
+        key = from_params("1.2.840.113549.1.1.1", params);
     }
     OSSL_PARAM_free(params);
     OSSL_PARAM_BLD_free(build);
@@ -165,7 +167,7 @@ static EVP_PKEY *make_ec(const struct value *params, const struct value *point)
     list[1] =
         OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, kms_p11_in(bare.data), bare.len);
     list[2] = OSSL_PARAM_construct_end();
-    return from_params("EC", list);
+    return from_params("1.2.840.10045.2.1", list);
 }
 
 /* Ed25519 by the length of its point: tokens name the curve by OID or by PrintableString. */
