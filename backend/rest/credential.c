@@ -161,12 +161,33 @@ static bool has_just_failed_locked(const struct kms_credential *credential)
     return credential->failed_ns != 0 && kms_now_ns() - credential->failed_ns < FAILURE_KEPT_NS;
 }
 
+/*
+ * A missing file, an unknown role: to our callers it is always the credential that fails. Told as
+ * it is, "not found" would be taken for the key.
+ */
+static enum kms_status class_of(enum kms_status status)
+{
+    switch (status) {
+    case KMS_E_INVALID:
+    case KMS_E_NOT_FOUND:
+    case KMS_E_DENIED:
+    case KMS_E_TOO_LARGE:
+    case KMS_E_EXISTS:
+    case KMS_E_UNSUPPORTED:
+    case KMS_E_KEY_STATE:
+    case KMS_E_BAD_DATA:
+        return KMS_E_AUTH;
+    default:
+        return status;
+    }
+}
+
 /* Each error of a source begins with the source's name: which one failed is what is asked first. */
 static enum kms_status tell(const struct kms_credential *credential,
                             const struct kms_error *failure, struct kms_error *err)
 {
-    enum kms_status status = kms_error_set_code(err, failure->status, failure->code, "%s: %s",
-                                                credential->source.name, failure->text);
+    enum kms_status status = kms_error_set_code(err, class_of(failure->status), failure->code,
+                                                "%s: %s", credential->source.name, failure->text);
 
     if (err != NULL) {
         (void)snprintf(err->request_id, sizeof(err->request_id), "%s", failure->request_id);

@@ -241,7 +241,8 @@ static CK_RV import_rsa(const struct kms_attrs *attrs, bool is_private,
     }
     rv = put_numbers(attrs, is_private, crt, &data);
     if (rv == CKR_OK) {
-        pkey = kms_soft_data_key(&data, "RSA", is_private ? EVP_PKEY_KEYPAIR : EVP_PKEY_PUBLIC_KEY);
+        pkey = kms_soft_data_key(&data, KMS_SOFT_RSA,
+                                 is_private ? EVP_PKEY_KEYPAIR : EVP_PKEY_PUBLIC_KEY);
         rv = pkey != NULL ? kms_soft_key_take(pkey, is_private, ret_key)
                           : kms_p11_refuse(CKR_ATTRIBUTE_VALUE_INVALID,
                                            "CKA_MODULUS and the others make no RSA key");
