@@ -9,11 +9,14 @@
 #include "common/span.h"
 #include "common/status.h"
 
+struct kms_secure_pool;
+
 /* Zeroed: empty, without memory. */
 struct kms_blob {
     uint8_t *data; /* a NUL follows the bytes once there is memory */
     size_t len;
     size_t cap;
+    struct kms_secure_pool *pool; /* whose slot the memory is; NULL: its own */
 };
 
 /* Appends; KMS_E_TOO_LARGE and nothing done when it were more than @max, KMS_E_NOMEM. */
