@@ -11,8 +11,9 @@
 #include "common/log.h"
 #include "common/secure.h"
 
-#define FAILURE_KEPT_NS  KMS_NS_PER_S /* how long a failure answers for the source */
-#define REFUSED_YOUNG_NS KMS_NS_PER_S /* a younger value is not worth replacing */
+#define FAILURE_KEPT_NS  KMS_NS_PER_S          /* how long a failure answers for the source */
+#define TROUBLE_KEPT_NS  (100 * KMS_NS_PER_MS) /* when it may pass by itself */
+#define REFUSED_YOUNG_NS KMS_NS_PER_S          /* a younger value is not worth replacing */
 #define REFRESH_AGAIN_NS                                                                           \
     (5 * KMS_NS_PER_S) /* after a refresh that failed while the old one is good */
 #define CANCEL_NAP_NS (20 * KMS_NS_PER_MS)
@@ -158,7 +159,10 @@ static bool is_due_locked(const struct kms_credential *credential)
 
 static bool has_just_failed_locked(const struct kms_credential *credential)
 {
-    return credential->failed_ns != 0 && kms_now_ns() - credential->failed_ns < FAILURE_KEPT_NS;
+    uint64_t kept =
+        kms_status_is_transient(credential->failure.status) ? TROUBLE_KEPT_NS : FAILURE_KEPT_NS;
+
+    return credential->failed_ns != 0 && kms_now_ns() - credential->failed_ns < kept;
 }
 
 /*
