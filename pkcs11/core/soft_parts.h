@@ -55,6 +55,7 @@ struct kms_soft_key {
     size_t secret_len;
     EVP_PKEY *pkey;
     const struct kms_soft_curve *curve;
+    atomic_uint_fast64_t counted; /* numbers of IVs that were given */
 };
 /* @secret is copied. */
 CK_RV kms_soft_key_of_secret(CK_KEY_TYPE type, struct kms_span secret,
