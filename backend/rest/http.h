@@ -65,9 +65,11 @@ struct kms_http_request {
     const struct kms_http_header *headers; /* values may be secrets: copies are wiped */
     size_t header_count;
     struct kms_span body;    /* empty: none */
-    const char *const *want; /* header fields to keep of the reply, any case */
+    const char *const *want; /* header fields to keep of the reply, any case; static texts */
     size_t want_count;       /* at most KMS_HTTP_WANT_MAX */
     size_t body_max;         /* of the reply; 0: KMS_HTTP_BODY_MAX */
+    bool once; /* not idempotent: libcurl may not send it a second time either, as it does when a
+                  kept connection turns out to be closed; costs a connection of its own */
     bool plain_ok; /* http:// beyond loopback: for the fixed addresses of clouds' metadata services
                       alone */
 };
@@ -76,8 +78,8 @@ struct kms_http_request {
 struct kms_http_response {
     unsigned status;
     struct kms_blob body;
-    char want[KMS_HTTP_WANT_MAX][KMS_HTTP_VALUE_MAX]; /* as request->want; "" where absent, doubled
-                                                         or too long */
+    char want[KMS_HTTP_WANT_MAX][KMS_HTTP_VALUE_MAX]; /* as request->want; "" where absent
+                                                         or too long; the first of several */
     uint64_t retry_after_ns; /* Retry-After in seconds (RFC 9110 10.2.3), 0: none or a date */
     bool was_sent; /* on failure, too: the service may have seen the request. When false, asking
                       again is safe whatever the request is */

@@ -36,7 +36,8 @@ THEIRS='
 ^p11-kit/|^pkcs11\.h$                 | ^backend/p11/|^backend/hsm[a-z0-9_]*\.[ch]$|^pkcs11/pkcs11x\.h$|^tests/
 ^systemd/                             | ^kmsbridge/notify\.c$|^tests/
 ^openssl/                             | ^backend/(hsm|p11/)|^pkcs11/core/soft[a-z0-9_]*\.[ch]$|^kmsbridge/(agent_certs|envelope|kms_v2|metrics)\.c$|^tools/verb_kms\.c$|^tests/
-^jansson\.h$                          | ^tools/output\.c$
+^jansson\.h$                          | ^tools/output\.c$|^backend/rest/json\.c$
+^curl/                                | ^backend/rest/http_(job|loop)\.c$|^backend/rest/http_parts\.h$|^tests/
 ^nghttp2/                             | ^tests/
 ^CUnit/                               | ^tests/
 '
@@ -159,6 +160,10 @@ bad|common/log.c|a|systemd/sd-daemon.h
 bad|kmsbridge/keyring.c|a|p11-kit/pkcs11.h
 bad|kmsbridge/keyring.c|a|openssl/evp.h
 bad|kmsbridge/keyring.c|a|curl/curl.h
+bad|backend/rest/json.c|a|curl/curl.h
+good|backend/rest/http_loop.c|a|curl/curl.h
+bad|backend/rest/http.c|a|jansson.h
+bad|backend/rest/http.c|q|backend/backend.h
 bad|kmsbridge/keyring.c|q|keyring.h
 good|pkcs11/core/soft_rsa.c|a|openssl/rsa.h
 bad|pkcs11/core/mech.c|a|openssl/evp.h
