@@ -84,7 +84,7 @@ static enum kms_status put_param(const struct kms_acs3_param *param, bool first,
 enum kms_status kms_acs3_query(const struct kms_acs3_param *params, size_t count,
                                struct kms_buf *out)
 {
-    const char *names[KMS_ACS3_ITEMS_MAX];
+    const char *names[KMS_ACS3_ITEMS_MAX] = {NULL};
     size_t order[KMS_ACS3_ITEMS_MAX] = {0};
     size_t start = out->len;
     enum kms_status status = KMS_OK;
@@ -125,7 +125,7 @@ static bool is_header(const struct kms_acs3_header *header)
 static enum kms_status sort_headers(const struct kms_acs3_request *request,
                                     size_t ret_order[KMS_ACS3_ITEMS_MAX])
 {
-    const char *names[KMS_ACS3_ITEMS_MAX];
+    const char *names[KMS_ACS3_ITEMS_MAX] = {NULL};
 
     if (request->header_count > KMS_ACS3_ITEMS_MAX) {
         return KMS_E_INVALID;
