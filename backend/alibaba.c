@@ -20,6 +20,11 @@ static void endpoint_url(const struct kms_alibaba_conf *ali, char *ret_url, size
     }
 }
 
+static unsigned connections_of(const struct kms_alibaba_conf *ali)
+{
+    return ali->connections == 0 ? KMS_ALIBABA_CONNECTIONS_DEFAULT : ali->connections;
+}
+
 static enum kms_status check(const struct kms_backend_conf *conf, struct kms_error *err)
 {
     const struct kms_alibaba_conf *ali = conf->alibaba;
@@ -109,8 +114,10 @@ static enum kms_status ali_open(const struct kms_backend_conf *conf,
         return status;
     }
     /* a dedicated instance's CA is trusted for the instance alone */
-    const struct kms_http_conf to_kms = {
-        .name = conf->name, .ca_file = conf->alibaba->ca_file, .proxy = conf->alibaba->proxy};
+    const struct kms_http_conf to_kms = {.name = conf->name,
+                                         .ca_file = conf->alibaba->ca_file,
+                                         .proxy = conf->alibaba->proxy,
+                                         .connections = connections_of(conf->alibaba)};
     const struct kms_http_conf to_identity = {.name = conf->name, .proxy = NULL, .connections = 2};
 
     status = kms_http_open(&to_kms, &door, err);
@@ -126,17 +133,37 @@ static enum kms_status ali_open(const struct kms_backend_conf *conf,
 
 static void ali_health(struct kms_backend *b, struct kms_health *ret_health)
 {
+    unsigned calls_max = 0;
+
     pthread_mutex_lock(&b->lock);
     ret_health->ready = b->asked && b->trouble.status == KMS_OK;
     ret_health->error = b->trouble;
     pthread_mutex_unlock(&b->lock);
     if (b->door->count != NULL) {
-        b->door->count(b->door, &ret_health->sessions_open, &ret_health->sessions_busy,
-                       &ret_health->sessions_max, &ret_health->stuck_ns);
+        b->door->count(b->door, &ret_health->sessions_open, &ret_health->sessions_busy, &calls_max,
+                       &ret_health->stuck_ns);
+    }
+    ret_health->sessions_max = connections_of(b->ali);
+    if (ret_health->sessions_busy > ret_health->sessions_max) { /* streams share a connection */
+        ret_health->sessions_busy = ret_health->sessions_max;
     }
 }
 
 /* ---- describe ----------------------------------------------------------------------------- */
+
+/* The endpoint, as 16 hex digits: a region's keys are the same by each of its names. */
+static void make_serial(const struct kms_backend *b, char ret_serial[17])
+{
+    const char *region = b->ali->region;
+    char hex[KMS_ACS3_HASH_HEX] = "";
+
+    if (kms_acs3_hash_hex(
+            kms_span_str(region != NULL && region[0] != '\0' ? region : b->ali->endpoint), hex) !=
+        KMS_OK) {
+        hex[0] = '\0';
+    }
+    (void)snprintf(ret_serial, 17, "%.16s", hex);
+}
 
 static enum kms_status ali_describe(struct kms_backend *b, struct kms_call *call,
                                     struct kms_token_info *ret_info)
@@ -153,8 +180,7 @@ static enum kms_status ali_describe(struct kms_backend *b, struct kms_call *call
 
     (void)call;
     (void)snprintf(info.label, sizeof(info.label), "%s", b->conf->name);
-    (void)snprintf(info.serial, sizeof(info.serial), "%.16s",
-                   b->ali->region == NULL ? "" : b->ali->region);
+    make_serial(b, info.serial);
     for (size_t i = 0; i < sizeof(algs) / sizeof(algs[0]); i++) {
         kms_alg_set_add(&info.algs, algs[i]);
     }
@@ -164,6 +190,7 @@ static enum kms_status ali_describe(struct kms_backend *b, struct kms_call *call
 
 const struct kms_backend_ops kms_alibaba_ops = {
     .type = "alibaba",
+    .retry_budget = 20,
     .open = ali_open,
     .close = ali_close,
     .health = ali_health,

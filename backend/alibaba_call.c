@@ -284,3 +284,23 @@ enum kms_status kms_ali_protocol(struct kms_call *call, const struct kms_ali_rep
                    reply->request_id == NULL ? "" : reply->request_id);
     return status;
 }
+
+enum kms_status kms_ali_bytes(struct kms_call *call, const struct kms_ali_reply *reply,
+                              const char *field, struct kms_buf *out)
+{
+    struct kms_blob storage = {.data = NULL};
+    struct kms_buf bytes;
+    enum kms_status status = kms_blob_reserve(&storage, reply->response.body.len);
+
+    if (status != KMS_OK) {
+        return kms_error_set(&call->error, status, "no secure memory for a reply");
+    }
+    bytes = kms_buf_over(storage.data, storage.cap);
+    status = kms_json_base64(&reply->root, field, &bytes, &call->error);
+    if (status == KMS_OK && kms_buf_put(out, kms_buf_span(&bytes)) != KMS_OK) {
+        status = kms_error_set(&call->error, KMS_E_TOO_LARGE, "%zu bytes have no room in %zu",
+                               bytes.len, kms_buf_room(out));
+    }
+    kms_blob_done(&storage);
+    return status;
+}

@@ -31,6 +31,7 @@ const cyaml_schema_field_t kms_alibaba_conf_fields[] = {
     TEXT("endpoint", endpoint),
     TEXT("ca_file", ca_file),
     TEXT("proxy", proxy),
+    TEXT("connections", connections_text),
     TEXT("instance", instance),
     CYAML_FIELD_SEQUENCE("encryption_context", OPTIONAL, struct kms_alibaba_conf,
                          encryption_context, &entry_value, 0, KMS_ALIBABA_CONTEXT_MAX),
@@ -127,6 +128,7 @@ static enum kms_status check_numbers(const struct place *place, struct kms_aliba
 {
     uint64_t days = DELETION_DEFAULT;
     uint64_t seconds = SESSION_DEFAULT;
+    uint64_t connections = KMS_ALIBABA_CONNECTIONS_DEFAULT;
 
     if (ali->deletion_days_text != NULL &&
         kms_parse_u64(ali->deletion_days_text, DELETION_MIN, DELETION_MAX, &days) != KMS_OK) {
@@ -136,6 +138,12 @@ static enum kms_status check_numbers(const struct place *place, struct kms_aliba
         kms_parse_u64(ali->session_seconds_text, SESSION_MIN, SESSION_MAX, &seconds) != KMS_OK) {
         return fail(place, "session_seconds", "must be a number of seconds from 900 to 43200");
     }
+    if (ali->connections_text != NULL &&
+        kms_parse_u64(ali->connections_text, 1, KMS_ALIBABA_CONNECTIONS_MAX, &connections) !=
+            KMS_OK) {
+        return fail(place, "connections", "must be a number from 1 to 256");
+    }
+    ali->connections = (unsigned)connections;
     ali->deletion_days = (unsigned)days;
     ali->session_seconds = (unsigned)seconds;
     return KMS_OK;

@@ -57,6 +57,13 @@ static bool is_alias(const char *label)
     return len > 0 && len <= 249 && strspn(label, chars) == len;
 }
 
+/* Other services have such keys. */
+static bool is_elsewhere(const struct kms_key_template *tmpl)
+{
+    return (tmpl->type == KMS_KEY_AES && (tmpl->bits == 128 || tmpl->bits == 192)) ||
+           (tmpl->type == KMS_KEY_EC && (tmpl->bits == 384 || tmpl->bits == 521));
+}
+
 static enum kms_status check_template(const struct kms_key_template *tmpl, struct kms_error *err)
 {
     if (!is_alias(tmpl->label)) {
@@ -73,7 +80,8 @@ static enum kms_status check_template(const struct kms_key_template *tmpl, struc
                              kms_key_type_name(tmpl->type));
     }
     if (spec_for(tmpl) == NULL) {
-        return kms_error_set(err, KMS_E_INVALID, "Alibaba Cloud KMS makes no %s keys of %u bits",
+        return kms_error_set(err, is_elsewhere(tmpl) ? KMS_E_UNSUPPORTED : KMS_E_INVALID,
+                             "Alibaba Cloud KMS makes no %s keys of %u bits",
                              kms_key_type_name(tmpl->type), tmpl->bits);
     }
     if (usage_for(tmpl)[0] == '\0') {

@@ -82,6 +82,11 @@ void kms_ali_reply_done(struct kms_ali_reply *reply);
 enum kms_status kms_ali_protocol(struct kms_call *call, const struct kms_ali_reply *reply,
                                  const char *action, const char *why) KMS_MUST_CHECK;
 
+/* Field @field of the reply, base64, appended to @out: KMS_E_TOO_LARGE, and nothing written, when
+ * the caller's room is less than there is. */
+enum kms_status kms_ali_bytes(struct kms_call *call, const struct kms_ali_reply *reply,
+                              const char *field, struct kms_buf *out) KMS_MUST_CHECK;
+
 /* Bytes as base64 text in secure memory, for a parameter. */
 enum kms_status kms_ali_base64(struct kms_span bytes, struct kms_blob *ret,
                                struct kms_error *err) KMS_MUST_CHECK;

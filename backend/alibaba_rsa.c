@@ -253,7 +253,7 @@ enum kms_status kms_ali_rsa_decrypt(struct kms_backend *b, struct kms_call *call
         status = kms_ali_check_key(call, &reply, ask.action, key.key, &version);
     }
     if (status == KMS_OK) {
-        status = kms_json_base64(&reply.root, "Plaintext", ret_plaintext, &call->error);
+        status = kms_ali_bytes(call, &reply, "Plaintext", ret_plaintext);
     }
     kms_ali_reply_done(&reply);
     kms_blob_done(&text);

@@ -9,6 +9,7 @@
 
 #define AAD_TEXT  "kmsbridge-aad-v1" /* without its NUL */
 #define AAD_ENTRY "kmsbridge-aad"
+#define AAD_MAX   1024  /* struct kms_params */
 #define BLOB_MAX  16384 /* bytes of a ciphertext's text */
 
 /* ---- the encryption context --------------------------------------------------------------- */
@@ -105,6 +106,10 @@ static enum kms_status check_params(const struct kms_params *params, struct kms_
     if (params->iv.len != 0) {
         return kms_error_set(err, KMS_E_UNSUPPORTED,
                              "Alibaba Cloud KMS takes no IV: its blob has its own");
+    }
+    if (params->aad.len > AAD_MAX) {
+        return kms_error_set(err, KMS_E_TOO_LARGE, "at most %d bytes of AAD, not %zu", AAD_MAX,
+                             params->aad.len);
     }
     return KMS_OK;
 }
@@ -240,9 +245,7 @@ static enum kms_status read_opened(struct kms_call *call, const struct kms_ali_r
     if (status == KMS_OK) {
         status = kms_ali_check_key(call, reply, "Decrypt", key, &version);
     }
-    return status == KMS_OK
-               ? kms_json_base64(&reply->root, "Plaintext", ret_plaintext, &call->error)
-               : status;
+    return status == KMS_OK ? kms_ali_bytes(call, reply, "Plaintext", ret_plaintext) : status;
 }
 
 enum kms_status kms_ali_decrypt(struct kms_backend *b, struct kms_call *call, const char *ref,

@@ -31,16 +31,10 @@ static enum kms_status scheme_of(const struct kms_params *params, const struct s
                                  struct kms_error *err)
 {
     for (size_t i = 0; i < sizeof(schemes) / sizeof(schemes[0]); i++) {
-        if (schemes[i].alg != params->alg) {
-            continue;
+        if (schemes[i].alg == params->alg) {
+            *ret = &schemes[i];
+            return KMS_OK;
         }
-        if (params->salt_given && params->salt_len != DIGEST_LEN) {
-            return kms_error_set(err, KMS_E_UNSUPPORTED,
-                                 "Alibaba Cloud KMS signs with a salt of %d bytes, not %u",
-                                 DIGEST_LEN, params->salt_len);
-        }
-        *ret = &schemes[i];
-        return KMS_OK;
     }
     return kms_error_set(err, KMS_E_UNSUPPORTED, "Alibaba Cloud KMS has no %s",
                          kms_alg_name(params->alg));
@@ -161,6 +155,11 @@ enum kms_status kms_ali_sign(struct kms_backend *b, struct kms_call *call, const
     uint8_t digest[EVP_MAX_MD_SIZE];
     enum kms_status status = scheme_of(params, &scheme, &call->error);
 
+    if (status == KMS_OK && params->salt_given && params->salt_len != DIGEST_LEN) {
+        status = kms_error_set(&call->error, KMS_E_UNSUPPORTED,
+                               "Alibaba Cloud KMS signs with a salt of %d bytes, not %u",
+                               DIGEST_LEN, params->salt_len);
+    }
     if (status == KMS_OK) {
         status = kms_ali_ref_parse(ref, &key, &call->error);
     }
@@ -187,8 +186,8 @@ enum kms_status kms_ali_sign(struct kms_backend *b, struct kms_call *call, const
 
 /* ---- verify ------------------------------------------------------------------------------- */
 
-static bool verifies(EVP_PKEY *key, const struct scheme *scheme, const uint8_t *digest,
-                     struct kms_span signature)
+static bool verifies(EVP_PKEY *key, const struct scheme *scheme, const struct kms_params *params,
+                     const uint8_t *digest, struct kms_span signature)
 {
     EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new(key, NULL);
     bool good = ctx != NULL && EVP_PKEY_verify_init(ctx) == 1;
@@ -198,7 +197,9 @@ static bool verifies(EVP_PKEY *key, const struct scheme *scheme, const uint8_t *
     }
     good = good && EVP_PKEY_CTX_set_signature_md(ctx, EVP_sha256()) == 1;
     if (good && scheme->padding == RSA_PKCS1_PSS_PADDING) {
-        good = EVP_PKEY_CTX_set_rsa_pss_saltlen(ctx, DIGEST_LEN) == 1;
+        unsigned salt = params->salt_given ? params->salt_len : DIGEST_LEN;
+
+        good = salt <= SIGNATURE_MAX && EVP_PKEY_CTX_set_rsa_pss_saltlen(ctx, (int)salt) == 1;
     }
     good = good && EVP_PKEY_verify(ctx, signature.data, signature.len, digest, DIGEST_LEN) == 1;
     EVP_PKEY_CTX_free(ctx);
@@ -234,7 +235,7 @@ enum kms_status kms_ali_verify(struct kms_backend *b, struct kms_call *call, con
 
         signature = kms_span_of(der, len);
     }
-    if (signature.len == 0 || !verifies(key, scheme, digest, signature)) {
+    if (signature.len == 0 || !verifies(key, scheme, params, digest, signature)) {
         status = kms_error_set(&call->error, KMS_E_BAD_DATA, "the signature does not verify");
     }
 out:

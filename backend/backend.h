@@ -34,6 +34,7 @@
 #define KMS_IV_MAX         32
 #define KMS_PUBLIC_KEY_MAX 2560 /* DER SubjectPublicKeyInfo: RSA-16384 fits */
 #define KMS_SIGNATURE_MAX  2048
+#define KMS_RETRY_RESERVE  10
 
 enum kms_key_type {
     KMS_KEY_AES,     /* CKK_AES, 128 to 256 bits */
@@ -181,9 +182,9 @@ struct kms_key_template {
 struct kms_call {
     uint64_t deadline_ns; /* kms_now_ns() scale */
     const atomic_bool
-        *cancelled;       /* NULL, or true once the caller gave up; looked at between steps */
-    const char *trace_id; /* NULL, or the front's id of the request, for logs */
-    struct kms_error error;
+        *cancelled;         /* NULL, or true once the caller gave up; looked at between steps */
+    const char *trace_id;   /* NULL, or the front's id of the request, for logs */
+    struct kms_error error; /* ->retry_after_ns: the next attempt is not made before */
 };
 
 /* How to encrypt, decrypt, sign or wrap. */
@@ -228,6 +229,12 @@ typedef bool (*kms_key_visit)(void *ctx, const struct kms_key_info *info);
 /* A NULL op means "cannot": waist.h answers KMS_E_UNSUPPORTED. */
 struct kms_backend_ops {
     const char *type; /* `type:` in the configuration */
+    /*
+     * How many retries a hundred calls pay for, besides the first KMS_RETRY_RESERVE: so that a
+     * service in trouble is not asked many times as much as one that is well. 0: no bound, for what
+     * is not shared with others.
+     */
+    unsigned retry_budget;
 
     /*
      * Checks @conf and makes the backend; must not fail because the service is away or the

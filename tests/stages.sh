@@ -167,6 +167,15 @@ stage_interop() {
     done
 }
 
+stage_services() {
+    local script name
+    [ -f "$out/gcc/config.status" ] || build_in gcc CC=gcc
+    for script in tests/services/*_*.sh; do
+        name=${script#tests/} name=${name%.sh}
+        counted "$name" env KMSBRIDGE_BUILD="$out/gcc" bash "$script"
+    done
+}
+
 stage_conformance() {
     [ -f "$out/gcc/config.status" ] || build_in gcc CC=gcc
     counted interop/pkcs11-check env KMSBRIDGE_BUILD="$out/gcc" bash tests/interop/pkcs11-check.sh
@@ -206,6 +215,7 @@ fuzz) stage_fuzz ;;
 checks) stage_checks ;;
 quickstart) stage_quickstart ;;
 interop) stage_interop ;;
+services) stage_services ;;
 conformance) stage_conformance ;;
 kubernetes) stage_kubernetes ;;
 bench) stage_bench ;;

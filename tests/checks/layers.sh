@@ -13,6 +13,7 @@ OURS='
 ^backend/registry\.c$                 | ^common/|^backend/[a-z0-9_]+\.h$
 ^backend/alibaba[a-z0-9_]*\.[ch]$     | ^common/|^backend/(backend|backend_conf|backend_conf_schema)\.h$|^backend/alibaba[a-z0-9_]*\.h$|^backend/rest/
 ^backend/hsm[a-z0-9_]*\.[ch]$         | ^common/|^backend/(backend|backend_conf)\.h$|^backend/hsm[a-z0-9_]*\.h$|^backend/p11/
+^backend/vault[a-z0-9_]*\.[ch]$       | ^common/|^backend/(backend|backend_conf|backend_conf_schema)\.h$|^backend/vault[a-z0-9_]*\.h$|^backend/rest/
 ^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.[ch]$ | ^common/|^backend/(backend|backend_conf|backend_conf_schema|[a-z]+_conf_schema|registry|waist)\.h$
 ^backend/agent[a-z0-9_]*\.[ch]$       | ^common/|^backend/backend\.h$|^backend/agent[a-z0-9_]*(\.pb-c)?\.h$
 ^kmsbridge/agent[a-z0-9_]*\.[ch]$     | ^common/|^kmsbridge/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist|agent_wire)\.h$
@@ -36,7 +37,7 @@ THEIRS='
 ^sodium(\.h$|/)                       | ^common/(secure|codec)\.c$
 ^p11-kit/|^pkcs11\.h$                 | ^backend/p11/|^backend/hsm[a-z0-9_]*\.[ch]$|^pkcs11/pkcs11x\.h$|^tests/
 ^systemd/                             | ^kmsbridge/notify\.c$|^tests/
-^openssl/                             | ^backend/(hsm|p11/|rest/acs3\.c$|alibaba(_rsa|_sign)\.c$|alibaba_parts\.h$)|^pkcs11/core/soft[a-z0-9_]*\.[ch]$|^kmsbridge/(agent_certs|envelope|kms_v2|metrics)\.c$|^tools/verb_kms\.c$|^tests/
+^openssl/                             | ^backend/(hsm|p11/|rest/acs3\.c$|alibaba(_rsa|_sign)\.c$|alibaba_parts\.h$|vault(_parse)?\.c$)|^pkcs11/core/soft[a-z0-9_]*\.[ch]$|^kmsbridge/(agent_certs|envelope|kms_v2|metrics)\.c$|^tools/verb_kms\.c$|^tests/
 ^jansson\.h$                          | ^tools/output\.c$|^backend/rest/json\.c$
 ^curl/                                | ^backend/rest/http_(job|loop)\.c$|^backend/rest/http_parts\.h$|^tests/
 ^nghttp2/                             | ^tests/
@@ -153,6 +154,11 @@ bad|backend/alibaba_call.c|a|jansson.h
 bad|backend/alibaba_keys.c|a|openssl/evp.h
 bad|kmsbridge/keyring.c|q|backend/hsm.h
 bad|kmsbridge/keyring.c|q|backend/p11/pool.h
+bad|kmsbridge/keyring.c|q|backend/vault.h
+bad|backend/vault.c|q|backend/hsm.h
+bad|backend/vault.c|q|backend/p11/pool.h
+good|backend/vault.c|q|backend/rest/http.h
+bad|backend/vault_ask.c|a|jansson.h
 bad|kmsbridge/keyring.c|q|tools/output.h
 good|kmsbridge/keyring.c|q|backend/waist.h
 bad|kmsbridge/keyring.c|q|backend/agent_wire.h

@@ -581,7 +581,7 @@ static void bad_templates_are_refused(void)
     } bad[] = {
         {{.type = KMS_KEY_AES, .bits = 255, .label = "x"}, KMS_E_INVALID},
         {{.type = KMS_KEY_RSA, .bits = 1024, .label = "x"}, KMS_E_INVALID},
-        {{.type = KMS_KEY_EC, .bits = 384, .label = "x"}, KMS_E_INVALID},
+        {{.type = KMS_KEY_EC, .bits = 384, .label = "x"}, KMS_E_UNSUPPORTED},
         {{.type = KMS_KEY_EDDSA, .label = "x"}, KMS_E_UNSUPPORTED},
         {{.type = KMS_KEY_GENERIC, .label = "x"}, KMS_E_UNSUPPORTED},
         {{.type = KMS_KEY_AES, .label = ""}, KMS_E_INVALID},

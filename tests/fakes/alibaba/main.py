@@ -63,6 +63,7 @@ class Handler(BaseHTTPRequestHandler):
     """One exchange: read it whole, ask answer(), obey a fault. Subclasses have `on` and answer()."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm, wbufsize = True, -1  # head and body in one segment, at once
     on, state = "", None
     timeout = 60
 
