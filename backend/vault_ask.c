@@ -70,23 +70,29 @@ bool kms_vault_is_sick(const struct kms_http_response *response)
            response->status == 473 || (response->status >= 501 && response->status <= 504);
 }
 
-/* The first of "errors", or "". An error's body need not be JSON: a proxy may have written it. */
-static void copy_said(const struct kms_http_response *http, char *ret_said, size_t size)
+/*
+ * The first of "errors", or "". False: the body is not Transit's. A proxy or another server may
+ * have written it.
+ */
+static bool copy_said(const struct kms_http_response *http, char *ret_said, size_t size)
 {
     struct kms_json_doc *doc = NULL;
     struct kms_json root;
     struct kms_json errors;
     const char *text = "";
+    bool is_ours = false;
 
     ret_said[0] = '\0';
     if (kms_json_parse("an error", kms_blob_span(&http->body), &doc, &root, NULL) != KMS_OK) {
-        return;
+        return false;
     }
-    if (kms_json_array(&root, "errors", &errors, NULL) == KMS_OK && kms_json_count(&errors) > 0 &&
+    is_ours = kms_json_array(&root, "errors", &errors, NULL) == KMS_OK;
+    if (is_ours && kms_json_count(&errors) > 0 &&
         kms_json_text_at(&errors, 0, 4096, &text, NULL) == KMS_OK) {
         (void)snprintf(ret_said, size, "%.*s", SAID_MAX, text);
     }
     kms_json_free(doc);
+    return is_ours;
 }
 
 static enum kms_status fail(const struct kms_http_response *http, struct kms_error *err)
@@ -94,10 +100,15 @@ static enum kms_status fail(const struct kms_http_response *http, struct kms_err
     char said[SAID_MAX + 1];
     char code[16];
     enum kms_status status = KMS_OK;
+    bool is_ours = copy_said(http, said, sizeof(said));
 
-    copy_said(http, said, sizeof(said));
+    status = status_of(http->status, said);
+    if (!is_ours && (status == KMS_E_NOT_FOUND || status == KMS_E_DENIED ||
+                     status == KMS_E_INVALID || status == KMS_E_UNSUPPORTED)) {
+        status = KMS_E_PROTOCOL; /* of no key and no token of ours: somebody else answers there */
+    }
     (void)snprintf(code, sizeof(code), "HTTP %u", http->status);
-    status = kms_error_set_code(err, status_of(http->status, said), code, "%s answers %u%s%s",
+    status = kms_error_set_code(err, status, code, "%s answers %u%s%s",
                                 http->origin == NULL ? "Transit" : http->origin, http->status,
                                 said[0] == '\0' ? "" : ": ", said);
     if (err != NULL && http->retry_after_ns > 0) {

@@ -5,8 +5,11 @@
 #include <string.h>
 
 #include "backend/vault_parts.h"
+#include "common/clock.h"
 #include "common/codec.h"
 #include "common/log.h"
+
+#define LACKING_NS KMS_NS_PER_S /* how long a use that a key lacks is not asked for anew */
 
 /* Transit's rule for names: word characters, and dots and dashes between them. */
 bool kms_vault_name_is_valid(const char *name)
@@ -313,6 +316,32 @@ static bool look_on(void *ctx, const struct kms_key_info *info)
     return true;
 }
 
+static enum kms_status find_known(struct kms_backend *backend, struct kms_call *call,
+                                  const char *ref, struct kms_vault_key *ret_key)
+{
+    bool stale = false;
+
+    if (kms_vault_table_find(&backend->table, ref, ret_key, &stale)) {
+        return KMS_OK;
+    }
+    return kms_error_set(&call->error, KMS_E_NOT_FOUND,
+                         "Transit has no key %s (any more) that we can see in %s", ref,
+                         backend->mount);
+}
+
+/* What is known of @ret_key is old. */
+static enum kms_status read_again(struct kms_backend *backend, struct kms_call *call,
+                                  const char *ref, struct kms_vault_key *ret_key)
+{
+    enum kms_status status = kms_vault_read(backend, call, ret_key->name, NULL, NULL);
+
+    if (status == KMS_E_NOT_FOUND) { /* said below, by its ref */
+        kms_error_clear(&call->error);
+        status = KMS_OK;
+    }
+    return status == KMS_OK ? find_known(backend, call, ref, ret_key) : status;
+}
+
 /* Known, and read lately; or what is not known is looked for in the whole mount. */
 static enum kms_status look_up(struct kms_backend *backend, struct kms_call *call, const char *ref,
                                struct kms_vault_key *ret_key)
@@ -326,23 +355,12 @@ static enum kms_status look_up(struct kms_backend *backend, struct kms_call *cal
         return KMS_OK;
     }
     if (found) {
-        status = kms_vault_read(backend, call, ret_key->name, NULL, NULL);
-    } else if (kms_vault_table_may_list(&backend->table)) {
+        return read_again(backend, call, ref, ret_key);
+    }
+    if (kms_vault_table_may_list(&backend->table)) {
         status = list_all(backend, call, &all);
     }
-    if (status == KMS_E_NOT_FOUND) {
-        kms_error_clear(&call->error);
-        status = KMS_OK;
-    }
-    if (status != KMS_OK) {
-        return status;
-    }
-    if (!kms_vault_table_find(&backend->table, ref, ret_key, &stale)) {
-        return kms_error_set(&call->error, KMS_E_NOT_FOUND,
-                             "Transit has no key %s (any more) that we can see in %s", ref,
-                             backend->mount);
-    }
-    return KMS_OK;
+    return status == KMS_OK ? find_known(backend, call, ref, ret_key) : status;
 }
 
 enum kms_status kms_vault_find(struct kms_backend *backend, struct kms_call *call, const char *ref,
@@ -359,6 +377,12 @@ enum kms_status kms_vault_find(struct kms_backend *backend, struct kms_call *cal
         ((ret_key->type->seal_uses | ret_key->type->open_uses) & use) != use) {
         return kms_error_set(&call->error, KMS_E_UNSUPPORTED, "key %s (%s) does no %s",
                              ret_key->name, ret_key->type->name, kms_alg_name(alg));
+    }
+    if ((ret_key->uses & use) != use && kms_now_ns() - ret_key->seen_ns > LACKING_NS) {
+        status = read_again(backend, call, ref, ret_key); /* it may have been allowed again */
+        if (status != KMS_OK) {
+            return status;
+        }
     }
     if ((ret_key->uses & use) != use) {
         return kms_error_set(&call->error, KMS_E_KEY_STATE,

@@ -340,7 +340,8 @@ static enum kms_status send_login(struct kms_vault_login *login, const struct km
     (void)snprintf(path, sizeof(path), "/v1/auth/%s/login",
                    auth->mount == NULL ? auth->method : auth->mount);
     status = kms_vault_ask_as(login->backend, wait, NULL, &ask, ret, err);
-    if (status == KMS_E_DENIED || status == KMS_E_INVALID || status == KMS_E_NOT_FOUND) {
+    if (status == KMS_E_DENIED || status == KMS_E_INVALID || status == KMS_E_NOT_FOUND ||
+        status == KMS_E_AUTH) {
         struct kms_error said = *err;
 
         kms_error_clear(err); /* whatever it calls it, our credential was refused */

@@ -11,7 +11,7 @@
 int kms_notify_listen_fd(const char *path);
 
 /* READY=1 with a status line; STATUS= alone; RELOADING and READY again; STOPPING=1. No-ops without
- * a manager. */
+ * a manager. One whose queue is full is waited for a second, and the log says what it missed. */
 void kms_notify_ready(const char *status);
 void kms_notify_status(const char *status);
 void kms_notify_reloading(void);

@@ -11,8 +11,9 @@
 #include "common/log.h"
 #include "common/secure.h"
 
-#define FAILURE_KEPT_NS  KMS_NS_PER_S /* how long a failure answers for the source */
-#define REFUSED_YOUNG_NS KMS_NS_PER_S /* a younger value is not worth replacing */
+#define FAILURE_KEPT_NS  KMS_NS_PER_S          /* how long a failure answers for the source */
+#define TROUBLE_KEPT_NS  (100 * KMS_NS_PER_MS) /* when it may pass by itself */
+#define REFUSED_YOUNG_NS KMS_NS_PER_S          /* a younger value is not worth replacing */
 #define REFRESH_AGAIN_NS                                                                           \
     (5 * KMS_NS_PER_S) /* after a refresh that failed while the old one is good */
 #define CANCEL_NAP_NS (20 * KMS_NS_PER_MS)
@@ -158,15 +159,39 @@ static bool is_due_locked(const struct kms_credential *credential)
 
 static bool has_just_failed_locked(const struct kms_credential *credential)
 {
-    return credential->failed_ns != 0 && kms_now_ns() - credential->failed_ns < FAILURE_KEPT_NS;
+    uint64_t kept =
+        kms_status_is_transient(credential->failure.status) ? TROUBLE_KEPT_NS : FAILURE_KEPT_NS;
+
+    return credential->failed_ns != 0 && kms_now_ns() - credential->failed_ns < kept;
+}
+
+/*
+ * A missing file, an unknown role: to our callers it is always the credential that fails. Told as
+ * it is, "not found" would be taken for the key.
+ */
+static enum kms_status class_of(enum kms_status status)
+{
+    switch (status) {
+    case KMS_E_INVALID:
+    case KMS_E_NOT_FOUND:
+    case KMS_E_DENIED:
+    case KMS_E_TOO_LARGE:
+    case KMS_E_EXISTS:
+    case KMS_E_UNSUPPORTED:
+    case KMS_E_KEY_STATE:
+    case KMS_E_BAD_DATA:
+        return KMS_E_AUTH;
+    default:
+        return status;
+    }
 }
 
 /* Each error of a source begins with the source's name: which one failed is what is asked first. */
 static enum kms_status tell(const struct kms_credential *credential,
                             const struct kms_error *failure, struct kms_error *err)
 {
-    enum kms_status status = kms_error_set_code(err, failure->status, failure->code, "%s: %s",
-                                                credential->source.name, failure->text);
+    enum kms_status status = kms_error_set_code(err, class_of(failure->status), failure->code,
+                                                "%s: %s", credential->source.name, failure->text);
 
     if (err != NULL) {
         (void)snprintf(err->request_id, sizeof(err->request_id), "%s", failure->request_id);

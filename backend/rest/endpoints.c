@@ -218,6 +218,22 @@ static enum kms_status ask(struct kms_endpoints *endpoints, struct endpoint *end
     return status;
 }
 
+/*
+ * Whether the next endpoint is asked in the same attempt: when this one is sick, and the request
+ * may be made twice or certainly was not sent.
+ */
+static bool goes_on(const struct kms_endpoints *endpoints, const struct kms_http_request *request,
+                    enum kms_status status, const struct kms_http_response *response)
+{
+    if (response->was_sent && request->once) {
+        return false;
+    }
+    if (status == KMS_OK) {
+        return endpoints->is_sick(response);
+    }
+    return status == KMS_E_UNAVAILABLE || (status == KMS_E_PROTOCOL && !response->was_sent);
+}
+
 enum kms_status kms_endpoints_perform(struct kms_endpoints *endpoints,
                                       const struct kms_http_request *request,
                                       const struct kms_http_wait *wait,
@@ -229,13 +245,12 @@ enum kms_status kms_endpoints_perform(struct kms_endpoints *endpoints,
     unsigned asked = 0;
 
     while ((endpoint = choose(endpoints, asked)) != NULL) {
+        /* the former one's answer, or why there was none, is no longer wanted */
         kms_error_clear(&last);
         kms_http_response_done(ret);
         status = ask(endpoints, endpoint, request, wait, ret, &last);
         asked |= 1u << (endpoint - endpoints->at);
-        /* only what certainly was not sent may go to another one in the same attempt */
-        if (status == KMS_OK || ret->was_sent ||
-            (status != KMS_E_UNAVAILABLE && status != KMS_E_PROTOCOL)) {
+        if (!goes_on(endpoints, request, status, ret)) {
             break;
         }
     }

@@ -18,7 +18,12 @@ int manager_bind(const char *path, int type);
 
 void manager_open(const char *dir);
 void manager_close(void);
+/* Takes in what was told; no-op when not open. Whoever waits for something else must: the queue
+ * holds 10 datagrams where net.unix.max_dgram_qlen is Linux's own. */
+void manager_listen(void);
 void manager_forget(void);
+/* Fills the queue. */
+void manager_stuff(void);
 /* How often @text was told. */
 unsigned manager_count(const char *text);
 /* Waits for it, 10 s at most. */

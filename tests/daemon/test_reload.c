@@ -84,6 +84,7 @@ static void configure(const struct setting *set)
 static bool has_ended(void *ctx)
 {
     (void)ctx;
+    manager_listen();
     return fixture_log_count(&fx, "reload: done") > 0 ||
            fixture_log_count(&fx, "reload: the old configuration stays") > 0;
 }
@@ -634,6 +635,34 @@ static void another_monitor(void)
     UNIT_CHECK("", fixture_stop(&fx));
 }
 
+/* A manager that is stuck: what it is told is lost, and nothing waits for it. */
+static void a_manager_that_does_not_listen(void)
+{
+    const char *const env[] = {manager.address, "WATCHDOG_USEC=400000", NULL};
+    const struct fixture_start with_manager = {.env = env};
+    static const struct setting before = {.key = NULL};
+    static const struct setting after = {.token = SECOND};
+
+    manager_open(fx.dir);
+    configure(&before);
+    if (!UNIT_CHECK("", fixture_spawn(&fx, &with_manager)) ||
+        !UNIT_CHECK("", fixture_wait_serving(&fx))) {
+        return;
+    }
+    UNIT_CHECK("", manager_wait("READY=1"));
+    manager_stuff();
+    fixture_log_clear(&fx);
+    configure(&after);
+    (void)kill(fx.pid, SIGHUP);
+    UNIT_CHECK("", fixture_log_wait(&fx, "reload: done"));
+    UNIT_CHECK("", fixture_log_wait(&fx, "the service manager does not listen"));
+    manager_forget();
+    UNIT_CHECK("", manager_wait("WATCHDOG=1"));
+    UNIT_CHECK("", fixture_round_trip(&fx));
+    UNIT_CHECK("", fixture_stop(&fx));
+    manager_close();
+}
+
 static const struct unit_test tests[] = {
     {"what is applied", reload_applies},
     {"another KEK", another_kek},
@@ -643,6 +672,7 @@ static const struct unit_test tests[] = {
     {"no call fails under load", no_call_fails},
     {"a call in flight", a_call_in_flight},
     {"a trial that hangs", a_trial_that_hangs},
+    {"a manager that does not listen", a_manager_that_does_not_listen},
     {"one library under two names", one_library_twice},
     {"another socket", another_socket},
     {"another monitor", another_monitor},

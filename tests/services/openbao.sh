@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# shellcheck shell=bash
+# shellcheck shell=bash disable=SC2034 # what it sets is for the lanes
 # A real OpenBao server for tests: sourced, not run. It listens on loopback, keeps its storage in a
 # folder of its own, and ends with the test.
 #
@@ -46,7 +46,7 @@ bao_exit() {
         echo "the server's last words:"
         tail -n 5 "$tmp/bao.log"
     fi
-    rm -rf "$tmp"
+    if [ "${KMSBRIDGE_KEEP-}" = 1 ]; then echo "left: $tmp"; else rm -rf "$tmp"; fi
     exit "$code"
 }
 
