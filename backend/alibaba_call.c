@@ -261,6 +261,10 @@ enum kms_status kms_ali_call(struct kms_backend *b, struct kms_call *call,
         status = ask_with(b, call, ask, (const char *)url.data, ret, &again);
     }
     note(b, call, status);
+    if (status == KMS_OK) { /* for the audit line: what ActionTrail calls the request */
+        (void)snprintf(call->error.request_id, sizeof(call->error.request_id), "%s",
+                       ret->request_id);
+    }
 out:
     kms_blob_done(&url);
     return status;

@@ -49,7 +49,7 @@ const cyaml_schema_field_t kms_alibaba_conf_fields[] = {
     TEXT("profile", profile),
     TEXT("ecs_role", ecs_role),
     TEXT("metadata_endpoint", metadata_endpoint),
-    TEXT("imds_v1", imds_v1_text),
+    TEXT("tokenless_metadata", imds_v1_text),
     TEXT("credentials_uri", credentials_uri),
     CYAML_FIELD_END,
 };
@@ -209,7 +209,7 @@ static enum kms_status check_imds(const struct place *place, struct kms_alibaba_
     const char *word = ali->imds_v1_text == NULL ? "false" : ali->imds_v1_text;
 
     if (strcmp(word, "true") != 0 && strcmp(word, "false") != 0) {
-        return fail(place, "imds_v1", "must be true or false");
+        return fail(place, "tokenless_metadata", "must be true or false");
     }
     ali->imds_v1 = strcmp(word, "true") == 0;
     return KMS_OK;

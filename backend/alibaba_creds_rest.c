@@ -292,7 +292,7 @@ static enum kms_status take_imds_token(struct kms_backend *b, const struct kms_h
         !v1_allowed(b->ali)) {
         status = kms_error_set(err, response.status >= 500 ? KMS_E_UNAVAILABLE : KMS_E_AUTH,
                                "ecs: the metadata service gives no token (HTTP %u), and asking "
-                               "without one is not allowed (imds_v1)",
+                               "without one is not allowed (tokenless_metadata)",
                                response.status);
     }
     kms_http_response_done(&response);

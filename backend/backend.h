@@ -184,7 +184,8 @@ struct kms_call {
     const atomic_bool
         *cancelled;         /* NULL, or true once the caller gave up; looked at between steps */
     const char *trace_id;   /* NULL, or the front's id of the request, for logs */
-    struct kms_error error; /* ->retry_after_ns: the next attempt is not made before */
+    struct kms_error error; /* ->retry_after_ns: the next attempt is not made before; ->request_id:
+                               the service's of its last answer, a good one, too */
 };
 
 /* How to encrypt, decrypt, sign or wrap. */

@@ -247,7 +247,7 @@ static void the_metadata_service(void)
     CU_ASSERT_FATAL(ali_open(&ali) &&
                     ali_control("{\"do\":\"identity\",\"imds\":\"v1\"}", NULL, NULL));
     ALI_CHECK(&call, "v1", ask(&ali, &call) == KMS_E_AUTH);
-    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "imds_v1"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "tokenless_metadata"));
     CU_ASSERT_EQUAL(ali_calls("imds /latest/meta-data/ram/security-credentials/"), 0);
     ali_close(&ali);
 

@@ -23,7 +23,7 @@ static void sealed_opens(void)
     static const size_t lengths[] = {1, 15, 32, 4096, 6144};
     struct ali ali;
     struct kms_key_info info;
-    char alias[64];
+    char alias[64], id[64];
 
     ali_setup(&ali);
     if (!ali_open(&ali) || !ali_new_key("Aliyun_AES_256", "ENCRYPT/DECRYPT", alias) ||
@@ -44,6 +44,8 @@ static void sealed_opens(void)
         CU_ASSERT_EQUAL(sealed.sealed.alg, KMS_ALG_SEALED);
         CU_ASSERT_EQUAL(sealed.sealed.iv.len, 0);
         CU_ASSERT_STRING_EQUAL(sealed.sealed.key_id, info.id);
+        CU_ASSERT(ali_control_text("{\"do\":\"last\"}", "request_id", id, sizeof(id)));
+        CU_ASSERT_STRING_EQUAL(call.error.request_id, id); /* the one that ActionTrail has */
         ALI_CHECK(&call, "unseal",
                   ali_unseal(&ali, &call, info.ref, span("aad"), &sealed, &out) == KMS_OK);
         CU_ASSERT(kms_span_equal(kms_buf_span(&out), in));

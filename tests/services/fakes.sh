@@ -9,6 +9,7 @@
 # KMSBRIDGE_REQUIRE_ALL=1: what is missing fails the test
 set -u
 top=$(cd "$(dirname "${BASH_SOURCE[0]}")/../.." && pwd)
+# shellcheck disable=SC2034 # the tests use it
 build=${KMSBRIDGE_BUILD:-${top_builddir:-$top/build}}
 python=/usr/bin/python3 # Debian's, which has Debian's cryptography
 
