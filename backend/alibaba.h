@@ -17,7 +17,10 @@
  * The AAD becomes one entry of the encryption context, frozen as a format:
  *   "kmsbridge-aad": "v1:" + base64url(SHA-256("kmsbridge-aad-v1" || be64(length) || AAD))
  * without padding, beside the configured entries; no AAD, no entry. The hash, because ActionTrail
- * logs the context in clear. A key's SM4, SM2 and P-256K kin are not shown.
+ * logs the context in clear.
+ *
+ * Not shown: SM4, SM2 and P-256K keys, which the waist has no type for, and HMAC keys, whose
+ * KeySpec the vendor's SDK does not tell. There are no random bytes to be had.
  */
 #ifndef KMS_BACKEND_ALIBABA_H
 #define KMS_BACKEND_ALIBABA_H

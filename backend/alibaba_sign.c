@@ -114,9 +114,29 @@ static size_t ecdsa_der(struct kms_span raw, uint8_t **ret_der)
 
 /* ---- sign --------------------------------------------------------------------------------- */
 
+/*
+ * ECDSA's form is DER as far as is known; the documentation does not say. r || s is taken, too, but
+ * only once the public key has shown that it is one: *ret_doubtful.
+ */
+static enum kms_status put_ecdsa(struct kms_call *call, const struct kms_ali_reply *reply,
+                                 struct kms_span value, struct kms_buf *ret_signature,
+                                 bool *ret_doubtful)
+{
+    enum kms_status status = kms_ali_ecdsa_raw(value, EC_HALF, ret_signature);
+
+    if (status == KMS_E_BAD_DATA && value.len == (size_t)2 * EC_HALF) {
+        *ret_doubtful = true;
+        status = kms_buf_put(ret_signature, value);
+    }
+    if (status == KMS_E_BAD_DATA) {
+        return kms_ali_protocol(call, reply, "AsymmetricSign", "holds no ECDSA signature");
+    }
+    return status;
+}
+
 static enum kms_status read_signature(struct kms_call *call, const struct kms_ali_reply *reply,
                                       const struct kms_ali_ref *key, const struct scheme *scheme,
-                                      struct kms_buf *ret_signature)
+                                      struct kms_buf *ret_signature, bool *ret_doubtful)
 {
     uint8_t storage[SIGNATURE_MAX];
     struct kms_buf value = KMS_BUF_OVER(storage);
@@ -129,18 +149,14 @@ static enum kms_status read_signature(struct kms_call *call, const struct kms_al
     if (status == KMS_OK) {
         status = kms_json_base64(&reply->root, "Value", &value, &call->error);
     }
-    if (status != KMS_OK) {
-        return status;
+    if (status == KMS_OK) {
+        status = strcmp(scheme->key, "EC") == 0
+                     ? put_ecdsa(call, reply, kms_buf_span(&value), ret_signature, ret_doubtful)
+                     : kms_buf_put(ret_signature, kms_buf_span(&value));
     }
-    if (strcmp(scheme->key, "EC") == 0) {
-        status = kms_ali_ecdsa_raw(kms_buf_span(&value), EC_HALF, ret_signature);
-        return status == KMS_E_BAD_DATA
-                   ? kms_ali_protocol(call, reply, "AsymmetricSign", "holds no ECDSA signature")
-                   : status;
-    }
-    return kms_buf_put(ret_signature, kms_buf_span(&value)) == KMS_OK
-               ? KMS_OK
-               : kms_error_set(&call->error, KMS_E_TOO_LARGE, "a signature has no room");
+    return status == KMS_E_TOO_LARGE
+               ? kms_error_set(&call->error, status, "a signature has no room")
+               : status;
 }
 
 enum kms_status kms_ali_sign(struct kms_backend *b, struct kms_call *call, const char *ref,
@@ -153,6 +169,8 @@ enum kms_status kms_ali_sign(struct kms_backend *b, struct kms_call *call, const
     const struct scheme *scheme = NULL;
     struct kms_ali_ref key;
     uint8_t digest[EVP_MAX_MD_SIZE];
+    size_t start = ret_signature->len;
+    bool doubtful = false;
     enum kms_status status = scheme_of(params, &scheme, &call->error);
 
     if (status == KMS_OK && params->salt_given && params->salt_len != DIGEST_LEN) {
@@ -177,7 +195,19 @@ enum kms_status kms_ali_sign(struct kms_backend *b, struct kms_call *call, const
         status = kms_ali_call(b, call, &ask, &reply);
     }
     if (status == KMS_OK) {
-        status = read_signature(call, &reply, &key, scheme, ret_signature);
+        status = read_signature(call, &reply, &key, scheme, ret_signature, &doubtful);
+    }
+    if (status == KMS_OK && doubtful) {
+        status =
+            kms_ali_verify(b, call, ref, params, input,
+                           kms_span_of(ret_signature->data + start, ret_signature->len - start));
+    }
+    if (status != KMS_OK) {
+        ret_signature->len = start;
+    }
+    if (status == KMS_E_BAD_DATA) {
+        kms_error_clear(&call->error);
+        status = kms_ali_protocol(call, &reply, ask.action, "holds no signature of this key");
     }
     kms_ali_reply_done(&reply);
     kms_blob_done(&text);

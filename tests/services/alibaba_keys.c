@@ -482,6 +482,40 @@ static void bad_inputs_are_not_signed(void)
     CU_ASSERT_EQUAL(kms_alibaba_ops.sign(ali.backend, &call, ec.ref, &ecdsa, kms_span_of(input, 32),
                                          &signature),
                     KMS_E_PROTOCOL);
+    CU_ASSERT_EQUAL(signature.len, 0);
+    ali_close(&ali);
+}
+
+/* r || s instead of DER is believed once the public key has verified it. */
+static void bare_ecdsa_is_verified_first(void)
+{
+    const struct kms_params ecdsa = {.alg = KMS_ALG_ECDSA};
+    struct ali ali;
+    struct kms_call call = ali_call();
+    struct kms_key_info ec;
+    char alias[64], fault[256], value[128];
+    uint8_t digest[32] = {7}, first[64], second_bytes[64];
+    struct kms_buf one = KMS_BUF_OVER(first), two = KMS_BUF_OVER(second_bytes);
+
+    ali_setup(&ali);
+    CU_ASSERT_FATAL(ali_open(&ali) && ali_new_key("EC_P256", "SIGN/VERIFY", alias) &&
+                    ali_find(&ali, alias, &ec));
+    ALI_CHECK(&call, "sign",
+              kms_alibaba_ops.sign(ali.backend, &call, ec.ref, &ecdsa, kms_span_of(digest, 32),
+                                   &one) == KMS_OK);
+    for (unsigned round = 0; round < 2; round++) {
+        CU_ASSERT_EQUAL(kms_base64_encode(kms_buf_span(&one), value, sizeof(value)), KMS_OK);
+        (void)snprintf(fault, sizeof(fault),
+                       "\"kind\":\"set\",\"field\":\"Value\",\"value\":\"%s\"", value);
+        CU_ASSERT(ali_fault("kms", "AsymmetricSign", fault));
+        two.len = 0;
+        kms_error_clear(&call.error);
+        CU_ASSERT_EQUAL(
+            kms_alibaba_ops.sign(ali.backend, &call, ec.ref, &ecdsa, kms_span_of(digest, 32), &two),
+            round == 0 ? KMS_OK : KMS_E_PROTOCOL);
+        CU_ASSERT_EQUAL(two.len, round == 0 ? 64 : 0);
+        first[5] ^= 1; /* in the second round it is none */
+    }
     ali_close(&ali);
 }
 
@@ -654,6 +688,7 @@ const struct unit_test ali_key_tests[] = {
     {"bad names are refused", bad_names_are_refused},
     {"signatures are good", signatures_are_good},
     {"bad inputs are not signed", bad_inputs_are_not_signed},
+    {"bare ECDSA is verified first", bare_ecdsa_is_verified_first},
     {"OAEP opens", oaep_opens},
     {"keys are made, rotated and gone", keys_are_made_rotated_and_gone},
     {"bad templates are refused", bad_templates_are_refused},
