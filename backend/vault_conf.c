@@ -109,6 +109,8 @@ static enum kms_status check_words(const struct place *place, struct kms_vault_c
         {"certificate", is_absolute(vault->certificate), "must be an absolute path"},
         {"key", is_absolute(vault->key) || strncmp(vault->key, "pkcs11:", strlen("pkcs11:")) == 0,
          "must be an absolute path or a pkcs11: URI"},
+        {"key", vault->key == NULL || strstr(vault->key, "pin-value") == NULL,
+         "must not hold a PIN; a file with it can be named as pin-source"},
         {"key", (vault->certificate == NULL) == (vault->key == NULL),
          "and certificate go together"},
         {"proxy", vault->proxy == NULL || strncmp(vault->proxy, "http", 4) == 0,

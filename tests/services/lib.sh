@@ -13,11 +13,15 @@ opened() {
     exec {from_ask}<&"${ASK[0]}" {to_ask}>&"${ASK[1]}"
     eval "exec ${ASK[0]}<&- ${ASK[1]}>&-"
     IFS= read -r -t 30 said <&"$from_ask" || said='dead at the start'
+    opens=no
+    [[ $said != 'ok opened' ]] || opens=yes
 }
 closed() {
     [ -n "${ask_pid-}" ] || return 0
     exec {to_ask}>&- {from_ask}<&-
-    wait "$ask_pid" 2>/dev/null
+    # nothing is left behind, as a sanitizer would say
+    wait "$ask_pid" 2>/dev/null || [ "$opens" = no ] ||
+        bad "the waist ends with an error: $(tail -n 3 "$tmp/ask.log")"
     ask_pid=
 }
 say() { # COMMAND...: its answer to $said

@@ -100,13 +100,13 @@ bao_stop() {
 ask() { # METHOD PATH [JSON]: whoever we are, whatever it answers
     local method=$1 path=$2
     shift 2
-    curl -sS --max-time 10 ${bao_ca:+--cacert "$bao_ca"} -H "X-Vault-Token: ${bao_root-}" -X "$method" \
+    curl -sS --max-time 60 ${bao_ca:+--cacert "$bao_ca"} -H "X-Vault-Token: ${bao_root-}" -X "$method" \
         ${1:+-d "$1"} "$bao_url/v1/$path"
 }
 api() {
     local method=$1 path=$2
     shift 2
-    curl -sS --fail-with-body --max-time 10 ${bao_ca:+--cacert "$bao_ca"} -H "X-Vault-Token: ${bao_root-}" \
+    curl -sS --fail-with-body --max-time 60 ${bao_ca:+--cacert "$bao_ca"} -H "X-Vault-Token: ${bao_root-}" \
         -X "$method" ${1:+-d "$1"} "$bao_url/v1/$path" || {
         echo " ($method $path)" >&2
         return 1

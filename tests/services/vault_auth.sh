@@ -5,6 +5,10 @@
 . "$(dirname "$0")/openbao.sh"
 . "$(dirname "$0")/lib.sh"
 lane vault_auth
+for tool in softhsm2-util pkcs11-tool; do
+    command -v "$tool" >/dev/null || without "there is no $tool"
+done
+[ -n "$(find /usr/lib -path '*engines-3/pkcs11.so' 2>/dev/null)" ] || without "there is no OpenSSL engine pkcs11"
 bao_tls_start
 api PUT sys/policies/acl/user '{"policy":"path \"transit/keys/*\" {capabilities=[\"read\"]} path \"transit/encrypt/kek\" {capabilities=[\"update\"]} path \"transit/decrypt/kek\" {capabilities=[\"update\"]}"}'
 api POST transit/keys/kek '{"type":"aes256-gcm96"}' >/dev/null
@@ -116,7 +120,7 @@ certify stub 'IP:127.0.0.1'
 stub=$!
 trap 'kill $stub 2>/dev/null; bao_exit' EXIT
 for _ in {1..100}; do
-    stub_port=$(sed -n 's/^listening //p' "$tmp/stub.log")
+    stub_port=$(sed -n "s/^listening //p" "$tmp/stub.log" 2>/dev/null)
     [ -z "$stub_port" ] || break
     sleep 0.05
 done
@@ -149,6 +153,28 @@ entry "$tmp/cert.conf" 'method: cert, role: other' "certificate: $tmp/client.pem
   key: $tmp/client.key"
 opened "$tmp/cert.conf"
 does 'a certificate role that is none' 'auth cert: the login' seal kek
+
+# and one whose key is in an HSM: OpenSSL's engine opens it
+mkdir "$tmp/tokens"
+printf 'directories.tokendir = %s\nlog.level = ERROR\n' "$tmp/tokens" >"$tmp/softhsm2.conf"
+export SOFTHSM2_CONF=$tmp/softhsm2.conf PKCS11_MODULE_PATH=/usr/lib/softhsm/libsofthsm2.so
+(umask 077 && printf 1234 >"$tmp/pin") # without a newline: libp11 would take it for a part
+{
+    softhsm2-util --init-token --free --label tls --pin 1234 --so-pin 123456 &&
+        pkcs11-tool --module "$PKCS11_MODULE_PATH" --token-label tls --login --pin 1234 --keypairgen \
+            --key-type EC:prime256v1 --label client --id 01 --usage-sign &&
+        pkcs11-tool --module "$PKCS11_MODULE_PATH" --token-label tls --read-object --type pubkey --id 01 \
+            --output-file "$tmp/hsm.der" &&
+        openssl pkey -pubin -inform DER -in "$tmp/hsm.der" -out "$tmp/hsm.pub" &&
+        openssl x509 -new -force_pubkey "$tmp/hsm.pub" -subj /CN=hsm -days 20 -CA "$tmp/ca.pem" \
+            -CAkey "$tmp/ca.key" -out "$tmp/hsm.pem" \
+            -extfile <(printf 'subjectAltName=DNS:kmsbridge\nextendedKeyUsage=clientAuth\n')
+} >"$tmp/hsm.log" 2>&1 || bad "no key in a token: $(tail -n 2 "$tmp/hsm.log")"
+entry "$tmp/cert.conf" 'method: cert, role: plugin' "certificate: $tmp/hsm.pem
+  key: 'pkcs11:token=tls;object=client;type=private?pin-source=file:$tmp/pin'"
+opened "$tmp/cert.conf"
+works 'cert with its key in an HSM'
+unset SOFTHSM2_CONF PKCS11_MODULE_PATH
 
 # namespaces: the same names there are other keys
 api POST sys/namespaces/team >/dev/null

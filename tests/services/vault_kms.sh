@@ -80,6 +80,15 @@ kms_soon 'a sealed server is told' 'unhealthy|not ok|error|unavailable|UNAVAILAB
 bao_unsealed
 kms_soon 'and is well again' "ok.*$second|$second.*ok"
 
+# administration: what is there, and a newer version
+said=$(timeout 20 "$ctl" keys list --config "$tmp/kmsbridge.yaml" 2>&1 | tr '\n' ' ')
+if [[ $said == *"$first"* && $said == *"$second"* ]]; then good 'keys list'; else bad "keys list: $said"; fi
+said=$(timeout 20 "$ctl" keys create --config "$tmp/kmsbridge.yaml" 2>&1 | tr '\n' ' ')
+third=$(grep -o 'kbv1-[0-9a-f]*' <<<"$said" | tail -n 1)
+if [ -n "$third" ] && [ "$third" != "$second" ]; then good 'keys create'; else bad "keys create: $said"; fi
+kms_soon 'is the next version' "ok.*$third|$third.*ok"
+round_trip 'and what the first one encrypted opens' "$tmp/record1"
+
 # PKCS#11
 export KMSBRIDGE_AGENT=$tmp/agent.sock
 p11() { said=$(timeout 30 pkcs11-tool --module "$module" "$@" 2>&1 | tr '\n' ' '); }

@@ -50,6 +50,8 @@ static const struct {
     {WITH("ca_file: ca.pem"), "vault.ca_file: must be an absolute"},
     {WITH("certificate: /c.pem"), "vault.key: and certificate go together"},
     {WITH("key: /k.pem"), "vault.key: and certificate go together"},
+    {WHERE "  certificate: /c.pem\n  key: 'pkcs11:object=k?pin-value=" SECRET "'\n" TOKEN,
+     "vault.key: must not hold a PIN"},
     {WITH("proxy: host:3128"), "vault.proxy: must"},
     {WITH("adresses: x"), "adresses"},
     {AUTH("method: password"), "vault.auth.method: must be token, approle"},
