@@ -175,7 +175,8 @@ static bool doubt(struct kms_backend *b)
     uint64_t now = kms_now_ns();
     uint64_t pause = atomic_load(&b->doubt_pause_ns);
 
-    if (now < atomic_load(&b->doubt_ns) || atomic_load(&b->destroyed)) {
+    if (now < atomic_load(&b->doubt_ns) ||
+        atomic_load(&b->destroys) != atomic_load(&b->destroys_seen)) {
         return false;
     }
     pause = pause == 0 ? DOUBT_MIN_NS : pause * 2;
@@ -207,6 +208,7 @@ static CK_RV shows_nothing(struct kms_p11 *p, bool *ret_nothing)
 static CK_RV list_step(struct kms_p11 *p, void *ctx)
 {
     struct list *list = ctx;
+    const unsigned destroys = atomic_load(&list->backend->destroys);
     bool nothing = false;
     CK_RV rv = CKR_OK;
 
@@ -227,7 +229,7 @@ static CK_RV list_step(struct kms_p11 *p, void *ctx)
     if (rv == CKR_OK && list->found.count != 0) {
         atomic_store(&list->backend->doubt_pause_ns, 0);
         atomic_store(&list->backend->doubt_ns, 0);
-        atomic_store(&list->backend->destroyed, false);
+        atomic_store(&list->backend->destroys_seen, destroys);
     }
     return rv;
 }

@@ -61,10 +61,10 @@ static CK_RV destroy_step(struct kms_p11 *p, void *ctx)
         rv = kms_hsm_key_get(doomed->backend, p, doomed->ref, &key);
         if (rv != CKR_OK && doomed->destroyed > 0 && p->ask->err->status == KMS_E_NOT_FOUND) {
             kms_error_clear(p->ask->err);
-            atomic_store(&doomed->backend->destroyed, true);
             return CKR_OK;
         }
         if (rv == CKR_OK) {
+            atomic_fetch_add(&doomed->backend->destroys, 1); /* before anybody misses it */
             rv = destroy_one(p, key);
         }
         kms_hsm_key_put(key);

@@ -71,8 +71,10 @@ struct kms_backend {
     struct kms_hsm_tried tried;
     atomic_uint_fast64_t doubt_ns; /* when a search that finds nothing is next doubted */
     atomic_uint_fast64_t doubt_pause_ns;
-    atomic_bool destroyed; /* a key, by us, and no search has found any since: finding nothing is
-                              no surprise */
+    /* keys that we destroyed, and how many it were when a list that found some began: where they
+     * differ, finding nothing is no surprise */
+    atomic_uint destroys;
+    atomic_uint destroys_seen;
 };
 
 #define KMS_HSM_SMALL 2048

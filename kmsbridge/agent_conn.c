@@ -15,6 +15,7 @@
 #define STACK_SIZE    (512u * 1024u)     /* PKCS#11 modules run on it */
 #define HELLO_MAX     512u               /* body of the first frame */
 #define FRAME_NS      (5 * KMS_NS_PER_S) /* from a frame's first byte to its last, either way */
+#define QUIET_MS      100                /* without a request before a list is asked for */
 #define PAUSE_MS      50                 /* after a failed accept, as when out of descriptors */
 #define COMPLAINTS_NS (5 * KMS_NS_PER_S)
 
@@ -161,6 +162,15 @@ static enum kms_status read_request(const struct kms_agentd_conn *conn,
     return status;
 }
 
+/* Whether the peer has nothing to ask for a moment: a list in the midst of his calls would take
+ * time from them, and there are modules that fail to make a key while another thread searches. */
+static bool is_quiet(const struct kms_agentd_conn *conn)
+{
+    struct pollfd fd = {.fd = conn->fd, .events = POLLIN};
+
+    return poll(&fd, 1, QUIET_MS) == 0;
+}
+
 static enum kms_status answer(const struct kms_agentd_conn *conn, struct kms_agentd_state *state,
                               struct kms_agentd_room *room, struct kms_error *err)
 {
@@ -176,7 +186,7 @@ static enum kms_status answer(const struct kms_agentd_conn *conn, struct kms_age
     }
     free(page);
     kms_agentd_room_give(conn->agentd->common.pools, room);
-    if (status == KMS_OK && token != NULL) {
+    if (status == KMS_OK && token != NULL && is_quiet(conn)) {
         kms_agentd_token_tend(token);
     }
     return status;

@@ -334,6 +334,6 @@ void kms_lane_leave(struct kms_lane *lane)
 {
     pthread_mutex_lock(&lane->mutex);
     lane->busy--;
-    pthread_cond_signal(&lane->left);
+    pthread_cond_broadcast(&lane->left); /* who waits may have another bound: after a reload */
     pthread_mutex_unlock(&lane->mutex);
 }

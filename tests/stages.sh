@@ -182,10 +182,14 @@ stage_conformance() {
 }
 
 stage_kubernetes() {
-    local script
+    local script service
     [ -f "$out/gcc/config.status" ] || build_in gcc CC=gcc
     for script in tests/kubernetes/tier1.sh tests/kubernetes/tier2.sh; do
         counted "${script#tests/}" env KMSBRIDGE_BUILD="$out/gcc" top_builddir="$out/gcc" bash "$script"
+    done
+    for service in openbao alibaba; do
+        counted "kubernetes/$service" env KMSBRIDGE_BUILD="$out/gcc" \
+            bash tests/kubernetes/services.sh "$service"
     done
 }
 
@@ -198,6 +202,7 @@ stage_bench() {
         counted bench/peer-go sh -c 'echo "SKIP: the Go plugin to compare with needs go"; exit 77'
     fi
     counted bench/p11 bash tests/bench/p11.sh --build "$out/gcc" --quick
+    counted bench/vault bash tests/bench/vault.sh --build "$out/gcc" --quick
 }
 
 stage_fresh_debian() {

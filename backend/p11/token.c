@@ -122,9 +122,12 @@ CK_RV kms_p11_check_login(struct kms_p11 *p)
     if (!p->token->logs_in) {
         return CKR_OK;
     }
-    /* it may have been lost, and another thread has repeated it since or is about to */
+    /* it may have been lost, and another thread has repeated it since or is about to; but whoever
+     * restarts the module waits until we are out of it, and until then our session tells the truth
+     */
     pthread_mutex_lock(&p->token->lock);
-    current = p->token->phase == KMS_P11_UP && p->token->generation == p->generation;
+    current = p->token->generation == p->generation &&
+              (p->token->phase == KMS_P11_UP || p->token->need == KMS_P11_NEED_START);
     pthread_mutex_unlock(&p->token->lock);
     if (!current) {
         return CKR_USER_NOT_LOGGED_IN;

@@ -39,6 +39,7 @@ static const struct unit_test tests[] = {
     {"lost calls are not a wedge", lost_calls_are_not_a_wedge},
     {"no finalize under a stuck call", no_finalize_under_a_stuck_call},
     {"a full token is shared", a_full_token_is_shared},
+    {"doubt spares the first key", doubt_spares_the_first_key},
     {"reconnects under load", reconnects_under_load},
 };
 

@@ -64,6 +64,7 @@ void a_hanging_module_is_survived(void);
 void lost_calls_are_not_a_wedge(void);
 void no_finalize_under_a_stuck_call(void);
 void a_full_token_is_shared(void);
+void doubt_spares_the_first_key(void);
 void reconnects_under_load(void);
 
 #endif

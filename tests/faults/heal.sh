@@ -17,6 +17,7 @@ make_token() {
     for twin in 1 2; do
         softhsm2-util --init-token --free --label twin --pin "${twin}234" --so-pin 123456
     done
+    softhsm2-util --init-token --free --label empty --pin 1234 --so-pin 123456
     for id in 11 12 13; do
         pkcs11-tool --module "$KMSBRIDGE_SHIM_MODULE" --token-label one --login --pin 1234 \
             --keygen --id "$id" --sensitive --key-type AES:32 --label many

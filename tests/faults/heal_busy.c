@@ -3,7 +3,6 @@
 #include "tests/faults/heal.h"
 
 #include <pthread.h>
-#include <string.h>
 
 #include "common/clock.h"
 
@@ -187,6 +186,55 @@ void a_full_token_is_shared(void)
 }
 
 /* The device goes away under sixteen threads, again and again: nobody sees a wrong answer. */
+static void *list_once(void *ctx)
+{
+    struct worker *worker = ctx;
+    struct kms_call call = call_for(worker->ms);
+    struct kms_key_filter all = {.label = NULL};
+    char ref[KMS_KEY_REF_MAX];
+
+    worker->status = kms_waist_list_keys(worker->waist, &call, &all, take_ref, ref);
+    return NULL;
+}
+
+static void *make_once(void *ctx)
+{
+    struct worker *worker = ctx;
+    struct kms_call call = call_for(worker->ms);
+    struct kms_key_template tmpl = {.type = KMS_KEY_AES, .label = "the first"};
+    struct kms_key_info info;
+
+    worker->status = kms_waist_generate(worker->waist, &call, &tmpl, &info);
+    if (worker->status != KMS_OK) {
+        fprintf(stderr, "heal: %s\n", call.error.text);
+    } else {
+        worker->status = kms_waist_destroy(worker->waist, &call, info.ref);
+    }
+    return NULL;
+}
+
+/* An empty token is doubted, and its module restarted: whoever makes its first key meanwhile is
+ * waited for, and has it. */
+void doubt_spares_the_first_key(void)
+{
+    struct worker maker = {.ms = 8000};
+    struct worker lister = {.ms = 8000};
+
+    plan("hang=1:C_GenerateKey");
+    set_pin(PIN);
+    maker.waist = lister.waist = open_on("empty", 4);
+    CU_ASSERT_EQUAL_FATAL(pthread_create(&maker.thread, NULL, make_once, &maker), 0);
+    sleep_ms(300);
+    CU_ASSERT_EQUAL_FATAL(pthread_create(&lister.thread, NULL, list_once, &lister), 0);
+    sleep_ms(300);
+    plan("");
+    (void)pthread_join(maker.thread, NULL);
+    (void)pthread_join(lister.thread, NULL);
+    CU_ASSERT_EQUAL(maker.status, KMS_OK);
+    CU_ASSERT_EQUAL(lister.status, KMS_OK);
+    kms_waist_close(maker.waist);
+}
+
 static void *hammer(void *ctx)
 {
     struct worker *w = ctx;

@@ -44,7 +44,8 @@ lane() { # NAME TOOL...: a tool is a command, or the path of a file
     fi
     tmp=$(mktemp -d "${TMPDIR:-/tmp}/kmsbridge-interop.XXXXXX")
     trap lane_exit EXIT
-    trap 'exit 130' INT TERM
+    trap 'exit 130' INT # which of the two it was is seen in the last line
+    trap 'exit 143' TERM
     # nothing of the user's own takes part
     export HOME=$tmp/home XDG_CONFIG_HOME=$tmp/home/.config XDG_RUNTIME_DIR=$tmp/run
     mkdir -p "$XDG_CONFIG_HOME" "$XDG_RUNTIME_DIR"

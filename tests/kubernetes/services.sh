@@ -26,15 +26,21 @@ openbao)
     export KMSBRIDGE_BAO_URL=$bao_url KMSBRIDGE_BAO_TOKEN=$bao_root
     ;;
 alibaba)
-    # shellcheck source=../services/alibaba.sh
-    . "$here/../services/alibaba.sh"
+    # shellcheck source=../services/fakes.sh
+    . "$here/../services/fakes.sh"
+    fake_start alibaba
+    export KMSBRIDGE_ALIBABA=$fake
+    ;;
+*)
+    echo "services.sh: no service $service" >&2
+    exit 2
     ;;
 esac
 export KMSBRIDGE_KEY_SERVICE=$service
 
 prepare
 # Both clean up: the servers of the tests, and the key service.
-trap 'cleanup; bao_exit' EXIT
+if [ "$service" = openbao ]; then trap 'cleanup; bao_exit' EXIT; else trap 'cleanup; fake_stop' EXIT; fi
 compile "$TMPDIR/client.test" ./client
 # Left out is what only a PKCS#11 token has: sessions that get lost, and ids that order the keys.
 run client "$TMPDIR/client.test" -test.parallel=8 -test.timeout=10m \
