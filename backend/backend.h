@@ -61,10 +61,12 @@ enum kms_alg {
     KMS_ALG_AES_GCM = 1, /* 12-byte IV, 16-byte tag behind the ciphertext (NIST SP 800-38D) */
     KMS_ALG_RSA_OAEP_SHA256 = 2, /* RFC 8017, MGF1-SHA256; the AAD's SHA-256 is the label */
     KMS_ALG_AES_CBC_HMAC =
-        3,             /* AES-CBC-PAD, then HMAC-SHA256 over aad || iv || ciphertext || be64 bits
-                          of aad (the construction of RFC 7518 5.2.2.1); 32-byte tag behind */
-    KMS_ALG_BEST = 15, /* encrypt only: the strongest authenticated one this key and token have;
-                          struct kms_sealed says which it was */
+        3,              /* AES-CBC-PAD, then HMAC-SHA256 over aad || iv || ciphertext || be64 bits
+                           of aad (the construction of RFC 7518 5.2.2.1); 32-byte tag behind */
+    KMS_ALG_SEALED = 4, /* the service's own authenticated scheme: the ciphertext is its blob,
+                           unchanged, and no IV is told; the AAD counts */
+    KMS_ALG_BEST = 15,  /* encrypt only: the strongest authenticated one this key and token have;
+                           struct kms_sealed says which it was */
     KMS_ALG_AES_CBC = 16,
     KMS_ALG_AES_CBC_PAD = 17,
     KMS_ALG_AES_CTR = 18,
@@ -182,7 +184,8 @@ struct kms_call {
     const atomic_bool
         *cancelled;         /* NULL, or true once the caller gave up; looked at between steps */
     const char *trace_id;   /* NULL, or the front's id of the request, for logs */
-    struct kms_error error; /* ->retry_after_ns: the next attempt is not made before */
+    struct kms_error error; /* ->retry_after_ns: the next attempt is not made before; ->request_id:
+                               the service's of its last answer, a good one, too */
 };
 
 /* How to encrypt, decrypt, sign or wrap. */
@@ -204,7 +207,8 @@ struct kms_sealed {
     enum kms_alg alg; /* never KMS_ALG_BEST */
     struct kms_buf iv;
     struct kms_buf ciphertext;   /* tag behind it */
-    char key_id[KMS_KEY_ID_MAX]; /* of the very key that was used, from the same reply */
+    char key_id[KMS_KEY_ID_MAX]; /* of the very key that was used, from the same reply: another one
+                                    than asked for when the service chose another version */
 };
 
 struct kms_health {

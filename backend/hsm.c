@@ -37,6 +37,17 @@ enum kms_status kms_hsm_run(struct kms_backend *b, struct kms_call *call, enum k
     return kms_p11_run(b->token, mode, &ask, step, ctx);
 }
 
+enum kms_status kms_hsm_run_once(struct kms_backend *b, struct kms_call *call,
+                                 enum kms_p11_mode mode, kms_p11_step step, void *ctx)
+{
+    struct kms_p11_ask ask = {.deadline_ns = call->deadline_ns,
+                              .cancelled = call->cancelled,
+                              .err = &call->error,
+                              .patient = true};
+
+    return kms_p11_run(b->token, mode, &ask, step, ctx);
+}
+
 /* ---- open, close, health ------------------------------------------------------------------ */
 
 static enum kms_status parse_mechanism(const struct kms_backend_conf *conf, enum kms_alg *ret_only,
@@ -174,9 +185,29 @@ static bool doubt(struct kms_backend *b)
     return true;
 }
 
+/* Whether the token shows no object at all; what a search for one key does not find may not be
+ * there. */
+static CK_RV shows_nothing(struct kms_p11 *p, bool *ret_nothing)
+{
+    struct kms_p11_template t = {.count = 0};
+    CK_OBJECT_HANDLE one = CK_INVALID_HANDLE;
+    CK_ULONG got = 0;
+    CK_RV rv = CKR_OK;
+
+    kms_p11_put_bool(&t, CKA_TOKEN, true);
+    rv = KMS_P11(p, C_FindObjectsInit)(p->session, t.rows, t.count);
+    if (rv == CKR_OK) {
+        rv = KMS_P11(p, C_FindObjects)(p->session, &one, 1, &got);
+        (void)p->functions->C_FindObjectsFinal(p->session);
+    }
+    *ret_nothing = rv == CKR_OK && got == 0;
+    return rv;
+}
+
 static CK_RV list_step(struct kms_p11 *p, void *ctx)
 {
     struct list *list = ctx;
+    bool nothing = false;
     CK_RV rv = CKR_OK;
 
     if (list->uri != NULL && !kms_p11_is_on(p, list->uri)) {
@@ -186,7 +217,10 @@ static CK_RV list_step(struct kms_p11 *p, void *ctx)
         return CKR_ARGUMENTS_BAD;
     }
     rv = kms_hsm_scan(list->backend, p, &list->filter, &list->found);
-    if (rv == CKR_OK && list->found.count == 0 && doubt(list->backend)) {
+    if (rv == CKR_OK && list->found.count == 0) {
+        rv = shows_nothing(p, &nothing);
+    }
+    if (nothing && doubt(list->backend)) {
         p->function = "C_FindObjects";
         return CKR_TOKEN_NOT_PRESENT; /* restarts the module, then this step comes again */
     }

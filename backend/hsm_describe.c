@@ -59,6 +59,37 @@ static void attributes_prepare(struct attributes *a, struct kms_hsm_key *key)
         (CK_ATTRIBUTE){CKA_ALLOWED_MECHANISMS, key->allowed, sizeof(key->allowed)};
 }
 
+/* What no private key has (2.40 4.9), and no secret one (4.10) lacks: asked for, it would make a
+ * token refuse the whole, and every attribute be read by itself. */
+static bool has_row(CK_OBJECT_CLASS class, size_t row)
+{
+    return class != CKO_PRIVATE_KEY ||
+           (row != ROW_ENCRYPT && row != ROW_WRAP && row != ROW_VERIFY && row != ROW_VALUE_LEN);
+}
+
+static CK_RV attributes_read(struct kms_p11 *p, CK_OBJECT_HANDLE handle, CK_OBJECT_CLASS class,
+                             struct attributes *a)
+{
+    CK_ATTRIBUTE rows[ROW_COUNT];
+    size_t at[ROW_COUNT];
+    CK_ULONG count = 0;
+    CK_RV rv = CKR_OK;
+
+    for (size_t i = 0; i < ROW_COUNT; i++) {
+        if (has_row(class, i)) {
+            at[count] = i;
+            rows[count++] = a->rows[i];
+        } else {
+            a->rows[i].ulValueLen = CK_UNAVAILABLE_INFORMATION;
+        }
+    }
+    rv = kms_p11_read(p, handle, rows, count);
+    for (CK_ULONG i = 0; i < count; i++) {
+        a->rows[at[i]].ulValueLen = rows[i].ulValueLen;
+    }
+    return rv;
+}
+
 static const struct {
     CK_KEY_TYPE key_type;
     CK_OBJECT_CLASS class;
@@ -149,8 +180,8 @@ bool kms_hsm_allows(const void *key, CK_MECHANISM_TYPE mechanism)
     return k->allowed_count == 0;
 }
 
-CK_RV kms_hsm_describe(struct kms_backend *b, struct kms_p11 *p, CK_OBJECT_HANDLE handle,
-                       CK_OBJECT_CLASS class, struct kms_hsm_key **ret_key)
+CK_RV kms_hsm_describe(struct kms_backend *b, struct kms_p11 *p, struct kms_hsm_beside *beside,
+                       CK_OBJECT_HANDLE handle, CK_OBJECT_CLASS class, struct kms_hsm_key **ret_key)
 {
     struct kms_hsm_key *key = calloc(1, sizeof(*key));
     struct attributes a;
@@ -163,12 +194,12 @@ CK_RV kms_hsm_describe(struct kms_backend *b, struct kms_p11 *p, CK_OBJECT_HANDL
     key->generation = p->generation;
     key->handle = handle;
     attributes_prepare(&a, key);
-    rv = kms_p11_read(p, handle, a.rows, ROW_COUNT);
+    rv = attributes_read(p, handle, class, &a);
     if (rv == CKR_OK) {
         rv = take_attributes(&a, class, key);
     }
     if (rv == CKR_OK) {
-        rv = kms_hsm_identify(p, key);
+        rv = kms_hsm_identify(p, beside, key);
     }
     if (rv == CKR_OK) {
         rv = kms_hsm_seal_probe(b, p, key);

@@ -125,7 +125,7 @@ static CK_RV add_companion(struct kms_p11 *p, struct kms_hsm_new *job,
     bool same = false;
     CK_RV rv = kms_hsm_make_companion(p, job);
 
-    if (rv == CKR_OK && (kms_hsm_still(p, aes, &same) != CKR_OK || !same)) {
+    if (rv == CKR_OK && (kms_hsm_still(p, NULL, aes, &same) != CKR_OK || !same)) {
         (void)kms_error_set(p->ask->err, KMS_E_UNSUPPORTED,
                             "the token keeps one key for each CKA_ID, so an AES key cannot have "
                             "its HMAC key beside it");
@@ -216,7 +216,7 @@ enum kms_status kms_hsm_generate(struct kms_backend *b, struct kms_call *call,
     enum kms_status status = job_make(call, tmpl, &job);
 
     if (status == KMS_OK) {
-        status = kms_hsm_run(b, call, KMS_P11_WRITE, generate_step, &job);
+        status = kms_hsm_run_once(b, call, KMS_P11_WRITE, generate_step, &job);
     }
     if (status == KMS_OK) {
         *ret_info = job.info;
@@ -250,7 +250,7 @@ enum kms_status kms_hsm_rotate(struct kms_backend *b, struct kms_call *call, con
 {
     struct lookup lookup = {.backend = b, .ref = ref};
     struct kms_key_template tmpl = {.bits = 0};
-    enum kms_status status = kms_hsm_run(b, call, KMS_P11_READ, lookup_step, &lookup);
+    enum kms_status status = kms_hsm_run_once(b, call, KMS_P11_READ, lookup_step, &lookup);
 
     if (status != KMS_OK) {
         return status;

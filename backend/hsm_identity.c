@@ -9,28 +9,18 @@
 #include "backend/p11/keyid.h"
 
 /* The one HMAC key that goes with an AES key, if there is one. */
-static CK_RV find_companion(struct kms_p11 *p, struct kms_hsm_key *key)
+static CK_RV find_companion(struct kms_p11 *p, struct kms_hsm_beside *beside,
+                            struct kms_hsm_key *key)
 {
     char label[KMS_LABEL_MAX + sizeof(KMS_HSM_MAC_SUFFIX)];
-    struct kms_p11_template t = {.count = 0};
-    struct kms_p11_objects found;
-    CK_RV rv = CKR_OK;
 
     if (key->info.label[0] == '\0' || key->info.tag_len == 0 ||
         !kms_p11_can(p, CKM_SHA256_HMAC, CKF_SIGN)) {
         return CKR_OK;
     }
     (void)snprintf(label, sizeof(label), "%s%s", key->info.label, KMS_HSM_MAC_SUFFIX);
-    kms_p11_put_number(&t, CKA_CLASS, CKO_SECRET_KEY);
-    kms_p11_put_bytes(&t, CKA_LABEL, label, strlen(label));
-    kms_p11_put_bytes(&t, CKA_ID, key->info.tag, key->info.tag_len);
-    kms_p11_put_bool(&t, CKA_SIGN, true);
-    rv = kms_p11_find(p, &t, &found);
-    if (rv == CKR_OK && found.count == 1) {
-        key->mac = found.handles[0];
-    }
-    kms_p11_objects_done(&found);
-    return rv;
+    return kms_hsm_beside_mac(p, beside, label, kms_span_of(key->info.tag, key->info.tag_len),
+                              &key->mac);
 }
 
 static void set_id(char *ret_id, const char *kind, struct kms_span a, struct kms_span b)
@@ -121,9 +111,10 @@ static CK_RV set_spki_id(EVP_PKEY *public_key, char *ret_id)
     return CKR_OK;
 }
 
-static CK_RV identify_pair(struct kms_p11 *p, struct kms_hsm_key *key)
+static CK_RV identify_pair(struct kms_p11 *p, struct kms_hsm_beside *beside,
+                           struct kms_hsm_key *key)
 {
-    CK_RV rv = kms_hsm_public_read(p, key->handle, key->key_type,
+    CK_RV rv = kms_hsm_public_read(p, beside, key->handle, key->key_type,
                                    kms_span_of(key->info.tag, key->info.tag_len), &key->public_key);
 
     if (rv == CKR_OK) {
@@ -137,23 +128,24 @@ static CK_RV identify_pair(struct kms_p11 *p, struct kms_hsm_key *key)
     return CKR_OK;
 }
 
-CK_RV kms_hsm_identify(struct kms_p11 *p, struct kms_hsm_key *key)
+CK_RV kms_hsm_identify(struct kms_p11 *p, struct kms_hsm_beside *beside, struct kms_hsm_key *key)
 {
     CK_RV rv = CKR_OK;
 
     switch (key->info.type) {
     case KMS_KEY_AES:
-        rv = find_companion(p, key);
+        rv = find_companion(p, beside, key);
         return rv == CKR_OK ? identify_aes(p, key) : rv;
     case KMS_KEY_GENERIC:
         return identify_generic(p, key);
     default:
-        return identify_pair(p, key);
+        return identify_pair(p, beside, key);
     }
 }
 
 /* The identity that the material behind key->handle has now, without a companion. */
-static CK_RV identity_now(struct kms_p11 *p, const struct kms_hsm_key *key, char *ret_id)
+static CK_RV identity_now(struct kms_p11 *p, struct kms_hsm_beside *beside,
+                          const struct kms_hsm_key *key, char *ret_id)
 {
     struct kms_span tag = kms_span_of(key->info.tag, key->info.tag_len);
     uint8_t evidence[KMS_P11_KEYID_MAC];
@@ -174,7 +166,7 @@ static CK_RV identity_now(struct kms_p11 *p, const struct kms_hsm_key *key, char
         }
         return rv;
     default:
-        rv = kms_hsm_public_read(p, key->handle, key->key_type, tag, &public_key);
+        rv = kms_hsm_public_read(p, beside, key->handle, key->key_type, tag, &public_key);
         if (rv == CKR_OK) {
             rv = set_spki_id(public_key, ret_id);
         }
@@ -187,7 +179,8 @@ static CK_RV identity_now(struct kms_p11 *p, const struct kms_hsm_key *key, char
  * A token may give the handle of a destroyed key to the next one it makes, and that one may bear
  * the same names: what is the same is the material.
  */
-CK_RV kms_hsm_still(struct kms_p11 *p, const struct kms_hsm_key *key, bool *ret_same)
+CK_RV kms_hsm_still(struct kms_p11 *p, struct kms_hsm_beside *beside, const struct kms_hsm_key *key,
+                    bool *ret_same)
 {
     char label[KMS_LABEL_MAX];
     uint8_t tag[KMS_KEY_TAG_MAX];
@@ -205,7 +198,7 @@ CK_RV kms_hsm_still(struct kms_p11 *p, const struct kms_hsm_key *key, bool *ret_
     if (!*ret_same) {
         return CKR_OK;
     }
-    rv = identity_now(p, key, id);
+    rv = identity_now(p, beside, key, id);
     *ret_same = rv == CKR_OK && kms_hsm_key_is(key, id);
     return kms_ckr_is_unsupported(rv) ? CKR_OK : rv; /* then it is another, of another kind */
 }

@@ -10,25 +10,35 @@
 #include "common/log.h"
 
 #define NAME_SIZE (KMS_LABEL_MAX + 2 * KMS_KEY_TAG_MAX + 32)
+#define MANY      4 /* keys of a kind: more, and what is beside them is found by one search */
+
+struct scan {
+    struct kms_backend *backend;
+    const struct kms_key_filter *filter;
+    struct kms_hsm_beside *beside; /* NULL: they are few */
+    struct kms_hsm_keys all;       /* that the label and tag of the filter match */
+    unsigned unidentified;
+};
 
 /* The key of @handle: the known one if it is still the same, or described anew. */
-static CK_RV key_of(struct kms_backend *b, struct kms_p11 *p, CK_OBJECT_HANDLE handle,
+static CK_RV key_of(struct scan *scan, struct kms_p11 *p, CK_OBJECT_HANDLE handle,
                     CK_OBJECT_CLASS class, struct kms_hsm_key **ret_key)
 {
+    struct kms_backend *b = scan->backend;
     struct kms_hsm_key *known =
         p->refresh ? NULL : kms_hsm_table_by_handle(b->table, p->generation, handle);
     bool same = false;
     CK_RV rv = CKR_OK;
 
     if (known != NULL) {
-        rv = kms_hsm_still(p, known, &same);
+        rv = kms_hsm_still(p, scan->beside, known, &same);
         if (rv == CKR_OK && same) {
             *ret_key = known;
             return CKR_OK;
         }
         kms_hsm_key_put(known);
     }
-    return rv == CKR_OK ? kms_hsm_describe(b, p, handle, class, ret_key) : rv;
+    return rv == CKR_OK ? kms_hsm_describe(b, p, scan->beside, handle, class, ret_key) : rv;
 }
 
 static CK_RV find_class(struct kms_p11 *p, CK_OBJECT_CLASS class,
@@ -55,13 +65,6 @@ static bool is_gone(struct kms_p11 *p, CK_OBJECT_HANDLE handle)
 
     return kms_p11_read(p, handle, &row, 1) == CKR_OBJECT_HANDLE_INVALID;
 }
-
-struct scan {
-    struct kms_backend *backend;
-    const struct kms_key_filter *filter;
-    struct kms_hsm_keys all; /* that the label and tag of the filter match */
-    unsigned unidentified;
-};
 
 static CK_RV scan_add(struct scan *scan, struct kms_hsm_key *key)
 {
@@ -126,14 +129,15 @@ static void log_sick(struct kms_p11 *p, const char *name, const struct kms_hsm_k
  * The key of @handle, tried again on a fresh session unless it was sick before. What fails then is
  * the key's own: *ret_key is NULL and *ret_sick says why.
  */
-static CK_RV key_surely(struct kms_backend *b, struct kms_p11 *p, CK_OBJECT_HANDLE handle,
+static CK_RV key_surely(struct scan *scan, struct kms_p11 *p, CK_OBJECT_HANDLE handle,
                         CK_OBJECT_CLASS class, struct kms_hsm_key **ret_key, CK_RV *ret_sick)
 {
+    struct kms_backend *b = scan->backend;
     char name[NAME_SIZE];
     bool known = false;
 
     for (bool again = false;; again = true) {
-        CK_RV rv = key_of(b, p, handle, class, ret_key);
+        CK_RV rv = key_of(scan, p, handle, class, ret_key);
         CK_RV sick = rv == CKR_OK ? (*ret_key)->unclear : rv;
 
         if (rv == CKR_MECHANISM_INVALID || (rv != CKR_OK && !is_its_own(rv))) {
@@ -173,6 +177,18 @@ static CK_RV key_surely(struct kms_backend *b, struct kms_p11 *p, CK_OBJECT_HAND
     }
 }
 
+/* Many keys may take longer than anybody waits. */
+static bool is_cancelled(struct kms_p11 *p)
+{
+    return p->ask->cancelled != NULL && atomic_load(p->ask->cancelled) &&
+           kms_error_set(p->ask->err, KMS_E_CANCELLED, "the caller gave up") != KMS_OK;
+}
+
+static bool is_wide(const struct kms_key_filter *filter)
+{
+    return (filter->label == NULL || filter->label[0] == '\0') && filter->tag.len == 0;
+}
+
 static CK_RV scan_class(struct scan *scan, struct kms_p11 *p, CK_OBJECT_CLASS class)
 {
     struct kms_p11_objects objects;
@@ -181,12 +197,19 @@ static CK_RV scan_class(struct scan *scan, struct kms_p11 *p, CK_OBJECT_CLASS cl
     if (rv != CKR_OK) {
         return rv;
     }
+    if (is_wide(scan->filter) && objects.count > MANY && scan->beside == NULL) {
+        scan->beside = kms_hsm_beside_new();
+    }
     for (size_t i = 0; i < objects.count && rv == CKR_OK; i++) {
         struct kms_hsm_key *key = NULL;
-
         CK_RV sick = CKR_OK;
 
-        rv = key_surely(scan->backend, p, objects.handles[i], class, &key, &sick);
+        if (is_cancelled(p)) {
+            rv = CKR_FUNCTION_CANCELED;
+            break;
+        }
+
+        rv = key_surely(scan, p, objects.handles[i], class, &key, &sick);
         if (rv == CKR_OK && key != NULL) {
             rv = scan_add(scan, key);
         } else if (rv == CKR_MECHANISM_INVALID || sick != CKR_OK) {
@@ -238,6 +261,7 @@ CK_RV kms_hsm_scan(struct kms_backend *b, struct kms_p11 *p, const struct kms_ke
     if (rv == CKR_OK && scan.all.count == 0) {
         rv = scan.all.sick; /* not one works: it is the token */
     }
+    kms_hsm_beside_free(scan.beside);
     hide_companions(&scan.all);
     if (rv == CKR_OK) {
         rv = kms_hsm_table_update(b->table, &wide, &scan.all);

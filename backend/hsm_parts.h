@@ -116,12 +116,32 @@ bool kms_hsm_table_has_sick(struct kms_hsm_table *table);
 void kms_hsm_table_set_sick(struct kms_hsm_table *table, const char *name);
 void kms_hsm_table_set_well(struct kms_hsm_table *table, const char *name);
 
+/* ---- hsm_beside.c: what lies beside keys: public halves and companions
+ * ---------------------------
+ */
+
+/*
+ * Where many keys are looked at, one search and a sorted list stand for a search per key: a token
+ * may take as long for each search as it has keys. Good for one step; of one step's thread.
+ */
+struct kms_hsm_beside;
+/* NULL, which every function here takes: no memory, so each key has its own search. */
+struct kms_hsm_beside *kms_hsm_beside_new(void);
+void kms_hsm_beside_free(struct kms_hsm_beside *beside); /* NULL is fine */
+/* The one public key of @type with that CKA_ID, the one HMAC key with that label and CKA_ID;
+ * CK_INVALID_HANDLE when there are none or several. */
+CK_RV kms_hsm_beside_public(struct kms_p11 *p, struct kms_hsm_beside *beside, CK_KEY_TYPE type,
+                            struct kms_span tag, CK_OBJECT_HANDLE *ret_handle);
+CK_RV kms_hsm_beside_mac(struct kms_p11 *p, struct kms_hsm_beside *beside, const char *label,
+                         struct kms_span tag, CK_OBJECT_HANDLE *ret_handle);
+
 /* ---- hsm_describe.c: one object's attributes and identity --------------------------------------
  */
 
 /* CKR_MECHANISM_INVALID when the object is no key of ours or cannot be identified. */
-CK_RV kms_hsm_describe(struct kms_backend *b, struct kms_p11 *p, CK_OBJECT_HANDLE handle,
-                       CK_OBJECT_CLASS class, struct kms_hsm_key **ret_key);
+CK_RV kms_hsm_describe(struct kms_backend *b, struct kms_p11 *p, struct kms_hsm_beside *beside,
+                       CK_OBJECT_HANDLE handle, CK_OBJECT_CLASS class,
+                       struct kms_hsm_key **ret_key);
 /* For CKA_ALLOWED_MECHANISMS; @key is a struct kms_hsm_key. */
 bool kms_hsm_allows(const void *key, CK_MECHANISM_TYPE mechanism);
 
@@ -129,17 +149,19 @@ bool kms_hsm_allows(const void *key, CK_MECHANISM_TYPE mechanism);
  */
 
 /* Sets the key's identity and its alias, and finds its companion or its public half. */
-CK_RV kms_hsm_identify(struct kms_p11 *p, struct kms_hsm_key *key);
+CK_RV kms_hsm_identify(struct kms_p11 *p, struct kms_hsm_beside *beside, struct kms_hsm_key *key);
 /* Once it is known what the key seals by. */
 void kms_hsm_bind_companion(struct kms_hsm_key *key);
 /* Whether what is behind @key's handle still has its label, its CKA_ID and its material. */
-CK_RV kms_hsm_still(struct kms_p11 *p, const struct kms_hsm_key *key, bool *ret_same);
+CK_RV kms_hsm_still(struct kms_p11 *p, struct kms_hsm_beside *beside, const struct kms_hsm_key *key,
+                    bool *ret_same);
 
 /* ---- hsm_public.c: public keys as OpenSSL has them ---------------------------------------------
  */
 
-CK_RV kms_hsm_public_read(struct kms_p11 *p, CK_OBJECT_HANDLE private_key, CK_KEY_TYPE type,
-                          struct kms_span tag, EVP_PKEY **ret_key);
+CK_RV kms_hsm_public_read(struct kms_p11 *p, struct kms_hsm_beside *beside,
+                          CK_OBJECT_HANDLE private_key, CK_KEY_TYPE type, struct kms_span tag,
+                          EVP_PKEY **ret_key);
 
 /* ---- hsm_algs.c: the one table of algorithms ----------------------------------------------------
  */
@@ -327,8 +349,11 @@ enum kms_status kms_hsm_describe_token(struct kms_backend *b, struct kms_call *c
 enum kms_status kms_hsm_check_pin(struct kms_backend *b, struct kms_call *call,
                                   struct kms_span pin);
 
-/* hsm.c: runs @step for @call. */
+/* hsm.c: runs @step for @call. The second is for ops that the waist does not repeat: their one
+ * attempt waits, inside the deadline, until a token that is being repaired is there again. */
 enum kms_status kms_hsm_run(struct kms_backend *b, struct kms_call *call, enum kms_p11_mode mode,
                             kms_p11_step step, void *ctx);
+enum kms_status kms_hsm_run_once(struct kms_backend *b, struct kms_call *call,
+                                 enum kms_p11_mode mode, kms_p11_step step, void *ctx);
 
 #endif

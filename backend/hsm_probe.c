@@ -95,7 +95,7 @@ static bool works(struct kms_p11 *p, const struct kms_hsm_work *work,
     bool same = false;
 
     if (rv == CKR_KEY_FUNCTION_NOT_PERMITTED) {
-        return kms_hsm_still(p, work->key, &same) == CKR_OK && same;
+        return kms_hsm_still(p, NULL, work->key, &same) == CKR_OK && same;
     }
     return rv == CKR_OK;
 }

@@ -60,27 +60,25 @@ static CK_RV read_half(struct kms_p11 *p, CK_OBJECT_HANDLE object, const struct 
 }
 
 /* From the public key object with the same CKA_ID: what private ones need not have. */
-static CK_RV read_beside(struct kms_p11 *p, struct kms_span tag, const struct half *half,
-                         struct value *a, struct value *b)
+static CK_RV read_beside(struct kms_p11 *p, struct kms_hsm_beside *beside, struct kms_span tag,
+                         const struct half *half, struct value *a, struct value *b)
 {
-    struct kms_p11_template t = {.count = 0};
-    struct kms_p11_objects found;
+    CK_OBJECT_HANDLE handle = CK_INVALID_HANDLE;
     CK_RV rv = CKR_OK;
 
-    kms_p11_put_number(&t, CKA_CLASS, CKO_PUBLIC_KEY);
-    kms_p11_put_number(&t, CKA_KEY_TYPE, half->type);
-    kms_p11_put_bytes(&t, CKA_ID, tag.data, tag.len);
-    rv = kms_p11_find(p, &t, &found);
+    if (tag.len == 0) {
+        return CKR_ATTRIBUTE_TYPE_INVALID;
+    }
+    rv = kms_hsm_beside_public(p, beside, half->type, tag, &handle);
     if (rv != CKR_OK) {
         return rv;
     }
-    /* two of them would be a guess */
-    rv = tag.len > 0 && found.count == 1 ? read_half(p, found.handles[0], half, a, b)
-                                         : CKR_ATTRIBUTE_TYPE_INVALID;
-    kms_p11_objects_done(&found);
-    return rv;
+    return handle != CK_INVALID_HANDLE ? read_half(p, handle, half, a, b)
+                                       : CKR_ATTRIBUTE_TYPE_INVALID;
 }
 
+/* @type by its object identifier (RFC 8017 A.1, RFC 5480 2.1.1): by name, libcrypto first asks
+ * whether an engine of its configuration wants the type, and such a one cannot do this. */
 static EVP_PKEY *from_params(const char *type, OSSL_PARAM *params)
 {
     EVP_PKEY_CTX *ctx = params == NULL ? NULL : EVP_PKEY_CTX_new_from_name(NULL, type, NULL);
@@ -106,7 +104,7 @@ static EVP_PKEY *make_rsa(const struct value *modulus, const struct value *expon
         OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_N, n) == 1 &&
         OSSL_PARAM_BLD_push_BN(build, OSSL_PKEY_PARAM_RSA_E, e) == 1) {
         params = OSSL_PARAM_BLD_to_param(build);
-        key = from_params("RSA", params);
+        key = from_params("1.2.840.113549.1.1.1", params);
     }
     OSSL_PARAM_free(params);
     OSSL_PARAM_BLD_free(build);
@@ -169,7 +167,7 @@ static EVP_PKEY *make_ec(const struct value *params, const struct value *point)
     list[1] =
         OSSL_PARAM_construct_octet_string(OSSL_PKEY_PARAM_PUB_KEY, kms_p11_in(bare.data), bare.len);
     list[2] = OSSL_PARAM_construct_end();
-    return from_params("EC", list);
+    return from_params("1.2.840.10045.2.1", list);
 }
 
 /* Ed25519 by the length of its point: tokens name the curve by OID or by PrintableString. */
@@ -184,8 +182,9 @@ static EVP_PKEY *make_eddsa(const struct value *params, const struct value *poin
     return EVP_PKEY_new_raw_public_key(EVP_PKEY_ED25519, NULL, bare.data, bare.len);
 }
 
-CK_RV kms_hsm_public_read(struct kms_p11 *p, CK_OBJECT_HANDLE private_key, CK_KEY_TYPE type,
-                          struct kms_span tag, EVP_PKEY **ret_key)
+CK_RV kms_hsm_public_read(struct kms_p11 *p, struct kms_hsm_beside *beside,
+                          CK_OBJECT_HANDLE private_key, CK_KEY_TYPE type, struct kms_span tag,
+                          EVP_PKEY **ret_key)
 {
     const struct half *half = half_find(type);
     struct value a;
@@ -197,7 +196,7 @@ CK_RV kms_hsm_public_read(struct kms_p11 *p, CK_OBJECT_HANDLE private_key, CK_KE
     }
     rv = read_half(p, private_key, half, &a, &b);
     if (rv == CKR_ATTRIBUTE_TYPE_INVALID) {
-        rv = read_beside(p, tag, half, &a, &b);
+        rv = read_beside(p, beside, tag, half, &a, &b);
     }
     if (rv != CKR_OK) {
         return rv;

@@ -252,6 +252,18 @@ static enum kms_status ask_once(struct kms_backend *backend, const struct kms_ht
     return status;
 }
 
+/* The server's own id of the request, for the audit log: its audit log has the same. */
+static void tell_request(const struct kms_vault_reply *reply, struct kms_call *call)
+{
+    const char *id = "";
+
+    if (reply->doc != NULL &&
+        kms_json_text_maybe(&reply->root, "request_id", sizeof(call->error.request_id) - 1, &id,
+                            NULL) == KMS_OK) {
+        (void)snprintf(call->error.request_id, sizeof(call->error.request_id), "%s", id);
+    }
+}
+
 enum kms_status kms_vault_ask(struct kms_backend *backend, struct kms_call *call,
                               const struct kms_vault_ask *ask, struct kms_vault_reply *ret)
 {
@@ -269,6 +281,9 @@ enum kms_status kms_vault_ask(struct kms_backend *backend, struct kms_call *call
         status = ask_once(backend, &wait, ask, ret, &again, &call->error);
     }
     note(backend, status, &call->error);
+    if (status == KMS_OK) {
+        tell_request(ret, call);
+    }
     return status;
 }
 

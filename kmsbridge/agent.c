@@ -217,9 +217,15 @@ static enum kms_status match_certificates(struct kms_agentd_state *state, uint64
 
     for (size_t i = 0; status == KMS_OK && i < state->tokens.count; i++) {
         struct kms_agentd_token *token = state->tokens.tokens[i];
+        struct kms_call call = {.deadline_ns = kms_deadline_in(timeout_ns), .trace_id = "agent"};
+        struct kms_agentd_keys *keys = NULL;
 
         if (kms_agentd_token_conf(token)->certificate_count > 0) {
-            kms_agentd_token_tend(token, timeout_ns);
+            if (kms_agentd_token_keys(token, &call, &keys) != KMS_OK) {
+                kms_log_error(KMS_LOG_DEBUG, &call.error, "agent: keys of token %s",
+                              kms_agentd_token_name(token));
+            }
+            kms_agentd_keys_put(keys);
             status = kms_agentd_token_check(token, err);
         }
     }
@@ -315,6 +321,7 @@ bool kms_agentd_stop(struct kms_agentd *agentd, uint64_t grace_ns)
     if (agentd->running && write(agentd->wake_fd, &one, sizeof(one)) == (ssize_t)sizeof(one)) {
         pthread_join(agentd->thread, NULL);
     }
+    (void)kms_agentd_backends_land(agentd->backends, 0); /* tells them, and does not wait yet */
     hang_up(agentd, SHUT_RD);
     if (!wait_all_left(agentd, deadline_ns)) {
         hang_up(agentd, SHUT_RDWR); /* those who do not take their answers */
@@ -322,6 +329,10 @@ bool kms_agentd_stop(struct kms_agentd *agentd, uint64_t grace_ns)
             kms_socket_close(agentd->socket);
             return false;
         }
+    }
+    if (!kms_agentd_backends_land(agentd->backends, deadline_ns)) {
+        kms_socket_close(agentd->socket);
+        return false;
     }
     free_all(agentd);
     return true;
@@ -387,6 +398,8 @@ enum kms_status kms_agentd_check(struct kms_conf *conf, uint64_t timeout_ns, FIL
         status = check_token(state->tokens.tokens[i], timeout_ns, out, err);
     }
     kms_agentd_state_put(state);
-    kms_agentd_backends_free(backends);
+    if (kms_agentd_backends_land(backends, kms_deadline_in(timeout_ns))) {
+        kms_agentd_backends_free(backends);
+    }
     return status;
 }

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Key services: opened once, shared with the KMS plugin where it has them, and our share of them.
  */
+#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/cond.h"
 #include "kmsbridge/agent_tokens_parts.h"
 
 #define KMS_SHARE    4u  /* sessions that are kept for the KMS plugin */
@@ -18,7 +20,9 @@ struct kms_agentd_backends *kms_agentd_backends_new(const struct kms_agentd_sour
         backends->source = *source;
         backends->observe = observe;
         backends->observe_ctx = observe_ctx;
+        atomic_init(&backends->landing, false);
         pthread_mutex_init(&backends->mutex, NULL);
+        kms_cond_init(&backends->landed);
     }
     return backends;
 }
@@ -38,6 +42,7 @@ void kms_agentd_backends_free(struct kms_agentd_backends *backends)
         free(backend->name);
         free(backend);
     }
+    pthread_cond_destroy(&backends->landed);
     pthread_mutex_destroy(&backends->mutex);
     free(backends);
 }
@@ -173,6 +178,94 @@ enum kms_status kms_agentd_visit_begin(struct kms_agentd_token *token, struct km
     }
     *ret_visit = visit;
     return KMS_OK;
+}
+
+enum kms_status kms_agentd_token_why(struct kms_agentd_token *token, struct kms_error *err)
+{
+    const struct kms_agentd_source *source = &token->backends->source;
+    struct kms_health health = {.ready = true};
+    struct kms_waist *waist = NULL;
+    void *hold = NULL;
+
+    if (source->get != NULL) {
+        waist = source->get(source->ctx, token->backend->name, &hold);
+    }
+    if (waist != NULL) {
+        kms_waist_health(waist, &health);
+        source->put(source->ctx, hold);
+    } else if (kms_agentd_own_waist(token->backends, token->backend, token->whole, &waist, err) !=
+               KMS_OK) {
+        return err->status;
+    } else {
+        kms_waist_health(waist, &health);
+    }
+    if (!health.ready && health.error.status != KMS_OK) {
+        *err = health.error;
+    }
+    return err->status;
+}
+
+/* --- lists on their way ----------------------------------------------------------------------- */
+
+#define STACK_SIZE (512u * 1024u) /* PKCS#11 modules run on it */
+
+/* Detached, with all signals blocked: those that we wait for are the main thread's. */
+static bool start_thread(void *(*main)(void *), void *arg)
+{
+    pthread_t thread;
+    pthread_attr_t attr;
+    sigset_t all;
+    sigset_t before;
+    int error = 0;
+
+    sigfillset(&all);
+    pthread_attr_init(&attr);
+    pthread_attr_setstacksize(&attr, STACK_SIZE);
+    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    error = pthread_create(&thread, &attr, main, arg);
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    pthread_attr_destroy(&attr);
+    return error == 0;
+}
+
+bool kms_agentd_take_off(struct kms_agentd_backends *backends, void *(*main)(void *), void *arg)
+{
+    bool may = false;
+
+    pthread_mutex_lock(&backends->mutex);
+    may = !atomic_load(&backends->landing);
+    backends->flights += may ? 1u : 0u;
+    pthread_mutex_unlock(&backends->mutex);
+    if (may && !start_thread(main, arg)) {
+        kms_agentd_touch_down(backends);
+        may = false;
+    }
+    return may;
+}
+
+/* The last that a flight's thread touches. */
+void kms_agentd_touch_down(struct kms_agentd_backends *backends)
+{
+    pthread_mutex_lock(&backends->mutex);
+    backends->flights--;
+    pthread_cond_broadcast(&backends->landed);
+    pthread_mutex_unlock(&backends->mutex);
+}
+
+bool kms_agentd_backends_land(struct kms_agentd_backends *backends, uint64_t deadline_ns)
+{
+    bool waits = true;
+    bool all = false;
+
+    pthread_mutex_lock(&backends->mutex);
+    atomic_store(&backends->landing, true);
+    while (waits && backends->flights > 0) {
+        waits = kms_cond_wait(&backends->landed, &backends->mutex, deadline_ns);
+    }
+    all = backends->flights == 0;
+    pthread_mutex_unlock(&backends->mutex);
+    return all;
 }
 
 void kms_agentd_visit_end(struct kms_agentd_visit *visit)

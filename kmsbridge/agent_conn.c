@@ -177,7 +177,7 @@ static enum kms_status answer(const struct kms_agentd_conn *conn, struct kms_age
     free(page);
     kms_agentd_room_give(conn->agentd->common.pools, room);
     if (status == KMS_OK && token != NULL) {
-        kms_agentd_token_tend(token, state->conf->agent.call_timeout_ns);
+        kms_agentd_token_tend(token);
     }
     return status;
 }

@@ -1,15 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* When the keys of a token are asked for: by one caller at a time, whose answer the others take. */
+/* When the keys of a token are asked for: by one flight at a time, whose list all who wait take. */
 
 #include "common/clock.h"
 #include "common/log.h"
 #include "kmsbridge/agent_tokens_parts.h"
 
-#define AGAIN_NS KMS_NS_PER_S /* between two searches that found nothing new */
+#define AGAIN_NS  KMS_NS_PER_S        /* between two searches that found nothing new */
+#define FLIGHT_NS (60 * KMS_NS_PER_S) /* for a list of many keys from a slow service */
 
-/* We are the one who asks; token->flying is set. */
+/* token->flying is set by who calls this, for this flight. */
 static enum kms_status refresh(struct kms_agentd_token *token, struct kms_call *call)
 {
+    const uint64_t began_ns = kms_now_ns();
     struct kms_agentd_keys *was = NULL;
     struct kms_agentd_keys *keys = NULL;
     enum kms_status status = KMS_OK;
@@ -19,7 +21,7 @@ static enum kms_status refresh(struct kms_agentd_token *token, struct kms_call *
     was = token->keys == NULL ? NULL : kms_agentd_keys_hold(token->keys);
     touched = token->touched;
     pthread_mutex_unlock(&token->mutex);
-    status = kms_agentd_fly(token, call, was, &keys);
+    status = kms_agentd_fly(token, call, NULL, was, &keys);
     kms_agentd_keys_put(was);
     was = NULL;
 
@@ -31,6 +33,7 @@ static enum kms_status refresh(struct kms_agentd_token *token, struct kms_call *
     if (status == KMS_OK) {
         was = token->keys;
         token->keys = keys;
+        kms_agentd_spots_drop_locked(token, began_ns);
         token->fresh_until_ns =
             touched == token->touched ? kms_deadline_in(token->conf->keys_ttl_ns) : 0;
     }
@@ -40,46 +43,98 @@ static enum kms_status refresh(struct kms_agentd_token *token, struct kms_call *
     return status;
 }
 
-/* KMS_OK: there is a list that is fresh; or @fly: go and ask. */
-static enum kms_status await_locked(struct kms_agentd_token *token, struct kms_call *call,
-                                    bool *ret_fly)
+/* A list may take longer than the call that it is for: it has a thread of its own. */
+static void *flight_main(void *arg)
 {
-    uint64_t flights = token->flights;
-    bool waits = true;
+    struct kms_agentd_token *token = arg;
+    struct kms_agentd_backends *backends = token->backends;
+    struct kms_call call = {.deadline_ns = kms_deadline_in(FLIGHT_NS),
+                            .cancelled = &backends->landing,
+                            .trace_id = "agent"};
 
-    while (waits && token->flying &&
-           (token->keys == NULL || kms_deadline_passed(token->fresh_until_ns))) {
-        waits = kms_agentd_token_wait_locked(token, call->deadline_ns);
+    if (refresh(token, &call) != KMS_OK) {
+        kms_log_error(KMS_LOG_DEBUG, &call.error, "agent: keys of token %s",
+                      kms_agentd_token_name(token));
     }
-    if (token->keys != NULL && !kms_deadline_passed(token->fresh_until_ns)) {
+    kms_agentd_token_put(token);
+    kms_agentd_touch_down(backends);
+    return NULL;
+}
+
+/* token->flying was set for it. Without a thread, @call's own asks. */
+static void take_off(struct kms_agentd_token *token, struct kms_call *call)
+{
+    if (kms_agentd_take_off(token->backends, flight_main, kms_agentd_token_hold(token))) {
+        return;
+    }
+    kms_agentd_token_put(token);
+    if (refresh(token, call) != KMS_OK) {
+        kms_error_clear(&call->error); /* it is in token->error */
+    }
+}
+
+static bool is_fresh_locked(const struct kms_agentd_token *token)
+{
+    return token->keys != NULL && !kms_deadline_passed(token->fresh_until_ns);
+}
+
+static enum kms_status say_late(struct kms_agentd_token *token, struct kms_error *err)
+{
+    if (kms_agentd_token_why(token, err) != KMS_OK) {
+        return err->status;
+    }
+    return kms_error_set(err, KMS_E_TIMEOUT, "token %s: the list of its keys is late",
+                         token->conf->backend);
+}
+
+/*
+ * Until there is a list that was asked for after we came. One that was on its way already is as
+ * good, unless somebody has changed the keys since (then it does not count as fresh).
+ */
+static enum kms_status await(struct kms_agentd_token *token, struct kms_call *call)
+{
+    bool ours = false;
+    bool waits = true;
+    bool there = false;
+    uint64_t flights = 0;
+
+    pthread_mutex_lock(&token->mutex);
+    flights = token->flights;
+    while (waits) {
+        bool landed = token->flights != flights;
+
+        there = is_fresh_locked(token) || (ours && landed && token->error.status == KMS_OK);
+        if (there || (landed && token->error.status != KMS_OK)) {
+            break;
+        }
+        if (token->flying) {
+            waits = kms_agentd_token_wait_locked(token, call->deadline_ns);
+            continue;
+        }
+        ours = true;
+        flights = token->flights;
+        token->flying = true;
+        pthread_mutex_unlock(&token->mutex);
+        take_off(token, call);
+        pthread_mutex_lock(&token->mutex);
+    }
+    if (!there && waits) {
+        call->error = token->error;
+    }
+    pthread_mutex_unlock(&token->mutex);
+    if (there) {
         return KMS_OK;
     }
-    if (!waits) {
-        return kms_error_set(&call->error, KMS_E_TIMEOUT, "token %s: the list of its keys is late",
-                             token->conf->backend);
-    }
-    if (token->flights != flights && token->error.status != KMS_OK) { /* ours as well */
-        call->error = token->error;
-        return call->error.status;
-    }
-    token->flying = true;
-    *ret_fly = true;
-    return KMS_OK;
+    return waits ? call->error.status : say_late(token, &call->error);
 }
 
 enum kms_status kms_agentd_token_keys(struct kms_agentd_token *token, struct kms_call *call,
                                       struct kms_agentd_keys **ret_keys)
 {
-    bool flies = false;
-    enum kms_status status;
+    enum kms_status status = KMS_OK;
 
     kms_error_clear(&call->error);
-    pthread_mutex_lock(&token->mutex);
-    status = await_locked(token, call, &flies);
-    pthread_mutex_unlock(&token->mutex);
-    if (status == KMS_OK && flies) {
-        status = refresh(token, call);
-    }
+    status = await(token, call);
     if (status == KMS_OK) {
         pthread_mutex_lock(&token->mutex);
         *ret_keys = kms_agentd_keys_hold(token->keys);
@@ -88,21 +143,17 @@ enum kms_status kms_agentd_token_keys(struct kms_agentd_token *token, struct kms
     return status;
 }
 
-static struct kms_agentd_key *key_hold(struct kms_agentd_key *key)
-{
-    atomic_fetch_add_explicit(&key->refs, 1, memory_order_relaxed);
-    return key;
-}
-
 static struct kms_agentd_key *find(struct kms_agentd_token *token, const char *ref, bool *ret_look)
 {
     struct kms_agentd_key *key = NULL;
 
     pthread_mutex_lock(&token->mutex);
-    key = kms_agentd_keys_find(token->keys, ref);
-    if (key != NULL) {
-        (void)key_hold(key);
-    } else if (ret_look != NULL) {
+    key = kms_agentd_spot_find_locked(token, ref); /* newer than the list */
+    if (key == NULL) {
+        key = kms_agentd_keys_find(token->keys, ref);
+        key = key == NULL ? NULL : kms_agentd_key_hold(key);
+    }
+    if (key == NULL && ret_look != NULL) {
         *ret_look = token->keys == NULL || token->flying || kms_deadline_passed(token->again_ns);
         token->fresh_until_ns = *ret_look && !token->flying ? 0 : token->fresh_until_ns;
     }
@@ -138,12 +189,12 @@ void kms_agentd_token_touch(struct kms_agentd_token *token)
     token->touched++;
     token->fresh_until_ns = 0;
     token->again_ns = 0;
+    kms_agentd_spots_drop_locked(token, UINT64_MAX);
     pthread_mutex_unlock(&token->mutex);
 }
 
-void kms_agentd_token_tend(struct kms_agentd_token *token, uint64_t timeout_ns)
+void kms_agentd_token_tend(struct kms_agentd_token *token)
 {
-    struct kms_call call = {.deadline_ns = kms_deadline_in(timeout_ns), .trace_id = "agent"};
     bool flies = false;
 
     pthread_mutex_lock(&token->mutex);
@@ -151,7 +202,12 @@ void kms_agentd_token_tend(struct kms_agentd_token *token, uint64_t timeout_ns)
             kms_deadline_passed(token->again_ns);
     token->flying = token->flying || flies;
     pthread_mutex_unlock(&token->mutex);
-    if (flies && refresh(token, &call) != KMS_OK) {
-        kms_log_error(KMS_LOG_DEBUG, &call.error, "agent: keys of token %s", token->conf->backend);
+    if (flies && !kms_agentd_take_off(token->backends, flight_main, kms_agentd_token_hold(token))) {
+        kms_agentd_token_put(token);
+        pthread_mutex_lock(&token->mutex);
+        token->flying = false;
+        token->again_ns = kms_deadline_in(AGAIN_NS);
+        pthread_cond_broadcast(&token->landed);
+        pthread_mutex_unlock(&token->mutex);
     }
 }

@@ -25,6 +25,12 @@ void kms_agentd_keys_put(struct kms_agentd_keys *keys)
     }
 }
 
+struct kms_agentd_key *kms_agentd_key_hold(struct kms_agentd_key *key)
+{
+    atomic_fetch_add_explicit(&key->refs, 1, memory_order_relaxed);
+    return key;
+}
+
 struct kms_agentd_keys *kms_agentd_keys_hold(struct kms_agentd_keys *keys)
 {
     atomic_fetch_add_explicit(&keys->refs, 1, memory_order_relaxed);
@@ -103,13 +109,12 @@ static void sort(struct flight *flight)
     flight->count = kept;
 }
 
-static enum kms_status list_one(struct kms_waist *waist, struct kms_call *call, const char *spec,
-                                struct flight *flight)
+static enum kms_status list_one(struct kms_waist *waist, struct kms_call *call,
+                                const struct kms_key_filter *filter, struct flight *flight)
 {
-    const struct kms_key_filter filter = {.spec = spec};
-    enum kms_status status = kms_waist_list_keys(waist, call, &filter, collect, flight);
+    enum kms_status status = kms_waist_list_keys(waist, call, filter, collect, flight);
 
-    if (spec != NULL && status == KMS_E_NOT_FOUND) {
+    if (filter->spec != NULL && status == KMS_E_NOT_FOUND) {
         kms_error_clear(&call->error);
         status = KMS_OK;
     }
@@ -119,16 +124,35 @@ static enum kms_status list_one(struct kms_waist *waist, struct kms_call *call, 
     return status;
 }
 
-static enum kms_status list(const struct kms_agentd_token *token, struct kms_waist *waist,
-                            struct kms_call *call, struct flight *flight)
+/* A search: what is not there, or cannot be used, is not in a whole list either. */
+static enum kms_status list_named(struct kms_waist *waist, struct kms_call *call,
+                                  const struct kms_key_filter *filter, struct flight *flight)
 {
+    enum kms_status status = list_one(waist, call, filter, flight);
+
+    if (status == KMS_E_NOT_FOUND || status == KMS_E_UNSUPPORTED) {
+        kms_error_clear(&call->error);
+        status = KMS_OK;
+    }
+    return status;
+}
+
+static enum kms_status list(const struct kms_agentd_token *token, struct kms_waist *waist,
+                            struct kms_call *call, const struct kms_key_filter *filter,
+                            struct flight *flight)
+{
+    const struct kms_key_filter all = {.spec = NULL};
     enum kms_status status = KMS_OK;
 
-    if (token->conf->key_count == 0) {
-        status = list_one(waist, call, NULL, flight);
+    if (filter != NULL) {
+        status = list_named(waist, call, filter, flight);
+    } else if (token->conf->key_count == 0) {
+        status = list_one(waist, call, &all, flight);
     }
-    for (size_t i = 0; status == KMS_OK && i < token->conf->key_count; i++) {
-        status = list_one(waist, call, token->conf->keys[i], flight);
+    for (size_t i = 0; filter == NULL && status == KMS_OK && i < token->conf->key_count; i++) {
+        const struct kms_key_filter one = {.spec = token->conf->keys[i]};
+
+        status = list_one(waist, call, &one, flight);
     }
     sort(flight);
     return status;
@@ -173,8 +197,8 @@ static const struct kms_agentd_chain *chain_of(const struct kms_agentd_token *to
     return NULL;
 }
 
-static struct kms_agentd_key *key_new(const struct kms_agentd_token *token,
-                                      const struct kms_key_info *info, struct kms_span spki)
+struct kms_agentd_key *kms_agentd_key_new(const struct kms_agentd_token *token,
+                                          const struct kms_key_info *info, struct kms_span spki)
 {
     struct kms_agentd_key *key = malloc(sizeof(*key) + spki.len);
 
@@ -206,7 +230,8 @@ static struct kms_agentd_keys *keys_new(const struct kms_agentd_token *token,
     for (size_t i = 0; i < flight->count; i++) {
         const struct kms_key_info *info = &flight->infos[i];
         const struct kms_agentd_key *old = kms_agentd_keys_find(was, info->ref);
-        struct kms_agentd_key *key = key_new(token, info, public_of(waist, call, info, old, room));
+        struct kms_agentd_key *key =
+            kms_agentd_key_new(token, info, public_of(waist, call, info, old, room));
 
         if (key == NULL) {
             kms_agentd_keys_put(keys);
@@ -293,7 +318,8 @@ static void complain(const struct kms_agentd_token *token, const struct kms_agen
 /* --- the flight ------------------------------------------------------------------------------- */
 
 enum kms_status kms_agentd_fly(struct kms_agentd_token *token, struct kms_call *call,
-                               struct kms_agentd_keys *was, struct kms_agentd_keys **ret_keys)
+                               const struct kms_key_filter *filter, struct kms_agentd_keys *was,
+                               struct kms_agentd_keys **ret_keys)
 {
     struct flight flight = {.count = 0};
     struct kms_agentd_visit visit;
@@ -303,7 +329,7 @@ enum kms_status kms_agentd_fly(struct kms_agentd_token *token, struct kms_call *
     if (status != KMS_OK) {
         return status;
     }
-    status = list(token, visit.waist, call, &flight);
+    status = list(token, visit.waist, call, filter, &flight);
     if (status == KMS_OK) {
         keys = keys_new(token, visit.waist, call, &flight, was);
         status = keys == NULL ? kms_error_set(&call->error, KMS_E_NOMEM, "agent: out of memory")
@@ -312,7 +338,9 @@ enum kms_status kms_agentd_fly(struct kms_agentd_token *token, struct kms_call *
     kms_agentd_visit_end(&visit);
     free(flight.infos);
     if (status == KMS_OK) {
-        complain(token, keys, was);
+        if (filter == NULL) {
+            complain(token, keys, was);
+        }
         *ret_keys = keys;
     }
     return status;

@@ -178,7 +178,9 @@ enum kms_status kms_agentd_list_keys(struct kms_agentd_work *work)
                                                 after, sizeof(after), &work->call.error);
 
     if (status == KMS_OK) {
-        status = kms_agentd_token_keys(work->token, &work->call, &keys);
+        status = kms_agentd_token_named(work->token, &work->call,
+                                        kms_agent_get_span(work->request->list_keys->tag),
+                                        kms_agent_get_span(work->request->list_keys->label), &keys);
     }
     if (status != KMS_OK) {
         return status;

@@ -151,6 +151,18 @@ static enum kms_status check_rights(struct kms_agentd_work *work, char label[KMS
 /* --- one request --------------------------------------------------------------------------------
  */
 
+/* The list has changed; what was made may be used at once. */
+static void note_change(const struct kms_agentd_work *work, enum kms_status status)
+{
+    struct kms_key_info info = work->made;
+
+    kms_agentd_token_touch(work->token);
+    if (status == KMS_OK && work->row->call == KMS_OP_GENERATE) {
+        info.uses = work->made_uses;
+        kms_agentd_token_learn(work->token, &info, kms_agent_get_span(work->made_key.spki));
+    }
+}
+
 static enum kms_status in_lane(struct kms_agentd_work *work)
 {
     struct kms_agentd_visit visit;
@@ -168,7 +180,7 @@ static enum kms_status in_lane(struct kms_agentd_work *work)
     status = work->row->run(work, visit.waist);
     kms_agentd_visit_end(&visit);
     if (work->row->changes && work->refusal == KMS_REFUSAL_NONE) {
-        kms_agentd_token_touch(work->token);
+        note_change(work, status);
     }
     return status;
 }

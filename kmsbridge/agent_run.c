@@ -189,6 +189,7 @@ static enum kms_status run_generate(struct kms_agentd_work *work, struct kms_wai
         struct kms_call one = {.deadline_ns = work->call.deadline_ns};
         struct kms_buf spki = kms_buf_over(work->room->out.data, work->room->out.cap);
 
+        work->made_uses = work->made.uses;
         work->made.uses = kms_policy_uses(work->made.uses, kms_agentd_rights_on(work, &key));
         kms_agent_put_key(&work->made, &work->made_key, &work->made_algs);
         if (work->made.type != KMS_KEY_AES && work->made.type != KMS_KEY_GENERIC &&

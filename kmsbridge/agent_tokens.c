@@ -43,8 +43,18 @@ static void cond_init(pthread_cond_t *cond)
     pthread_condattr_destroy(&attr);
 }
 
-static void token_free(struct kms_agentd_token *token)
+struct kms_agentd_token *kms_agentd_token_hold(struct kms_agentd_token *token)
 {
+    atomic_fetch_add_explicit(&token->refs, 1, memory_order_relaxed);
+    return token;
+}
+
+void kms_agentd_token_put(struct kms_agentd_token *token)
+{
+    if (atomic_fetch_sub_explicit(&token->refs, 1, memory_order_acq_rel) != 1) {
+        return;
+    }
+    kms_agentd_spots_drop_locked(token, UINT64_MAX); /* nobody else is there */
     kms_agentd_keys_put(token->keys);
     for (size_t i = 0; token->chains != NULL && i < token->conf->certificate_count; i++) {
         kms_agentd_chain_done(&token->chains[i]);
@@ -59,7 +69,7 @@ static void token_free(struct kms_agentd_token *token)
 void kms_agentd_tokens_done(struct kms_agentd_tokens *tokens)
 {
     for (size_t i = 0; i < tokens->count; i++) {
-        token_free(tokens->tokens[i]);
+        kms_agentd_token_put(tokens->tokens[i]);
     }
     free(tokens->tokens);
     *tokens = (struct kms_agentd_tokens){.count = 0};
@@ -113,6 +123,7 @@ static enum kms_status token_new(struct kms_agentd_backends *backends, struct km
     if (token == NULL) {
         return kms_error_set(err, KMS_E_NOMEM, "agent: out of memory");
     }
+    atomic_init(&token->refs, 1);
     token->conf = &conf->agent.tokens[index];
     token->whole = kms_conf_hold(conf);
     (void)snprintf(token->place, sizeof(token->place), "agent.tokens[%zu]", index);
@@ -126,7 +137,7 @@ static enum kms_status token_new(struct kms_agentd_backends *backends, struct km
         status = read_chains(token, err);
     }
     if (status != KMS_OK) {
-        token_free(token);
+        kms_agentd_token_put(token);
         return status;
     }
     *ret_token = token;

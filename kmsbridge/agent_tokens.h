@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The tokens that the agent shows, and their keys as last seen. A list of keys is asked for when
- * somebody wants it and the last one is older than keys_ttl; one asks, the others wait for his
- * answer. Public keys are asked for once per key, certificates come from the configuration.
+ * somebody wants it and the last one is older than keys_ttl; one thread of ours asks, and whoever
+ * wants the list waits for it as long as his call lasts. A list may take longer than any call:
+ * keys that are asked for by CKA_ID or label are looked up by themselves while there is no fresh
+ * one. Public keys are asked for once per key, certificates come from the configuration.
  *
  * Ownership: tokens live as long as the configuration that they were made from
- * (kms_agentd_tokens_new() at the start and at every reload); what is behind them, a key service
- * and the agent's share of it, lives until the end (struct kms_agentd_backends). Threads: all
- * functions from any thread; no lock is held across a call of the key service.
+ * (kms_agentd_tokens_new() at the start and at every reload), and until their list has landed; what
+ * is behind them, a key service and the agent's share of it, lives until the end (struct
+ * kms_agentd_backends). Threads: all functions from any thread; no lock is held across a call of
+ * the key service.
  */
 #ifndef KMSBRIDGE_AGENT_TOKENS_H
 #define KMSBRIDGE_AGENT_TOKENS_H
@@ -32,6 +35,9 @@ struct kms_agentd_backends;
  * memory. */
 struct kms_agentd_backends *kms_agentd_backends_new(const struct kms_agentd_source *source,
                                                     kms_observe observe, void *observe_ctx);
+/* No more lists: those on their way are told to give up. False: one has not by the deadline, and
+ * nothing may be freed. */
+bool kms_agentd_backends_land(struct kms_agentd_backends *backends, uint64_t deadline_ns);
 void kms_agentd_backends_free(struct kms_agentd_backends *backends); /* no call is in flight */
 /* How long the oldest call now inside one of our own waists takes. */
 uint64_t kms_agentd_backends_stuck_ns(struct kms_agentd_backends *backends);
@@ -88,9 +94,14 @@ struct kms_agentd_keys {
 };
 void kms_agentd_keys_put(struct kms_agentd_keys *keys); /* NULL is fine */
 
-/* The list, not older than keys_ttl. The key service's errors. */
+/* All of them, in a list not older than keys_ttl. The key service's errors. */
 enum kms_status kms_agentd_token_keys(struct kms_agentd_token *token, struct kms_call *call,
                                       struct kms_agentd_keys **ret_keys) KMS_MUST_CHECK;
+/* Those with that CKA_ID and label, as far as these are not empty, and maybe others: from the list
+ * if it is fresh, else by a search for them alone. */
+enum kms_status kms_agentd_token_named(struct kms_agentd_token *token, struct kms_call *call,
+                                       struct kms_span tag, struct kms_span label,
+                                       struct kms_agentd_keys **ret_keys) KMS_MUST_CHECK;
 /* One key, however old the list is; a ref that is not there is looked for once a second at most.
  * KMS_E_NOT_FOUND. */
 enum kms_status kms_agentd_token_key(struct kms_agentd_token *token, struct kms_call *call,
@@ -98,8 +109,11 @@ enum kms_status kms_agentd_token_key(struct kms_agentd_token *token, struct kms_
                                      struct kms_agentd_key **ret_key) KMS_MUST_CHECK;
 /* The list has changed at the service: the next one who asks gets a new one. */
 void kms_agentd_token_touch(struct kms_agentd_token *token);
-/* After a call, when nobody waits: a new list if the last one is too old. */
-void kms_agentd_token_tend(struct kms_agentd_token *token, uint64_t timeout_ns);
+/* One that was just made, after kms_agentd_token_touch(): it can be used before the next list. */
+void kms_agentd_token_learn(struct kms_agentd_token *token, const struct kms_key_info *info,
+                            struct kms_span spki);
+/* After a call: sends for a new list if the last one is too old, and does not wait for it. */
+void kms_agentd_token_tend(struct kms_agentd_token *token);
 /* Certificates that are not of their key, in one sentence: KMS_E_INVALID. From the last list. */
 enum kms_status kms_agentd_token_check(struct kms_agentd_token *token,
                                        struct kms_error *err) KMS_MUST_CHECK;

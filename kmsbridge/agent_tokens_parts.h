@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* The insides of tokens, shared by agent_backends.c (key services), agent_tokens.c (what tokens
- * are), agent_keys.c (one list of keys) and agent_flight.c (when a list is asked for). */
+ * are), agent_keys.c (one list of keys), agent_flight.c (when a list is asked for) and agent_spot.c
+ * (single keys). */
 #ifndef KMSBRIDGE_AGENT_TOKENS_PARTS_H
 #define KMSBRIDGE_AGENT_TOKENS_PARTS_H
 
@@ -20,11 +21,22 @@ struct kms_agentd_backends {
     struct kms_agentd_source source;
     kms_observe observe;
     void *observe_ctx;
-    pthread_mutex_t mutex; /* guards the list, and each one's own; they only grow */
+    atomic_bool landing;   /* lists are to give up */
+    pthread_mutex_t mutex; /* guards the members below, and each one's own; the list only grows */
+    pthread_cond_t landed;
+    unsigned flights; /* threads that ask for a list */
     struct kms_agentd_backend *first;
 };
 
+/* Keys that were looked for by themselves, or made, since the last list was asked for. */
+#define KMS_AGENTD_SPOTS 64
+struct kms_agentd_spot {
+    struct kms_agentd_key *key;
+    uint64_t seen_ns;
+};
+
 struct kms_agentd_token {
+    atomic_uint refs;
     const struct kms_agentd_token_conf *conf;
     char place[48]; /* "agent.tokens[0]" */
     struct kms_conf *whole;
@@ -38,8 +50,11 @@ struct kms_agentd_token {
     bool flying;                  /* somebody asks for the keys */
     struct kms_agentd_keys *keys; /* NULL: never seen */
     uint64_t fresh_until_ns;
-    uint64_t again_ns;      /* a failed or fruitless search is not repeated before */
-    uint64_t touched;       /* how often somebody changed the list */
+    uint64_t again_ns; /* a failed or fruitless search is not repeated before */
+    uint64_t touched;  /* how often somebody changed the list */
+    struct kms_agentd_spot spots[KMS_AGENTD_SPOTS];
+    size_t spot_count;
+    size_t next_spot;       /* to be forgotten when they are full */
     uint64_t flights;       /* that ended */
     struct kms_error error; /* of the last one */
     bool present;
@@ -58,14 +73,37 @@ enum kms_status kms_agentd_own_waist(struct kms_agentd_backends *backends,
                                      struct kms_waist **ret_waist,
                                      struct kms_error *err) KMS_MUST_CHECK;
 
+struct kms_agentd_token *kms_agentd_token_hold(struct kms_agentd_token *token);
+void kms_agentd_token_put(struct kms_agentd_token *token);
+
+/* A thread for a list, while they are not to land; false: there is none. The end of its work says
+ * the second. */
+bool kms_agentd_take_off(struct kms_agentd_backends *backends, void *(*main)(void *), void *arg);
+void kms_agentd_touch_down(struct kms_agentd_backends *backends);
+/* The service's own word on why nothing comes from it; KMS_OK: it is well. */
+enum kms_status kms_agentd_token_why(struct kms_agentd_token *token, struct kms_error *err);
+
 /* Until something landed; false: the deadline passed. */
 bool kms_agentd_token_wait_locked(struct kms_agentd_token *token, uint64_t deadline_ns);
 
 struct kms_agentd_keys *kms_agentd_keys_hold(struct kms_agentd_keys *keys);
 struct kms_agentd_key *kms_agentd_keys_find(const struct kms_agentd_keys *keys, const char *ref);
-/* Asks the key service for a list; @was, which may be NULL, has what need not be asked again. */
+struct kms_agentd_key *kms_agentd_key_hold(struct kms_agentd_key *key);
+/* NULL: no memory. */
+struct kms_agentd_key *kms_agentd_key_new(const struct kms_agentd_token *token,
+                                          const struct kms_key_info *info, struct kms_span spki);
+/* Asks the key service for a list; @was, which may be NULL, has what need not be asked again.
+ * @filter NULL: all that the token shows. */
 enum kms_status kms_agentd_fly(struct kms_agentd_token *token, struct kms_call *call,
-                               struct kms_agentd_keys *was,
+                               const struct kms_key_filter *filter, struct kms_agentd_keys *was,
                                struct kms_agentd_keys **ret_keys) KMS_MUST_CHECK;
+
+/* agent_spot.c; the token's mutex is held. */
+/* NULL, or a reference. */
+struct kms_agentd_key *kms_agentd_spot_find_locked(struct kms_agentd_token *token, const char *ref);
+void kms_agentd_spot_add_locked(struct kms_agentd_token *token, struct kms_agentd_key *key,
+                                uint64_t seen_ns);
+/* Those seen before. */
+void kms_agentd_spots_drop_locked(struct kms_agentd_token *token, uint64_t before_ns);
 
 #endif

@@ -28,7 +28,8 @@ struct kms_agentd_work {
     struct kms_sealed sealed;
     uint8_t iv[KMS_IV_MAX];
     Kms__Agent__Error error;
-    struct kms_key_info made;
+    struct kms_key_info made; /* uses: what the peer may */
+    unsigned made_uses;       /* all of them */
     Kms__Agent__Key made_key;
     Kms__Agent__AlgSet made_algs;
     Kms__Agent__Key *made_keys[1];

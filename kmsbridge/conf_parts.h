@@ -144,6 +144,10 @@ enum kms_status kms_conf_fail_value(const struct kms_reading *reading, const cha
                                     const char *value, const char *wrong) KMS_MUST_CHECK;
 enum kms_status kms_conf_fail_memory(const struct kms_reading *reading) KMS_MUST_CHECK;
 
+/* Names of keys below @entry, as rules (with * for any text) or, with @uri, tokens have them. */
+enum kms_status kms_conf_check_keys(const struct kms_reading *reading, const char *entry,
+                                    char *const *keys, size_t count, bool uri) KMS_MUST_CHECK;
+
 /* Steps of a reading. */
 enum kms_status kms_conf_read_backends(const struct kms_reading *reading) KMS_MUST_CHECK;
 enum kms_status kms_conf_read_uids(const struct kms_reading *reading) KMS_MUST_CHECK;

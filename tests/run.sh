@@ -31,7 +31,7 @@ checks       |  600 | yes | layers, headers, man pages, hardening, formats, exam
 quickstart   |  600 | yes | the first command of the README
 interop      | 1500 | no  | other programs use the module: OpenSSL, nginx, OpenSSH, NSS, Java ...
 conformance  | 3000 | asked | pkcs11-check on our module and on SoftHSM, compared: not steady enough yet for every run
-services     |  900 | no  | the waist on key services over HTTPS: a real OpenBao server
+services     |  900 | no  | the waist on key services over HTTPS: a real OpenBao, a strict fake of Alibaba Cloud KMS
 kubernetes   | 3000 | no  | the real KMS v2 client, then kube-apiserver and etcd
 bench        |  600 | no  | every benchmark, briefly
 fresh-debian | 1500 | no  | README commands and units in a Debian 12 with nothing installed

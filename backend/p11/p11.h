@@ -26,6 +26,7 @@ struct kms_p11_ask {
     uint64_t deadline_ns;
     const atomic_bool *cancelled; /* may be NULL */
     struct kms_error *err;        /* never NULL */
+    bool patient; /* nobody asks again: a token that is down is waited for, until the deadline */
 };
 
 struct kms_p11_token;

@@ -137,6 +137,14 @@ static enum kms_status say_timeout(struct kms_p11_token *token, struct kms_error
                          token->limit);
 }
 
+/* Whether the token may be up before the deadline, for who waits for it. */
+static bool may_come_back(const struct kms_p11_token *token, const struct kms_p11_ask *ask)
+{
+    return ask->patient && kms_status_is_transient(token->cause.status) &&
+           token->next_try_ns < ask->deadline_ns &&
+           (ask->cancelled == NULL || !atomic_load(ask->cancelled));
+}
+
 /* Connects, or waits for who connects; KMS_OK when the phase is UP. */
 static enum kms_status be_up_locked(struct kms_p11_token *token, const struct kms_p11_ask *ask)
 {
@@ -147,12 +155,13 @@ static enum kms_status be_up_locked(struct kms_p11_token *token, const struct km
             }
             continue;
         }
-        if (!kms_deadline_passed(token->next_try_ns)) {
-            *ask->err = token->cause;
-            return token->cause.status;
+        if (kms_deadline_passed(token->next_try_ns)) {
+            connect_locked(token, ask);
+        } else if (may_come_back(token, ask)) { /* whoever connects meanwhile wakes us */
+            (void)kms_cond_wait(&token->changed, &token->lock, token->next_try_ns);
+            continue;
         }
-        connect_locked(token, ask);
-        if (token->phase == KMS_P11_DOWN) {
+        if (token->phase == KMS_P11_DOWN && !may_come_back(token, ask)) {
             *ask->err = token->cause;
             return token->cause.status;
         }

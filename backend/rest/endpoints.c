@@ -186,19 +186,23 @@ static enum kms_status ask(struct kms_endpoints *endpoints, struct endpoint *end
                            const struct kms_http_request *request, const struct kms_http_wait *wait,
                            struct kms_http_response *ret, struct kms_error *err)
 {
-    char url[KMS_HTTP_URL_MAX];
+    struct kms_blob url = {.data = NULL}; /* a query may hold secrets */
     struct kms_http_request asked = *request;
     struct kms_error why = KMS_ERROR_INIT;
     uint64_t start_ns = kms_now_ns();
-    enum kms_status status = KMS_OK;
-    int len = snprintf(url, sizeof(url), "%s%s", endpoint->url, request->url);
+    enum kms_status status = kms_blob_put(&url, kms_span_str(endpoint->url), KMS_HTTP_URL_MAX - 1);
 
-    asked.url = url;
+    if (status == KMS_OK) {
+        status = kms_blob_put(&url, kms_span_str(request->url), KMS_HTTP_URL_MAX - 1);
+    }
+    asked.url = (const char *)url.data;
     ret->origin = endpoint->url;
-    if (len < 0 || (size_t)len >= sizeof(url)) {
-        status = kms_error_set(&why, KMS_E_INVALID, "the URL of a request is too long");
+    if (status != KMS_OK) {
+        status = status == KMS_E_TOO_LARGE
+                     ? kms_error_set(&why, KMS_E_INVALID, "the URL of a request is too long")
+                     : kms_error_set(&why, status, "no secure memory");
     } else if (request->prepare != NULL) {
-        status = request->prepare(request->prepare_ctx, url, &asked, &why);
+        status = request->prepare(request->prepare_ctx, asked.url, &asked, &why);
     }
     if (status == KMS_OK) {
         status = kms_http_perform(endpoints->door, &asked, wait, ret, &why);
@@ -210,6 +214,7 @@ static enum kms_status ask(struct kms_endpoints *endpoints, struct endpoint *end
     }
     judge(endpoints, endpoint, verdict_of(endpoints, status, ret, kms_now_ns() - start_ns, &why),
           &why);
+    kms_blob_done(&url);
     return status;
 }
 

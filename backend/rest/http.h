@@ -20,7 +20,7 @@
 #include "common/span.h"
 #include "common/status.h"
 
-#define KMS_HTTP_URL_MAX      2048           /* with NUL */
+#define KMS_HTTP_URL_MAX      32768          /* with NUL; a query may hold a whole request */
 #define KMS_HTTP_HEADER_MAX   24             /* of a request */
 #define KMS_HTTP_REQUEST_MAX  (256u * 1024u) /* bytes of a request's body */
 #define KMS_HTTP_BODY_MAX     (256u * 1024u) /* bytes of a reply's body, unless asked for less */

@@ -332,6 +332,10 @@ static CK_RV generate(struct kms_session *session, struct wish *wish, bool pair,
         return kms_p11_refuse(CKR_TEMPLATE_INCOMPLETE,
                               "CKA_VALUE_LEN, CKA_MODULUS_BITS or CKA_EC_PARAMS is missing");
     }
+    if (wish->label[0] == '\0') { /* a name that we made up would be found by nobody */
+        return kms_p11_refuse(CKR_TEMPLATE_INCOMPLETE,
+                              "CKA_LABEL is missing: a key service makes a key under its name");
+    }
     wish->tmpl.type = wish->type->type;
     wish->tmpl.label = wish->label;
     wish->tmpl.tag = kms_span_of(wish->id, wish->id_len);

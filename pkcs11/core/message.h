@@ -20,6 +20,8 @@ struct kms_message {
     size_t iv_len; /* 0: the token makes it at the end */
     struct kms_gather aad;
     struct kms_gather data;
+    uint8_t base[KMS_MESSAGE_IV_MAX]; /* what the process's counter is XORed to: its first IV */
+    size_t base_len;                  /* 0: none yet */
 
     /* sign, verify */
     CK_MECHANISM mechanism; /* its parameter is below */

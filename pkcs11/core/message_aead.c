@@ -3,10 +3,15 @@
  * AES-GCM by messages: CK_GCM_MESSAGE_PARAMS, an IV that the token or this library makes, the tag
  * apart from the ciphertext.
  *
- * IVs: CKG_NO_GENERATE uses the caller's. CKG_GENERATE and CKG_GENERATE_RANDOM make all of it
- * fresh: the service makes a token key's, kms_soft_random() a session key's, of at least 96 random
- * bits (NIST SP 800-38D, 8.2.2), so ulIvFixedBits must be 0. Counters are refused: two sessions
- * with the same key would count the same way.
+ * IVs (3.0, 2.14.4.3): CKG_NO_GENERATE uses the caller's. A token key's are the service's own, made
+ * whole: others use the key too, and only the service could count. For a session key, the first
+ * ulIvFixedBits of what is made are the caller's, and the rest are
+ *   CKG_GENERATE, CKG_GENERATE_RANDOM   at least 96 random bits (NIST SP 800-38D, 8.2.2)
+ *   CKG_GENERATE_COUNTER                a number (8.2.1), big-endian
+ *   CKG_GENERATE_COUNTER_XOR            those of the process's first IV, XOR a number of at most 64
+ *                                       bits (TLS 1.3, RFC 8446 5.3)
+ * Numbers are the key's, from 0: two sessions with one key never make the same IV from the same
+ * fixed bits. When they are used up it is CKR_TOKEN_RESOURCE_EXCEEDED, for ever.
  */
 #include <string.h>
 
@@ -14,13 +19,19 @@
 #include "pkcs11/core/log.h"
 #include "pkcs11/core/message.h"
 
-#define IV_LEAST 12 /* bytes of a made IV; a service's has as many */
-#define TAG_MAX  16
+#define IV_LEAST           12 /* bytes of a made IV; a service's has as many */
+#define TAG_MAX            16
+#define COUNTER_BITS_LEAST 16 /* fewer are a mistake */
+
+#ifndef CKR_TOKEN_RESOURCE_EXCEEDED
+#define CKR_TOKEN_RESOURCE_EXCEEDED 0x201ul /* 3.0 */
+#endif
 
 /* One message's parameter, its pointers the host's. */
 struct aead {
     CK_GCM_MESSAGE_PARAMS host;
-    bool make_iv; /* fresh, here or by the service */
+    bool make_iv;          /* fresh, here or by the service */
+    unsigned counter_bits; /* of it, at its end; 0: they are random, or the service's */
     struct kms_span iv;
     struct kms_span aad;
     size_t tag_len;
@@ -31,6 +42,36 @@ static CK_RV bad(const char *what)
     return kms_p11_refuse(CKR_MECHANISM_PARAM_INVALID, "CK_GCM_MESSAGE_PARAMS: %s", what);
 }
 
+/* The service's. */
+static CK_RV check_whole(const struct aead *a)
+{
+    if (a->host.ivGenerator != CKG_GENERATE && a->host.ivGenerator != CKG_GENERATE_RANDOM) {
+        return bad("ivGenerator: a token's key has no counter");
+    }
+    return a->host.ulIvFixedBits == 0 ? CKR_OK
+                                      : bad("ulIvFixedBits: a token's key makes an IV whole");
+}
+
+static CK_RV check_parts(struct aead *a)
+{
+    const CK_ULONG bits = 8 * a->host.ulIvLen;
+    const CK_ULONG rest = a->host.ulIvFixedBits < bits ? bits - a->host.ulIvFixedBits : 0;
+
+    switch (a->host.ivGenerator) {
+    case CKG_GENERATE:
+    case CKG_GENERATE_RANDOM:
+        return rest >= 8 * IV_LEAST ? CKR_OK
+                                    : bad("ulIvFixedBits: 96 bits at least are made at random");
+    case CKG_GENERATE_COUNTER:
+    case CKG_GENERATE_COUNTER_XOR:
+        a->counter_bits = (unsigned)(rest < 64 ? rest : 64);
+        return rest >= COUNTER_BITS_LEAST ? CKR_OK
+                                          : bad("ulIvFixedBits: they leave no room to count");
+    default:
+        return bad("ivGenerator: none");
+    }
+}
+
 static CK_RV check_generator(const struct kms_operation *op, struct aead *a)
 {
     bool here = op->key->soft != NULL;
@@ -38,17 +79,11 @@ static CK_RV check_generator(const struct kms_operation *op, struct aead *a)
     if (op->kind == KMS_OPK_MESSAGE_DECRYPT || a->host.ivGenerator == CKG_NO_GENERATE) {
         return CKR_OK;
     }
-    if (a->host.ivGenerator != CKG_GENERATE && a->host.ivGenerator != CKG_GENERATE_RANDOM) {
-        return bad("ivGenerator: counters are not made");
-    }
-    if (a->host.ulIvFixedBits != 0) {
-        return bad("ulIvFixedBits: an IV that is made is made whole");
-    }
     if (a->host.ulIvLen < IV_LEAST || (!here && a->host.ulIvLen != IV_LEAST)) {
         return bad("ulIvLen: an IV that is made has 12 bytes, a session key's at least that");
     }
     a->make_iv = true;
-    return CKR_OK;
+    return here ? check_parts(a) : check_whole(a);
 }
 
 static CK_RV read_param(const struct kms_operation *op, const void *param, CK_ULONG param_len,
@@ -183,14 +218,69 @@ static CK_RV decrypt_there(struct kms_operation *op, const struct aead *a, struc
 
 /* ---- with the host's buffers ---------------------------------------------------------------- */
 
+/* @bits of @from, from the first one on, over those of @iv. */
+static void put_bits(uint8_t *iv, const uint8_t *from, size_t bits)
+{
+    const uint8_t mask = (uint8_t)(0xff00u >> (bits % 8));
+
+    memcpy(iv, from, bits / 8);
+    if (bits % 8 != 0) {
+        iv[bits / 8] = (uint8_t)((from[bits / 8] & mask) | (iv[bits / 8] & ~mask));
+    }
+}
+
+static void xor_number(uint8_t *iv, size_t len, uint64_t number)
+{
+    for (size_t i = 0; i < sizeof(number); i++) {
+        iv[len - 1 - i] ^= (uint8_t)(number >> (8 * i));
+    }
+}
+
+/* What the number goes to: nothing, or the first IV of the process. */
+static CK_RV counter_base(struct kms_message *message, const struct aead *a, uint8_t *ret_iv)
+{
+    memset(ret_iv, 0, a->iv.len);
+    if (a->host.ivGenerator == CKG_GENERATE_COUNTER) {
+        return CKR_OK;
+    }
+    if (message->base_len == 0) {
+        memcpy(message->base, a->iv.data, a->iv.len);
+        message->base_len = a->iv.len;
+    }
+    if (message->base_len != a->iv.len) {
+        return bad("ulIvLen: another than before");
+    }
+    memcpy(ret_iv, message->base, a->iv.len);
+    return CKR_OK;
+}
+
+static CK_RV count_iv(struct kms_operation *op, const struct aead *a, uint8_t *ret_iv)
+{
+    uint64_t number = 0;
+    CK_RV rv = counter_base(op->message, a, ret_iv);
+
+    if (rv == CKR_OK && !kms_soft_key_count(op->key->soft, a->counter_bits, &number)) {
+        rv = kms_p11_refuse(CKR_TOKEN_RESOURCE_EXCEEDED,
+                            "CKM_AES_GCM: the key has no other IV of %u bits", a->counter_bits);
+    }
+    if (rv == CKR_OK) {
+        xor_number(ret_iv, a->iv.len, number);
+    }
+    return rv;
+}
+
 static CK_RV make_iv(struct kms_operation *op, struct aead *a, uint8_t *iv)
 {
     CK_RV rv = CKR_OK;
 
-    if (a->make_iv && op->key->soft != NULL) {
-        rv = kms_soft_random(iv, a->iv.len);
-        a->iv.data = iv;
+    if (!a->make_iv || op->key->soft == NULL) {
+        return CKR_OK;
     }
+    rv = a->counter_bits > 0 ? count_iv(op, a, iv) : kms_soft_random(iv, a->iv.len);
+    if (rv == CKR_OK && a->host.ivGenerator != CKG_GENERATE_COUNTER_XOR) {
+        put_bits(iv, a->iv.data, a->host.ulIvFixedBits);
+    }
+    a->iv.data = iv;
     return rv;
 }
 

@@ -40,6 +40,9 @@ struct kms_soft_key *kms_soft_key_ref(struct kms_soft_key *key);
 void kms_soft_key_unref(struct kms_soft_key *key); /* wipes */
 CK_KEY_TYPE kms_soft_key_type(const struct kms_soft_key *key);
 unsigned kms_soft_key_bits(const struct kms_soft_key *key);
+/* The next of the numbers from 0 on, each given once in the key's life, whichever session asks;
+ * false: it has more than @bits (1 to 64). */
+bool kms_soft_key_count(struct kms_soft_key *key, unsigned bits, uint64_t *ret_number);
 /* The attributes that its material determines: of the secret or private object, or (@public) of the
  * public one: CKA_VALUE, CKA_VALUE_LEN, CKA_MODULUS, ..., CKA_EC_PARAMS, CKA_EC_POINT,
  * CKA_PUBLIC_KEY_INFO, CKA_CHECK_VALUE. */

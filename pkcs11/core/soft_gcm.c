@@ -11,7 +11,8 @@
 #include "pkcs11/core/log.h"
 #include "pkcs11/core/soft_parts.h"
 
-#define STEP ((size_t)1 << 30) /* EVP counts in int */
+#define STEP     ((size_t)1 << 30) /* EVP counts in int */
+#define IV_USUAL 12                /* what libcrypto takes when nothing is said */
 
 static CK_RV gcm_begin(struct kms_soft_op *op, const CK_MECHANISM *mechanism,
                        const struct kms_params *params)
@@ -20,6 +21,8 @@ static CK_RV gcm_begin(struct kms_soft_op *op, const CK_MECHANISM *mechanism,
     size_t iv_size = params->iv.len;
     OSSL_PARAM with[] = {OSSL_PARAM_construct_size_t(OSSL_CIPHER_PARAM_AEAD_IVLEN, &iv_size),
                          OSSL_PARAM_construct_end()};
+    const OSSL_PARAM *more =
+        iv_size == IV_USUAL ? NULL : with; /* libcrypto looks for each by name */
     int encrypt = op->what == KMS_SOFT_ENCRYPT ? 1 : 0;
     int none = 0;
 
@@ -28,7 +31,7 @@ static CK_RV gcm_begin(struct kms_soft_op *op, const CK_MECHANISM *mechanism,
     op->gather.max = KMS_SOFT_GATHER_MAX;
     op->cipher = EVP_CIPHER_CTX_new();
     if (cipher == NULL || op->cipher == NULL ||
-        EVP_CipherInit_ex2(op->cipher, cipher, op->key->secret, params->iv.data, encrypt, with) !=
+        EVP_CipherInit_ex2(op->cipher, cipher, op->key->secret, params->iv.data, encrypt, more) !=
             1) {
         return kms_p11_refuse(CKR_FUNCTION_FAILED, "%s: libcrypto cannot begin", op->mech->name);
     }

@@ -42,12 +42,26 @@ unsigned kms_soft_key_bits(const struct kms_soft_key *key)
     return key->bits;
 }
 
+bool kms_soft_key_count(struct kms_soft_key *key, unsigned bits, uint64_t *ret_number)
+{
+    uint64_t next = atomic_load(&key->counted);
+
+    do {
+        if (next == UINT64_MAX || (bits < 64 && next >> bits != 0)) {
+            return false; /* and so it stays */
+        }
+    } while (!atomic_compare_exchange_weak(&key->counted, &next, next + 1));
+    *ret_number = next;
+    return true;
+}
+
 static struct kms_soft_key *key_new(CK_KEY_TYPE type, unsigned bits, bool has_private)
 {
     struct kms_soft_key *key = calloc(1, sizeof(*key));
 
     if (key != NULL) {
         atomic_init(&key->refs, 1);
+        atomic_init(&key->counted, 0);
         key->type = type;
         key->bits = bits;
         key->has_private = has_private;
@@ -241,7 +255,8 @@ static CK_RV import_rsa(const struct kms_attrs *attrs, bool is_private,
     }
     rv = put_numbers(attrs, is_private, crt, &data);
     if (rv == CKR_OK) {
-        pkey = kms_soft_data_key(&data, "RSA", is_private ? EVP_PKEY_KEYPAIR : EVP_PKEY_PUBLIC_KEY);
+        pkey = kms_soft_data_key(&data, KMS_SOFT_RSA,
+                                 is_private ? EVP_PKEY_KEYPAIR : EVP_PKEY_PUBLIC_KEY);
         rv = pkey != NULL ? kms_soft_key_take(pkey, is_private, ret_key)
                           : kms_p11_refuse(CKR_ATTRIBUTE_VALUE_INVALID,
                                            "CKA_MODULUS and the others make no RSA key");

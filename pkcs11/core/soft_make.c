@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Fresh keys, and keys from and to DER. */
 #include <openssl/core_names.h>
+#include <openssl/ec.h>
 #include <openssl/decoder.h>
 #include <openssl/encoder.h>
 #include <openssl/rand.h>
@@ -52,7 +53,7 @@ static EVP_PKEY *rsa_pair(unsigned bits, struct kms_span e)
     static const uint8_t f4[] = {1, 0, 1};
     unsigned modulus_bits = bits;
     struct kms_soft_data data;
-    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(kms_soft_lib(), "RSA", NULL);
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(kms_soft_lib(), KMS_SOFT_RSA, NULL);
     EVP_PKEY *pkey = NULL;
 
     if (ctx == NULL || !kms_soft_data_init(&data, 64 + e.len)) {
@@ -72,11 +73,23 @@ static EVP_PKEY *rsa_pair(unsigned bits, struct kms_span e)
     return pkey;
 }
 
+static EVP_PKEY *ec_pair(const char *group)
+{
+    EVP_PKEY_CTX *ctx = EVP_PKEY_CTX_new_from_name(kms_soft_lib(), KMS_SOFT_EC, NULL);
+    EVP_PKEY *pkey = NULL;
+
+    if (ctx == NULL || EVP_PKEY_keygen_init(ctx) != 1 ||
+        EVP_PKEY_CTX_set_group_name(ctx, group) != 1 || EVP_PKEY_generate(ctx, &pkey) != 1) {
+        pkey = NULL;
+    }
+    EVP_PKEY_CTX_free(ctx);
+    return pkey;
+}
+
 static EVP_PKEY *curve_pair(const struct kms_soft_curve *curve)
 {
-    return curve->type == CKK_EC_EDWARDS
-               ? EVP_PKEY_Q_keygen(kms_soft_lib(), NULL, curve->group)
-               : EVP_PKEY_Q_keygen(kms_soft_lib(), NULL, "EC", curve->group);
+    return curve->type == CKK_EC_EDWARDS ? EVP_PKEY_Q_keygen(kms_soft_lib(), NULL, curve->group)
+                                         : ec_pair(curve->group);
 }
 
 static CK_RV make(CK_KEY_TYPE type, unsigned bits, struct kms_span ec_params, struct kms_span e,

@@ -157,7 +157,7 @@ EVP_PKEY *kms_soft_point(const struct kms_soft_curve *curve, struct kms_span poi
     }
     if (kms_soft_data_text(&data, OSSL_PKEY_PARAM_GROUP_NAME, curve->group) &&
         kms_soft_data_octets(&data, OSSL_PKEY_PARAM_PUB_KEY, point)) {
-        pkey = point_checked(kms_soft_data_key(&data, "EC", EVP_PKEY_PUBLIC_KEY));
+        pkey = point_checked(kms_soft_data_key(&data, KMS_SOFT_EC, EVP_PKEY_PUBLIC_KEY));
     }
     kms_soft_data_done(&data);
     return pkey;
@@ -211,7 +211,7 @@ EVP_PKEY *kms_soft_scalar(const struct kms_soft_curve *curve, struct kms_span sc
     if (kms_soft_data_text(&data, OSSL_PKEY_PARAM_GROUP_NAME, curve->group) &&
         kms_soft_data_octets(&data, OSSL_PKEY_PARAM_PUB_KEY, kms_span_of(point, len)) &&
         kms_soft_data_number(&data, OSSL_PKEY_PARAM_PRIV_KEY, scalar)) {
-        pkey = kms_soft_data_key(&data, "EC", EVP_PKEY_KEYPAIR);
+        pkey = kms_soft_data_key(&data, KMS_SOFT_EC, EVP_PKEY_KEYPAIR);
     }
     kms_soft_data_done(&data);
     return pkey;

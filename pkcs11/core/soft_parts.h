@@ -55,6 +55,7 @@ struct kms_soft_key {
     size_t secret_len;
     EVP_PKEY *pkey;
     const struct kms_soft_curve *curve;
+    atomic_uint_fast64_t counted; /* numbers of IVs that were given */
 };
 /* @secret is copied. */
 CK_RV kms_soft_key_of_secret(CK_KEY_TYPE type, struct kms_span secret,
@@ -86,6 +87,13 @@ bool kms_soft_data_octets(struct kms_soft_data *data, const char *name, struct k
 bool kms_soft_data_text(struct kms_soft_data *data, const char *name, const char *text);
 /* NULL: not a key. @selection EVP_PKEY_PUBLIC_KEY or EVP_PKEY_KEYPAIR */
 EVP_PKEY *kms_soft_data_key(struct kms_soft_data *data, const char *type, int selection);
+/*
+ * Types by their object identifiers (RFC 8017 A.1, RFC 5480 2.1.1). By name libcrypto first asks
+ * whether an engine of the host's configuration wants the type (default_algorithms), and such a one
+ * may be this very module behind libp11, which cannot make our keys.
+ */
+#define KMS_SOFT_RSA "1.2.840.113549.1.1.1"
+#define KMS_SOFT_EC  "1.2.840.10045.2.1"
 
 /* ---- operations: soft_op.c and one file for each kind ------------------------------------- */
 

@@ -217,18 +217,28 @@ static bool is_for_token(const struct kms_attrs *tmpl)
            class <= CKO_SECRET_KEY;
 }
 
+/* Whether what the agent has under a label is all that there is: certificates of authorities have
+ * labels of their own, and a key's CKA_ID may be one that we gave it. */
+static bool is_final(const struct kms_attrs *tmpl, enum kms_index_by by)
+{
+    const CK_OBJECT_CLASS class = kms_attrs_ulong(tmpl, CKA_CLASS, CKO_CERTIFICATE);
+
+    return by == KMS_BY_LABEL && class != CKO_CERTIFICATE;
+}
+
 /* One key: cheap where the token has thousands. *ret_done: no list is needed after this. */
 static CK_RV load_single(struct kms_slot *slot, const struct kms_attrs *tmpl, bool fresh,
                          enum kms_index_by by, struct kms_span value, bool *ret_done)
 {
     struct kms_store_state *store = slot->store;
     const uint64_t hash = kms_index_hash(&store->index, value) + (uint64_t)by;
+    const bool final = fresh || is_final(tmpl, by);
     bool known = kms_store_knows(store, tmpl);
     CK_RV rv = CKR_OK;
 
     *ret_done = true;
     if ((known && fresh) || was_asked(store, hash)) {
-        *ret_done = known || fresh;
+        *ret_done = known || final;
         return CKR_OK;
     }
     rv = load_keys(slot, by, value);
@@ -237,7 +247,7 @@ static CK_RV load_single(struct kms_slot *slot, const struct kms_attrs *tmpl, bo
     }
     known = kms_store_knows(store, tmpl);
     note_asked(store, hash, known ? ttl(slot) : NOT_THERE_NS);
-    *ret_done = known || fresh;
+    *ret_done = known || final;
     return CKR_OK;
 }
 

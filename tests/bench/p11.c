@@ -5,6 +5,9 @@
  * checked. Prints one JSON line.
  *
  *   p11bench MODULE TOKEN PIN_FILE LANE THREADS SECONDS    a lane of the table below
+ *   p11bench MODULE TOKEN PIN_FILE beside SECONDS          AES-GCM of 64 KiB with a session key, in
+ *                                                          turn with libcrypto's EVP in the same
+ *                                                          process: the machine's moods meet both
  *   p11bench MODULE TOKEN PIN_FILE make COUNT              COUNT keys of three kinds, for the lanes
  *   p11bench MODULE TOKEN PIN_FILE first RUNS              fresh processes to their first signature
  *
@@ -21,6 +24,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#include "pkcs11/kmsbridge-pkcs11.h"
 #include "tests/bench/samples.h"
 
 enum { BIG = 65536, IV_LEN = 12, TAG_LEN = 16, MAX_THREADS = 64, FOUND_MAX = 8 };
@@ -141,6 +145,16 @@ static CK_RV run_gcm(struct worker *w)
         rv = p11->C_Encrypt(w->session, w->in, w->lane->arg, w->out, &len);
     }
     return rv == CKR_OK && len != w->lane->arg + TAG_LEN ? CKR_GENERAL_ERROR : rv;
+}
+
+/* As a service seals that makes its own IV. */
+static CK_RV run_sealed(struct worker *w)
+{
+    CK_MECHANISM mechanism = {CKM_KMSBRIDGE_SEALED, NULL, 0};
+    CK_ULONG len = BIG + TAG_LEN;
+    CK_RV rv = p11->C_EncryptInit(w->session, &mechanism, w->key);
+
+    return rv == CKR_OK ? p11->C_Encrypt(w->session, w->in, w->lane->arg, w->out, &len) : rv;
 }
 
 static CK_RV setup_evp(struct worker *w)
@@ -266,6 +280,7 @@ static const struct lane lanes[] = {
     {"gcm-32-session", setup_session, run_gcm, 32},
     {"gcm-64k-session", setup_session, run_gcm, BIG},
     {"gcm-64k-evp", setup_evp, run_evp, BIG},
+    {"sealed-32", setup_aes, run_sealed, 32},
     {"wrap", setup_wrap, wrap, 0},
     {"unwrap", setup_wrap, run_unwrap, 0},
     {"sign-rsa-2048", setup_rsa, run_rsa, 256},
@@ -522,6 +537,43 @@ static int first(char **argv, unsigned runs)
     return 0;
 }
 
+/* The module's call and EVP's, in turn, and the first of each pair changes. */
+static CK_RV beside(unsigned seconds)
+{
+    static const struct lane lane = {"gcm-64k-beside", setup_session, run_gcm, BIG};
+    struct worker w = {.lane = &lane, .session = login_session};
+    struct samples ours = {0}, evp = {0};
+    const uint64_t end = bench_now() + (uint64_t)seconds * 1000000000U;
+    CK_RV rv = CKR_OK;
+
+    w.in = calloc(1, BIG + TAG_LEN);
+    w.out = calloc(1, BIG + TAG_LEN);
+    rv = w.in == NULL || w.out == NULL ? CKR_HOST_MEMORY : setup_session(&w);
+    rv = rv == CKR_OK ? setup_evp(&w) : rv;
+    for (unsigned i = 0; rv == CKR_OK && bench_now() < end; i++) {
+        for (unsigned k = 0; k < 2 && rv == CKR_OK; k++) {
+            const bool module = (i + k) % 2 == 0;
+            const uint64_t before = bench_now();
+
+            rv = module ? run_gcm(&w) : run_evp(&w);
+            samples_add(module ? &ours : &evp, bench_now() - before);
+        }
+    }
+    if (rv == CKR_OK) {
+        printf("{\"lane\":\"%s\",\"threads\":1,\"module\":{", lane.name);
+        samples_print(&ours, seconds, stdout);
+        printf("},\"evp\":{");
+        samples_print(&evp, seconds, stdout);
+        printf("}}\n");
+    }
+    samples_done(&ours);
+    samples_done(&evp);
+    EVP_CIPHER_CTX_free(w.evp);
+    free(w.in);
+    free(w.out);
+    return rv;
+}
+
 static CK_RV sign_once(void)
 {
     static const struct lane lane = {"sign-once", setup_ec, run_ec, 64};
@@ -551,6 +603,8 @@ int main(int argc, char **argv)
     rv = open_token(argv[1], argv[2], argv[3]);
     if (rv == CKR_OK && strcmp(argv[4], "make") == 0) {
         rv = make(number);
+    } else if (rv == CKR_OK && strcmp(argv[4], "beside") == 0) {
+        rv = beside(number);
     } else if (rv == CKR_OK && strcmp(argv[4], "sign-once") == 0) {
         rv = sign_once();
     } else if (rv == CKR_OK) {

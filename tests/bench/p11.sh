@@ -161,6 +161,10 @@ for n in $threads; do
         record 1 direct gcm-64k-evp "$n" "$seconds"
     done
 done
+say "gcm-64k-session beside EVP"
+for ((i = 0; i < rounds; i++)); do
+    record 1 ours beside 1
+done
 say "fresh processes"
 for ((i = 0; i < rounds; i++)); do
     for way in $ways; do

@@ -30,6 +30,11 @@ function verdict(text, value, ok) {
     line = $0
     lane = field(line, "lane"); threads = field(line, "threads")
     key = $1 SUBSEP $2 SUBSEP lane SUBSEP threads
+    if (lane == "gcm-64k-beside") {
+        beside_module = beside_module " " field(substr(line, index(line, "\"module\":")), "p50_us")
+        beside_evp = beside_evp " " field(substr(line, index(line, "\"evp\":")), "p50_us")
+        next
+    }
     if (!((lane, threads) in seen) && lane != "find" && lane != "first") {
         order[++rows] = lane SUBSEP threads
         seen[lane, threads] = 1
@@ -53,8 +58,8 @@ END {
     if (b != "") verdict("throughput grows with threads (P-256, 1 to 4)", sprintf("%.0f to %.0f/s", a, b), b > a)
     a = get("p50", 1000, "direct", "find", 1); b = get("p50", 1000, "ours", "find", 1)
     if (a != "" && b != "") verdict("finding one of 1,000 keys 100 times faster than SoftHSM", sprintf("%.0f times", a / b), a / b >= 100)
-    a = get("rate", 1, "direct", "gcm-64k-evp", 1); b = get("rate", 1, "ours", "gcm-64k-session", 1)
-    if (a != "" && b != "") verdict("session-key AES-GCM of 64 KiB within 10 % of EVP", sprintf("%.2f", b / a), b / a >= 0.9)
+    a = median(beside_evp); b = median(beside_module)
+    if (a != "" && b != "") verdict("session-key AES-GCM of 64 KiB within 10 % of EVP, call by call in one process", sprintf("%.1f against %.1f us: %.2f", b, a, a / b), a / b >= 0.9)
     a = get("p50", 1, "direct", "first", 1); b = get("p50", 1, "ours", "first", 1)
     if (a != "" && b != "") verdict("a fresh process to its first signature within 10 ms of the direct one", sprintf("%.1f against %.1f ms", b / 1000, a / 1000), b - a < 10000)
     print ""

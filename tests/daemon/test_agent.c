@@ -14,6 +14,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/clock.h"
 #include "tests/daemon/fixture.h"
 #include "tests/daemon/frames.h"
 #include "tests/unit/unit.h"
@@ -354,6 +355,71 @@ static void only_listed_keys(void)
     frames_close(&frames);
 }
 
+/* --- a list that takes longer than a call ------------------------------------------------------
+ */
+
+#define SLOW_KEYS 10
+#define SLOW                                                                                       \
+    "latency_us=200000\n" /* each operation that tells a key's identity, or what it can            \
+                           */
+
+static bool all_listed(void *ctx)
+{
+    struct frames *frames = ctx;
+
+    return frames_list(frames, NULL) == KMS_OK && frames->reply->n_keys >= SLOW_KEYS;
+}
+
+/* What is asked for by its name does not wait for the list, which goes on behind the calls. */
+static void slow_list(void)
+{
+    struct frames frames;
+    struct frames others;
+    char ref[FRAMES_REF];
+    uint64_t began_ns = 0;
+    long searches = 0;
+
+    CU_ASSERT_TRUE_FATAL(restart("  call_timeout: 2s\n", RULES));
+    for (unsigned i = 0; i < SLOW_KEYS; i++) {
+        char id[3];
+        char label[16];
+
+        (void)snprintf(id, sizeof(id), "%02x", 0x40 + i);
+        (void)snprintf(label, sizeof(label), "slow-%u", i);
+        CU_ASSERT_TRUE_FATAL(fixture_token_on(&fx, FIXTURE_TOKEN, "key", id, label));
+    }
+    fixture_shim(&fx, SLOW);
+    CU_ASSERT_TRUE_FATAL(restart("  call_timeout: 2s\n", RULES));
+    CU_ASSERT_EQUAL_FATAL(frames_open(&frames, agent_socket), KMS_OK);
+    CU_ASSERT_EQUAL_FATAL(frames_open(&others, agent_socket), KMS_OK);
+
+    began_ns = kms_now_ns();
+    CU_ASSERT_TRUE(frames_find(&frames, "slow-7", ref)); /* the first of all calls */
+    CU_ASSERT_EQUAL(frames.reply->n_keys, 1);
+    CU_ASSERT_TRUE(kms_now_ns() - began_ns < 2 * KMS_NS_PER_S);
+    CU_ASSERT_EQUAL(frames_encrypt(&frames, ref, "before there is a list"), KMS_OK);
+    CU_ASSERT_EQUAL(frames_list(&others, NULL), KMS_E_TIMEOUT);
+    CU_ASSERT_TRUE(frames_find(&frames, "slow-3", ref));
+    CU_ASSERT_EQUAL(frames_list(&frames, "no such label"), KMS_OK);
+    CU_ASSERT_EQUAL(frames.reply->n_keys, 0);
+    CU_ASSERT_EQUAL(frames_generate(&frames, KMS_KEY_EC, "app-new"), KMS_OK);
+    CU_ASSERT_TRUE(kms_now_ns() - began_ns < 8 * KMS_NS_PER_S);
+
+    CU_ASSERT_TRUE(fixture_until(all_listed, &others, 20 * KMS_NS_PER_S));
+    frames_close(&frames);
+    frames_close(&others);
+    fixture_shim(&fx, "");
+
+    /* and a list is not a search for each key: there are tokens that look at all keys each time */
+    CU_ASSERT_TRUE_FATAL(restart("", RULES));
+    CU_ASSERT_EQUAL_FATAL(frames_open(&frames, agent_socket), KMS_OK);
+    searches = fixture_calls(&fx, "C_FindObjectsInit");
+    CU_ASSERT_TRUE(all_listed(&frames));
+    searches = fixture_calls(&fx, "C_FindObjectsInit") - searches;
+    CU_ASSERT_TRUE(searches > 0 && searches < SLOW_KEYS);
+    frames_close(&frames);
+}
+
 /* --- certificates ----------------------------------------------------------------------------- */
 
 /* A certificate of @key, which somebody else signs. */
@@ -465,6 +531,7 @@ int main(void)
         {"PINs", pin},
         {"listed keys only", only_listed_keys},
         {"certificates", certificates},
+        {"a list that takes longer than a call", slow_list},
     };
 
     fixture_init(&fx, NAME);

@@ -50,17 +50,21 @@ check 'certutil -R' done_well
 run openssl req -in "$tmp/request.pem" -noout -verify -pubkey
 check 'certutil -R: verified' says 'verify OK'
 check 'certutil -R: with the key of the token' eval 'openssl req -in "$tmp/request.pem" -noout -pubkey | openssl pkey -pubin -outform DER | cmp -s - "$tmp/server.spki"'
+export KMSBRIDGE_LOG=file:$tmp/p11.log,warn
 for type in 'rsa -g 2048' 'ec -q nistp256'; do
     # shellcheck disable=SC2086 # words
     run certutil -R -d "$db" -h "$TOKEN" -f "$tmp/pin.txt" -k $type -s 'CN=nss new' -a -o "$tmp/request.pem" -z "$tmp/noise"
     if [ "$ours" = yes ]; then # NSS gives no label, and then a CKA_ID of its own: not with keys of a key service
         check "certutil -R: no new key: $type" refused 'unable to generate'
+        check "certutil -R: no new key: $type: the log says why" grep -q 'CKA_LABEL is missing' "$tmp/p11.log"
         continue
     fi
     check "certutil -R: a new key: $type" done_well
     run openssl req -in "$tmp/request.pem" -noout -verify
     check "certutil -R: a new key: $type: verified" says 'verify OK'
 done
+
+unset KMSBRIDGE_LOG
 
 # signed and encrypted messages
 printf 'a text to be signed\n' >"$tmp/text"

@@ -44,6 +44,7 @@ results() {
     mkdir -p "$tmp/$1.run"
     (
         cd "$tmp/$1.run" || exit 1
+        export KMSBRIDGE_LOG=file:$tmp/$1.p11.log,warn # what our module says when a call fails
         PYTEST_ADDOPTS=--junitxml=$tmp/$1.xml P11TEST_PIN=$PIN exec timeout --foreground 5000 \
             "$venv/bin/pkcs11-check" test --module "$2" --slot 0 --isolation none "${selection[@]}" "${targets[@]}"
     ) >"$tmp/$1.log" 2>&1 </dev/null
@@ -104,7 +105,11 @@ if [ "$ours" = yes ]; then # it finds what it looks for
     run "$python" "$top/tests/interop/check/compare.py" "$of_softhsm" "$tmp/ours.xml" "$tmp/more.md"
     check 'planted: more is explained than differs' refused 'no difference any more: test_planted.py'
 fi
-[ -z "${KMSBRIDGE_CHECK_KEEP-}" ] || cp "$of_softhsm" "$tmp/ours.xml" "$tmp/ours.log" "$KMSBRIDGE_CHECK_KEEP"
+[ -z "${KMSBRIDGE_CHECK_KEEP-}" ] ||
+    cp "$of_softhsm" "$tmp/ours.xml" "$tmp/ours.log" "$tmp/ours.p11.log" "$tmp/daemon.log" "$tmp/audit.log" "$KMSBRIDGE_CHECK_KEEP"
+if grep -q 'CKR_DEVICE_ERROR' "$tmp/compared"; then # why, is in the log
+    grep -E ': (auth|throttled|unavailable|timeout|protocol|busy)' "$tmp/ours.p11.log" | tail -n 10
+fi
 grep -v '^pkcs11-check: ' "$tmp/compared" # the closing line is said once
 read -r _ same _ differ _ < <(grep '^pkcs11-check: ' "$tmp/compared" | tail -n 1 | tr -d ,)
 check 'compared' test "${same:-0}" -gt 1000

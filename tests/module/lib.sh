@@ -25,7 +25,7 @@ make_token() {
     "$module" make softhsm "$softhsm" "$1" 1234
 }
 
-# start_daemon TOKEN LOGIN: listens on $dir/agent.sock
+# start_daemon TOKEN LOGIN: listens on $dir/agent.sock; $uids: more who may use it
 start_daemon() {
     printf 1234 >"$dir/pin"
     cat >"$dir/kmsbridge.yaml" <<YAML
@@ -46,7 +46,7 @@ agent:
     - backend: hsm
       login: $2
   rules:
-    - uids: ["$(id -u)"]
+    - uids: ["$(id -u)"${uids:+, $uids}]
       allow: [all]
 YAML
     chmod 600 "$dir/pin" "$dir/kmsbridge.yaml"

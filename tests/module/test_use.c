@@ -75,6 +75,49 @@ static void ecdsa(void)
     module_stop();
 }
 
+/* Pairs of the session, made by libcrypto inside us: whatever the host's libcrypto is told to use.
+ */
+static void session_pairs(void)
+{
+    static CK_BYTE p256[] = {0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07};
+    static CK_ULONG bits = 2048;
+    const struct {
+        const char *name;
+        CK_MECHANISM_TYPE make;
+        CK_MECHANISM_TYPE use;
+        CK_ATTRIBUTE size;
+    } rows[] = {
+        {"RSA", CKM_RSA_PKCS_KEY_PAIR_GEN, CKM_RSA_PKCS, {CKA_MODULUS_BITS, &bits, sizeof(bits)}},
+        {"EC", CKM_EC_KEY_PAIR_GEN, CKM_ECDSA, {CKA_EC_PARAMS, BYTES(p256)}},
+    };
+    CK_BBOOL yes = CK_TRUE;
+    CK_BBOOL no = CK_FALSE;
+    CK_SESSION_HANDLE s = 0;
+
+    module_start();
+    s = module_open_logged_in(0);
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        CK_MECHANISM make = {rows[i].make, NULL, 0};
+        CK_MECHANISM use = {rows[i].use, NULL, 0};
+        CK_ATTRIBUTE public[] = {{CKA_TOKEN, &no, 1}, {CKA_VERIFY, &yes, 1}, rows[i].size};
+        CK_ATTRIBUTE private[] = {{CKA_TOKEN, &no, 1}, {CKA_SIGN, &yes, 1}};
+        CK_OBJECT_HANDLE pair[2] = {0, 0};
+        CK_BYTE signature[256];
+        CK_ULONG n = sizeof(signature);
+        CK_RV rv = m.f->C_GenerateKeyPair(s, &make, public, 3, private, 2, &pair[0], &pair[1]);
+
+        (void)UNIT_CHECK(rows[i].name, rv == CKR_OK);
+        OK(m.f->C_SignInit(s, &use, pair[1]));
+        OK(m.f->C_Sign(s, text, 32, signature, &n));
+        OK(m.f->C_VerifyInit(s, &use, pair[0]));
+        OK(m.f->C_Verify(s, text, 32, signature, n));
+        signature[n - 1] ^= 1;
+        OK(m.f->C_VerifyInit(s, &use, pair[0]));
+        GIVES(CKR_SIGNATURE_INVALID, m.f->C_Verify(s, text, 32, signature, n));
+    }
+    module_stop();
+}
+
 static void encrypt_with(CK_SESSION_HANDLE s, CK_OBJECT_HANDLE key)
 {
     CK_BYTE iv[12] = {1, 2, 3};
@@ -240,6 +283,7 @@ const struct module_test module_use_tests[] = {
     {"rsa", rsa, NULL},
     {"mac", mac, NULL},
     {"ecdsa", ecdsa, NULL},
+    {"session-pairs", session_pairs, NULL},
     {"gcm", gcm, NULL},
     {"digest", digest, NULL},
     {"dual", dual, "it does not support them"},

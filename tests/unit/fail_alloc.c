@@ -3,8 +3,8 @@
 
 #include <stddef.h>
 
-static unsigned countdown;
-static bool came;
+static _Thread_local unsigned countdown; /* of the thread that set it: fakes have others */
+static _Thread_local bool came;
 
 void *__wrap_malloc(size_t size);
 void *__real_malloc(size_t size);

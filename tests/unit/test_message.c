@@ -200,6 +200,105 @@ static void test_parts(void)
     fake_end();
 }
 
+/* ---- counters ------------------------------------------------------------------------------- */
+
+/* IVs as they come, three a process, of two processes with one key: the numbers are the key's. */
+static const struct count_row {
+    const char *name;
+    CK_GENERATOR_FUNCTION generator;
+    CK_ULONG fixed;
+    const char *first; /* what the host puts into pIv at first, and never again */
+    const char *made[6];
+} count_rows[] = {
+    {"counter",
+     CKG_GENERATE_COUNTER,
+     32,
+     "abcd\x55\x55\x55\x55\x55\x55\x55\x55",
+     {"abcd\0\0\0\0\0\0\0\0", "abcd\0\0\0\0\0\0\0\1", "abcd\0\0\0\0\0\0\0\2",
+      "abcd\0\0\0\0\0\0\0\3", "abcd\0\0\0\0\0\0\0\4", "abcd\0\0\0\0\0\0\0\5"}},
+    {"four bits more",
+     CKG_GENERATE_COUNTER,
+     36,
+     "abcd\x55\x55\x55\x55\x55\x55\x55\x55",
+     {"abcd\x50\0\0\0\0\0\0\0", "abcd\x50\0\0\0\0\0\0\1", "abcd\x50\0\0\0\0\0\0\2",
+      "abcd\x50\0\0\0\0\0\0\3", "abcd\x50\0\0\0\0\0\0\4", "abcd\x50\0\0\0\0\0\0\5"}},
+    {"XOR, as TLS 1.3 has it",
+     CKG_GENERATE_COUNTER_XOR,
+     32,
+     "abcd\0\0\0\0\0\0\0\x05",
+     {"abcd\0\0\0\0\0\0\0\x05", "abcd\0\0\0\0\0\0\0\x04", "abcd\0\0\0\0\0\0\0\x07",
+      "abcd\0\0\0\0\0\0\0\x06", "abcd\0\0\0\0\0\0\0\x01", "abcd\0\0\0\0\0\0\0\x00"}},
+};
+
+static void seal_next(const struct count_row *row, struct param *p, unsigned i)
+{
+    CK_BYTE sealed[100];
+    CK_BYTE out[100];
+    CK_ULONG len = sizeof(sealed);
+
+    UNIT_CHECK(row->name, crypt(KMS_OPK_MESSAGE_ENCRYPT, p, message, 100, NULL, &len) == CKR_OK);
+    UNIT_CHECK(row->name, crypt(KMS_OPK_MESSAGE_ENCRYPT, p, message, 100, sealed, &len) == CKR_OK);
+    if (!UNIT_CHECK(row->name, memcmp(p->iv, row->made[i], 12) == 0)) {
+        fprintf(stderr, "%s: IV %u ends in %02x\n", row->name, i, p->iv[11]);
+    }
+    len = sizeof(out);
+    UNIT_CHECK(row->name, crypt(KMS_OPK_MESSAGE_DECRYPT, p, sealed, 100, out, &len) == CKR_OK &&
+                              memcmp(out, message, 100) == 0);
+}
+
+static void test_counters(void)
+{
+    for (size_t i = 0; i < UNIT_COUNT(count_rows); i++) {
+        const struct count_row *row = &count_rows[i];
+        struct kms_object *key = NULL;
+        struct param p;
+
+        fake_begin(); /* a fresh key, which has counted nothing */
+        key = key_of(0);
+        for (unsigned made = 0; made < 6; made++) {
+            if (made % 3 == 0) {
+                close_all();
+                param_set(&p, row->generator);
+                p.host.ulIvFixedBits = row->fixed;
+                memcpy(p.iv, row->first, 12);
+                UNIT_CHECK(row->name, begin(KMS_OPK_MESSAGE_ENCRYPT, key) == CKR_OK);
+                UNIT_CHECK(row->name, begin(KMS_OPK_MESSAGE_DECRYPT, key) == CKR_OK);
+            }
+            seal_next(row, &p, made);
+        }
+        close_all();
+        fake_end();
+    }
+}
+
+/* Used up is used up: no IV is made twice. */
+static void test_counter_ends(void)
+{
+    CK_BYTE out[1];
+    CK_ULONG len = 1;
+    struct param p;
+    CK_RV rv = CKR_OK;
+    unsigned made = 0;
+
+    fake_begin();
+    CU_ASSERT_EQUAL(begin(KMS_OPK_MESSAGE_ENCRYPT, key_of(0)), CKR_OK);
+    param_set(&p, CKG_GENERATE_COUNTER);
+    p.host.ulIvFixedBits = 80;
+    while (rv == CKR_OK && made <= 65536) {
+        len = 1;
+        rv = crypt(KMS_OPK_MESSAGE_ENCRYPT, &p, message, 1, out, &len);
+        made += rv == CKR_OK;
+    }
+    CU_ASSERT_EQUAL(made, 65536);
+    CU_ASSERT_EQUAL(rv, 0x201); /* CKR_TOKEN_RESOURCE_EXCEEDED */
+    CU_ASSERT_EQUAL(crypt(KMS_OPK_MESSAGE_ENCRYPT, &p, message, 1, out, &len), 0x201);
+    p.host.ulIvFixedBits = 64; /* there are longer ones yet */
+    CU_ASSERT_EQUAL(crypt(KMS_OPK_MESSAGE_ENCRYPT, &p, message, 1, out, &len), CKR_OK);
+    CU_ASSERT(p.iv[9] == 1 && p.iv[10] == 0 && p.iv[11] == 0);
+    close_all();
+    fake_end();
+}
+
 /* ---- what is refused ------------------------------------------------------------------------ */
 
 static const struct bad_row {
@@ -209,10 +308,16 @@ static const struct bad_row {
     bool no_tag, no_iv;
     CK_RV here, there;
 } bad_rows[] = {
-    {"counter", CKG_GENERATE_COUNTER, 12, 0, 128, 0, false, false, CKR_MECHANISM_PARAM_INVALID,
+    {"counter", CKG_GENERATE_COUNTER, 12, 0, 128, 0, false, false, CKR_OK,
      CKR_MECHANISM_PARAM_INVALID},
-    {"counter xor", CKG_GENERATE_COUNTER_XOR, 12, 0, 128, 0, false, false,
+    {"counter xor", CKG_GENERATE_COUNTER_XOR, 12, 32, 128, 0, false, false, CKR_OK,
+     CKR_MECHANISM_PARAM_INVALID},
+    {"no room to count", CKG_GENERATE_COUNTER, 12, 81, 128, 0, false, false,
      CKR_MECHANISM_PARAM_INVALID, CKR_MECHANISM_PARAM_INVALID},
+    {"all bits fixed", CKG_GENERATE_COUNTER, 12, 97, 128, 0, false, false,
+     CKR_MECHANISM_PARAM_INVALID, CKR_MECHANISM_PARAM_INVALID},
+    {"fixed bits of a long IV", CKG_GENERATE, 16, 32, 128, 0, false, false, CKR_OK,
+     CKR_MECHANISM_PARAM_INVALID},
     {"no generator", 99, 12, 0, 128, 0, false, false, CKR_MECHANISM_PARAM_INVALID,
      CKR_MECHANISM_PARAM_INVALID},
     {"fixed bits", CKG_GENERATE, 12, 32, 128, 0, false, false, CKR_MECHANISM_PARAM_INVALID,
@@ -394,6 +499,8 @@ int main(void)
         {"there and back", test_there_and_back},
         {"what C_Decrypt takes", test_as_one_shot},
         {"parts", test_parts},
+        {"counters", test_counters},
+        {"counters end", test_counter_ends},
         {"what is refused", test_refused},
         {"a service with IVs of its own", test_service_iv},
         {"states", test_states},
