@@ -319,6 +319,7 @@ static const char *const service_tests[] = {
     "bad templates are refused",
     "destroyed is not found",
     "signatures verify",
+    "MACs verify",
     "wrong ways are refused",
     "unwraps by decrypting",
     "a token tells what it is",
