@@ -214,13 +214,14 @@ func (r *raw) refusedAny(what string, request *kmsapi.DecryptRequest, want ...co
 // What Encrypt answers keeps to the client's limits, and what it cannot keep within them it refuses.
 func TestPlaintextSizes(t *testing.T) {
 	t.Parallel()
-	d := fixture.StartDaemon(t, fixture.NewToken(t), fixture.Options{})
+	token := fixture.NewToken(t)
+	d := fixture.StartDaemon(t, token, fixture.Options{})
 	r := dial(t, d.Socket)
-	for _, n := range []int{1, 16, 24, 32, 33, 64, 512, 900, 1000, 1024, 4096, 32768} {
+	for _, n := range []int{1, 16, 24, 32, 33, 64, 512, 600, 900, 1000, 1024, 4096, 32768} {
 		plain := bytes.Repeat([]byte{byte(n)}, n)
 		sealed, err := r.Encrypt(soon(t), &kmsapi.EncryptRequest{Plaintext: plain, Uid: "u"})
 		if err != nil {
-			if n <= 900 {
+			if n <= token.PlaintextMax() {
 				t.Errorf("Encrypt of %d bytes: %v", n, err)
 			} else if status.Code(err) != codes.InvalidArgument {
 				t.Errorf("Encrypt of %d bytes: %v, want InvalidArgument", n, err)
