@@ -7,8 +7,11 @@ MODULE=none # the lane needs no module of ours, and no daemon
 lane alibaba_sdk python3
 "$python" -c 'import cryptography' 2>/dev/null || { missing "$python has no cryptography: install python3-cryptography" && lane_end; }
 from_pip "$python" alibaba-sdk "$here/alibaba/requirements.txt"
-PYTHONDONTWRITEBYTECODE=1 "$python" "$top/tests/fakes/alibaba/main.py" < <(exec sleep 300) >"$tmp/ports" 2>"$tmp/fake.err" &
+mkfifo "$tmp/stdin" # the fake ends with it, and it with this shell
+PYTHONDONTWRITEBYTECODE=1 "$python" "$top/tests/fakes/alibaba/main.py" <"$tmp/stdin" >"$tmp/ports" 2>"$tmp/fake.err" &
 pids+=("$!")
+# shellcheck disable=SC2034 # nothing is written
+exec {hold}>"$tmp/stdin"
 for _ in $(seq 100); do
     [ ! -s "$tmp/ports" ] || break
     sleep 0.1
