@@ -11,6 +11,7 @@ static const struct {
     {KMS_ALG_AES_GCM, "aes-gcm"},
     {KMS_ALG_RSA_OAEP_SHA256, "rsa-oaep-sha256"},
     {KMS_ALG_AES_CBC_HMAC, "aes-cbc-hmac"},
+    {KMS_ALG_SEALED, "sealed"},
     {KMS_ALG_BEST, "best"},
     {KMS_ALG_AES_CBC, "aes-cbc"},
     {KMS_ALG_AES_CBC_PAD, "aes-cbc-pad"},

@@ -34,6 +34,7 @@
 #define KMS_IV_MAX         32
 #define KMS_PUBLIC_KEY_MAX 2560 /* DER SubjectPublicKeyInfo: RSA-16384 fits */
 #define KMS_SIGNATURE_MAX  2048
+#define KMS_RETRY_RESERVE  10
 
 enum kms_key_type {
     KMS_KEY_AES,     /* CKK_AES, 128 to 256 bits */
@@ -60,10 +61,12 @@ enum kms_alg {
     KMS_ALG_AES_GCM = 1, /* 12-byte IV, 16-byte tag behind the ciphertext (NIST SP 800-38D) */
     KMS_ALG_RSA_OAEP_SHA256 = 2, /* RFC 8017, MGF1-SHA256; the AAD's SHA-256 is the label */
     KMS_ALG_AES_CBC_HMAC =
-        3,             /* AES-CBC-PAD, then HMAC-SHA256 over aad || iv || ciphertext || be64 bits
-                          of aad (the construction of RFC 7518 5.2.2.1); 32-byte tag behind */
-    KMS_ALG_BEST = 15, /* encrypt only: the strongest authenticated one this key and token have;
-                          struct kms_sealed says which it was */
+        3,              /* AES-CBC-PAD, then HMAC-SHA256 over aad || iv || ciphertext || be64 bits
+                           of aad (the construction of RFC 7518 5.2.2.1); 32-byte tag behind */
+    KMS_ALG_SEALED = 4, /* the service's own authenticated scheme: the ciphertext is its blob,
+                           unchanged, and no IV is told; the AAD counts */
+    KMS_ALG_BEST = 15,  /* encrypt only: the strongest authenticated one this key and token have;
+                           struct kms_sealed says which it was */
     KMS_ALG_AES_CBC = 16,
     KMS_ALG_AES_CBC_PAD = 17,
     KMS_ALG_AES_CTR = 18,
@@ -179,9 +182,10 @@ struct kms_key_template {
 struct kms_call {
     uint64_t deadline_ns; /* kms_now_ns() scale */
     const atomic_bool
-        *cancelled;       /* NULL, or true once the caller gave up; looked at between steps */
-    const char *trace_id; /* NULL, or the front's id of the request, for logs */
-    struct kms_error error;
+        *cancelled;         /* NULL, or true once the caller gave up; looked at between steps */
+    const char *trace_id;   /* NULL, or the front's id of the request, for logs */
+    struct kms_error error; /* ->retry_after_ns: the next attempt is not made before; ->request_id:
+                               the service's of its last answer, a good one, too */
 };
 
 /* How to encrypt, decrypt, sign or wrap. */
@@ -203,7 +207,8 @@ struct kms_sealed {
     enum kms_alg alg; /* never KMS_ALG_BEST */
     struct kms_buf iv;
     struct kms_buf ciphertext;   /* tag behind it */
-    char key_id[KMS_KEY_ID_MAX]; /* of the very key that was used, from the same reply */
+    char key_id[KMS_KEY_ID_MAX]; /* of the very key that was used, from the same reply: another one
+                                    than asked for when the service chose another version */
 };
 
 struct kms_health {
@@ -225,6 +230,12 @@ typedef bool (*kms_key_visit)(void *ctx, const struct kms_key_info *info);
 /* A NULL op means "cannot": waist.h answers KMS_E_UNSUPPORTED. */
 struct kms_backend_ops {
     const char *type; /* `type:` in the configuration */
+    /*
+     * How many retries a hundred calls pay for, besides the first KMS_RETRY_RESERVE: so that a
+     * service in trouble is not asked many times as much as one that is well. 0: no bound, for what
+     * is not shared with others.
+     */
+    unsigned retry_budget;
 
     /*
      * Checks @conf and makes the backend; must not fail because the service is away or the

@@ -6,6 +6,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "backend/alibaba_conf_schema.h"
+#include "backend/vault_conf_schema.h"
 #include "common/numbers.h"
 #include "common/secret.h"
 #include "common/yaml.h"
@@ -31,6 +33,10 @@ const cyaml_schema_field_t kms_backend_conf_fields[] = {
     TEXT("name", REQUIRED, struct kms_backend_conf, name),
     TEXT("type", REQUIRED, struct kms_backend_conf, type),
     CYAML_FIELD_MAPPING_PTR("hsm", OPTIONAL, struct kms_backend_conf, hsm, hsm_fields),
+    CYAML_FIELD_MAPPING_PTR("alibaba", OPTIONAL, struct kms_backend_conf, alibaba,
+                            kms_alibaba_conf_fields),
+    CYAML_FIELD_MAPPING_PTR("vault", OPTIONAL, struct kms_backend_conf, vault,
+                            kms_vault_conf_fields),
     CYAML_FIELD_END,
 };
 
@@ -124,6 +130,26 @@ static bool has_hsm(const struct kms_backend_conf *conf)
     return conf->hsm != NULL;
 }
 
+static bool has_alibaba(const struct kms_backend_conf *conf)
+{
+    return conf->alibaba != NULL;
+}
+
+static enum kms_status check_alibaba(const struct place *place, struct kms_backend_conf *conf)
+{
+    return kms_alibaba_conf_check(conf->alibaba, place->text, place->entry, place->err);
+}
+
+static bool has_vault(const struct kms_backend_conf *conf)
+{
+    return conf->vault != NULL;
+}
+
+static enum kms_status check_vault(const struct place *place, struct kms_backend_conf *conf)
+{
+    return kms_vault_conf_check(conf->vault, place->text, place->entry, place->err);
+}
+
 /* Each type's settings stand in a mapping of the type's name. */
 static const struct settings_row {
     const char *type;
@@ -131,6 +157,8 @@ static const struct settings_row {
     enum kms_status (*check)(const struct place *place, struct kms_backend_conf *conf);
 } settings_rows[] = {
     {"hsm", has_hsm, check_hsm},
+    {"alibaba", has_alibaba, check_alibaba},
+    {"vault", has_vault, check_vault},
 };
 
 enum kms_status kms_backend_conf_check(struct kms_backend_conf *conf,

@@ -3,6 +3,8 @@
 #ifndef KMS_BACKEND_BACKEND_CONF_H
 #define KMS_BACKEND_BACKEND_CONF_H
 
+#include <stdbool.h>
+
 /* `hsm:`; strings are the YAML's, NULL where absent. */
 struct kms_hsm_conf {
     char *module;        /* path of a PKCS#11 module, or a p11-kit module name without '/' */
@@ -19,10 +21,84 @@ struct kms_hsm_conf {
 #define KMS_HSM_SESSIONS_DEFAULT 32
 #define KMS_HSM_SESSIONS_MAX     1024
 
+/* `alibaba:`, Alibaba Cloud KMS; where a setting is absent, the vendor's environment variable
+ * counts. */
+struct kms_alibaba_conf {
+    char *region;   /* NULL with an endpoint of its own */
+    char *network;  /* NULL or "public", "vpc": which of the region's endpoints */
+    char *endpoint; /* base URL instead, such as a dedicated instance's */
+    char *ca_file;  /* that signed the endpoint's certificate; NULL: the system's */
+    char *proxy;    /* to KMS; NULL: none */
+    char *connections_text;
+    unsigned connections;      /* to KMS; 0: KMS_ALIBABA_CONNECTIONS_DEFAULT */
+    char *instance;            /* new keys are made in this KMS instance; NULL: none */
+    char **encryption_context; /* "name=value": authenticated with all that is sealed */
+    unsigned encryption_context_count;
+    char *deletion_days_text;
+    unsigned deletion_days; /* how long a destroyed key can be taken back */
+    char *credentials;      /* NULL or "auto", or the one source */
+    char *access_key_id;
+    char *access_key_secret; /* reference, common/secret.h */
+    char *role_arn;          /* RRSA */
+    char *oidc_provider_arn;
+    char *oidc_token_file;
+    char *role_session_name;
+    char *session_seconds_text;
+    unsigned session_seconds; /* how long the role is taken for */
+    char *sts_endpoint;
+    char *profile_file; /* INI */
+    char *profile;      /* its section */
+    char *ecs_role;     /* NULL: the instance's own */
+    char *metadata_endpoint;
+    char *imds_v1_text;
+    bool imds_v1; /* the metadata service may be asked without a token */
+    char *credentials_uri;
+};
+
+#define KMS_ALIBABA_CONNECTIONS_DEFAULT 16
+#define KMS_ALIBABA_CONNECTIONS_MAX     256
+#define KMS_ALIBABA_CONTEXT_MAX         7   /* entries; with the AAD's own */
+#define KMS_ALIBABA_CONTEXT_ENTRY_MAX   200 /* bytes of "name=value" */
+/* `vault.auth:` */
+struct kms_vault_auth_conf {
+    char *method;               /* token, approle, kubernetes, jwt, cert */
+    char *mount;                /* auth/<mount>/login; NULL: as the method */
+    char *role;                 /* kubernetes, jwt: needed; cert: the certificate role, or NULL */
+    char *role_id;              /* approle; no secret */
+    char *secret_id;            /* approle: reference, common/secret.h */
+    char *secret_id_is_wrapped; /* "true": what secret_id names is a response-wrapping token */
+    char *token;                /* token: reference */
+    char *jwt;                  /* kubernetes, jwt: reference; a file: may be readable by all */
+};
+
+/* `vault:`, HashiCorp Vault's or OpenBao's Transit engine. */
+struct kms_vault_conf {
+    char **addresses; /* base URLs of the cluster's nodes, the preferred one first */
+    unsigned addresses_count;
+    char *mount;       /* of the engine; NULL: "transit" */
+    char *name_space;  /* `namespace:`; NULL: none */
+    char *ca_file;     /* NULL: the system's */
+    char *certificate; /* client certificate, PEM */
+    char *key;         /* its key: PEM, or a pkcs11: URI */
+    char *server_name; /* in the certificate of the nodes, when not the address's host */
+    char *proxy;       /* NULL: none */
+    char *connections_text;
+    unsigned connections; /* for each node; 0: KMS_VAULT_CONNECTIONS_DEFAULT */
+    char *allow_destroy; /* "true": destroy deletes keys, deletion_allowed or not; else it is denied
+                          */
+    struct kms_vault_auth_conf *auth;
+};
+
+#define KMS_VAULT_ADDRESSES_MAX       8
+#define KMS_VAULT_CONNECTIONS_DEFAULT 16
+#define KMS_VAULT_CONNECTIONS_MAX     256
+
 struct kms_backend_conf {
     char *name; /* how the rest of the configuration names it */
     char *type; /* a row of backend/registry.c */
     struct kms_hsm_conf *hsm;
+    struct kms_alibaba_conf *alibaba;
+    struct kms_vault_conf *vault;
 };
 
 #endif

@@ -3,13 +3,17 @@
 
 #include <string.h>
 
+#include "backend/alibaba.h"
 #include "backend/hsm.h"
+#include "backend/vault.h"
 
 static const struct kms_backend_ops *const rows[] = {
     &kms_hsm_ops,
+    &kms_alibaba_ops,
+    &kms_vault_ops,
 };
 
-static const char *const types[] = {"hsm", NULL};
+static const char *const types[] = {"hsm", "alibaba", "vault", NULL};
 
 _Static_assert(sizeof(rows) / sizeof(rows[0]) == sizeof(types) / sizeof(types[0]) - 1,
                "one name for each row");

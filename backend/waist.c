@@ -18,7 +18,11 @@ struct kms_waist {
     struct kms_backend *backend;
     kms_observe observe;
     void *observe_ctx;
+    atomic_uint purse; /* hundredths of a retry; only where ops->retry_budget bounds them */
 };
+
+#define RETRY_PRICE 100u
+#define PURSE_MAX   (KMS_RETRY_RESERVE * RETRY_PRICE)
 
 /* An op's arguments; each op uses its own. */
 struct args {
@@ -110,6 +114,7 @@ enum kms_status kms_waist_open(const struct kms_backend_conf *conf, kms_observe 
     }
     *waist = (struct kms_waist){
         .conf = conf, .ops = ops, .observe = observe, .observe_ctx = observe_ctx};
+    atomic_init(&waist->purse, PURSE_MAX);
     status = ops->open(conf, &waist->backend, err);
     if (status != KMS_OK) {
         free(waist);
@@ -186,6 +191,43 @@ static bool pause_for(const struct kms_call *call, uint64_t ns)
     return !cancelled(call);
 }
 
+/* What the service asked for, and a little more, lest all come back at once. */
+static uint64_t pause_after(const struct kms_error *error, unsigned tries)
+{
+    uint64_t pause = pause_ns(tries);
+
+    return error->retry_after_ns == 0                          ? pause
+           : error->retry_after_ns > KMS_DEADLINE_NONE - pause ? KMS_DEADLINE_NONE
+                                                               : error->retry_after_ns + pause;
+}
+
+static void earn(struct kms_waist *waist)
+{
+    unsigned have = atomic_load(&waist->purse);
+    unsigned next = 0;
+
+    do {
+        next = have + waist->ops->retry_budget < PURSE_MAX ? have + waist->ops->retry_budget
+                                                           : PURSE_MAX;
+    } while (next != have && !atomic_compare_exchange_weak(&waist->purse, &have, next));
+}
+
+/* Whether the calls so far pay for one more retry. */
+static bool spend(struct kms_waist *waist)
+{
+    unsigned have = atomic_load(&waist->purse);
+
+    if (waist->ops->retry_budget == 0) {
+        return true;
+    }
+    while (have >= RETRY_PRICE) {
+        if (atomic_compare_exchange_weak(&waist->purse, &have, have - RETRY_PRICE)) {
+            return true;
+        }
+    }
+    return false;
+}
+
 static enum kms_status attempt(const struct kms_waist *waist, struct kms_call *call, enum kms_op op,
                                const struct args *args)
 {
@@ -216,7 +258,7 @@ static enum kms_status check_start(const struct kms_waist *waist, struct kms_cal
     return KMS_OK;
 }
 
-static enum kms_status run(const struct kms_waist *waist, struct kms_call *call, enum kms_op op,
+static enum kms_status run(struct kms_waist *waist, struct kms_call *call, enum kms_op op,
                            const struct args *args)
 {
     enum kms_status status = check_start(waist, call, op);
@@ -224,6 +266,7 @@ static enum kms_status run(const struct kms_waist *waist, struct kms_call *call,
     if (status != KMS_OK) {
         return status;
     }
+    earn(waist);
     for (unsigned tries = 0;; tries++) {
         status = attempt(waist, call, op, args);
         if (status == KMS_OK) {
@@ -232,8 +275,8 @@ static enum kms_status run(const struct kms_waist *waist, struct kms_call *call,
         /* a backend that said nothing: the status is all there is */
         (void)kms_error_set(&call->error, status, "backend %s: %s: %s", waist->conf->name,
                             kms_op_name(op), kms_status_name(status));
-        if (!rows[op].retry || !kms_status_is_transient(status) ||
-            !pause_for(call, pause_ns(tries))) {
+        if (!rows[op].retry || !kms_status_is_transient(status) || !spend(waist) ||
+            !pause_for(call, pause_after(&call->error, tries))) {
             return status;
         }
         kms_error_clear(&call->error);
@@ -259,8 +302,8 @@ static enum kms_status check_in(struct kms_call *call, struct kms_span in, size_
 }
 
 /* For the ops on one key with bytes in. */
-static enum kms_status run_on_key(const struct kms_waist *waist, struct kms_call *call,
-                                  enum kms_op op, size_t max, const struct args *args)
+static enum kms_status run_on_key(struct kms_waist *waist, struct kms_call *call, enum kms_op op,
+                                  size_t max, const struct args *args)
 {
     enum kms_status status = check_text(call, args->ref);
 

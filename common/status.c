@@ -45,6 +45,7 @@ static void set_va(struct kms_error *err, enum kms_status status, const char *co
 {
     err->status = status;
     err->request_id[0] = '\0';
+    err->retry_after_ns = 0;
     (void)snprintf(err->code, sizeof(err->code), "%s", code == NULL ? "" : code);
     if (vsnprintf(err->text, sizeof(err->text), fmt, args) < 0) {
         err->text[0] = '\0';

@@ -12,6 +12,7 @@
 
 #include <stdarg.h>
 #include <stdbool.h>
+#include <stdint.h>
 
 enum kms_status {
     KMS_OK = 0,
@@ -44,6 +45,8 @@ struct kms_error {
     char code[KMS_ERROR_CODE_MAX];       /* provider's code, or "" */
     char request_id[KMS_ERROR_CODE_MAX]; /* provider's request id, or "" */
     char text[KMS_ERROR_TEXT_MAX];       /* one sentence, no newline, no secret */
+    uint64_t retry_after_ns; /* from now: the service said that nothing is gained before; 0: it said
+                                nothing. Set after kms_error_set() by who knows */
 };
 
 #define KMS_ERROR_INIT                                                                             \

@@ -20,6 +20,7 @@ static const struct scheme {
     {KMS_ALG_AES_GCM, 12, 16 + 1, 1, 16},
     {KMS_ALG_RSA_OAEP_SHA256, 0, 128, 8, 0},
     {KMS_ALG_AES_CBC_HMAC, 16, 16 + 32, 16, 32},
+    {KMS_ALG_SEALED, 0, 1, 1, 0}, /* the service's blob, which it alone can judge */
 };
 
 static const struct scheme *scheme_find(enum kms_alg alg)

@@ -7,12 +7,14 @@
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/cond.h"
 #include "common/log.h"
 #include "kmsbridge/envelope.h"
 #include "kmsbridge/ring_key.h"
 
 #define KEYS_MAX           256 /* of one label; more is an error, never a silent cut */
 #define LOOKUP_INTERVAL_NS (5 * KMS_NS_PER_S)
+#define CATCH_UPS          2 /* how often one call looks again for what the service rotated to */
 
 /* Immutable once published. */
 struct snapshot {
@@ -26,7 +28,8 @@ struct snapshot {
 struct kms_keyring {
     struct kms_waist *waist;
     const char *spec;
-    pthread_mutex_t mutex; /* guards the members below; never held across a backend op */
+    pthread_mutex_t mutex;    /* guards the members below; never held across a backend op */
+    pthread_cond_t refreshed; /* refreshing became false */
     struct snapshot *current;
     bool refreshing;
     uint64_t last_lookup_ns;
@@ -41,6 +44,7 @@ struct kms_keyring *kms_keyring_new(struct kms_waist *waist, const char *spec)
     ring->waist = waist;
     ring->spec = spec;
     pthread_mutex_init(&ring->mutex, NULL);
+    kms_cond_init(&ring->refreshed);
     return ring;
 }
 
@@ -50,6 +54,7 @@ void kms_keyring_free(struct kms_keyring *ring)
         return;
     }
     free(ring->current);
+    pthread_cond_destroy(&ring->refreshed);
     pthread_mutex_destroy(&ring->mutex);
     free(ring);
 }
@@ -205,12 +210,12 @@ static enum kms_status settle_active(struct kms_keyring *ring, struct kms_call *
                                      struct snapshot *old, struct snapshot *snap)
 {
     if (old == NULL) {
-        return kms_ring_key_probe(ring->waist, call, &snap->keys[snap->active]);
+        return kms_ring_key_probe(ring->waist, call, &snap->keys[snap->active], NULL);
     }
     const struct kms_ring_key *was = &old->keys[old->active];
     const struct kms_ring_key *next = &snap->keys[snap->active];
     if (strcmp(was->info.id, next->info.id) == 0) {
-        return old->active_lost ? kms_ring_key_probe(ring->waist, call, next) : KMS_OK;
+        return old->active_lost ? kms_ring_key_probe(ring->waist, call, next, NULL) : KMS_OK;
     }
     struct kms_ring_key *kept = snapshot_find(snap, kms_span_str(was->info.id));
     if (kms_key_age_compare(&next->info, &was->info) < 0) {
@@ -219,7 +224,7 @@ static enum kms_status settle_active(struct kms_keyring *ring, struct kms_call *
                              "restore it, make a newer one, or restart to go back to %s",
                              was->info.id, next->info.id);
     }
-    enum kms_status status = kms_ring_key_probe(ring->waist, call, next);
+    enum kms_status status = kms_ring_key_probe(ring->waist, call, next, NULL);
     if (status != KMS_OK && kept != NULL) {
         kms_log_error(KMS_LOG_WARN, &call->error, "keyring: newer key %s does not work, %s stays",
                       next->info.id, was->info.id);
@@ -266,6 +271,17 @@ static enum kms_status refresh_unshared(struct kms_keyring *ring, struct kms_cal
     return status;
 }
 
+/* The caller has set ring->refreshing. */
+static enum kms_status refresh_alone(struct kms_keyring *ring, struct kms_call *call)
+{
+    enum kms_status status = refresh_unshared(ring, call);
+    pthread_mutex_lock(&ring->mutex);
+    ring->refreshing = false;
+    pthread_cond_broadcast(&ring->refreshed);
+    pthread_mutex_unlock(&ring->mutex);
+    return status;
+}
+
 enum kms_status kms_keyring_refresh(struct kms_keyring *ring, struct kms_call *call)
 {
     pthread_mutex_lock(&ring->mutex);
@@ -275,11 +291,34 @@ enum kms_status kms_keyring_refresh(struct kms_keyring *ring, struct kms_call *c
     if (busy) {
         return KMS_OK; /* somebody is at it, and what it finds serves us as well */
     }
-    enum kms_status status = refresh_unshared(ring, call);
+    return refresh_alone(ring, call);
+}
+
+/*
+ * The service no longer encrypts with key_id @from: finds what it encrypts with. One caller looks,
+ * the others wait for it. Errors of the search; KMS_E_TIMEOUT.
+ */
+static enum kms_status catch_up(struct kms_keyring *ring, struct kms_call *call, const char *from)
+{
+    bool mine = false;
+    bool in_time = true;
+    kms_error_clear(&call->error);
     pthread_mutex_lock(&ring->mutex);
-    ring->refreshing = false;
+    const struct snapshot *seen = ring->current;
+    while (ring->refreshing && in_time) {
+        in_time = kms_cond_wait(&ring->refreshed, &ring->mutex, call->deadline_ns);
+    }
+    bool done = ring->current != seen ||
+                strcmp(ring->current->keys[ring->current->active].info.id, from) != 0;
+    if (in_time && !done) {
+        mine = ring->refreshing = true;
+    }
     pthread_mutex_unlock(&ring->mutex);
-    return status;
+    if (!in_time) {
+        return kms_error_set(&call->error, KMS_E_TIMEOUT,
+                             "keyring: the deadline passed while a rotated key was looked for");
+    }
+    return mine ? refresh_alone(ring, call) : KMS_OK;
 }
 
 /* --- what the front asks --- */
@@ -318,6 +357,53 @@ static enum kms_status no_key(struct kms_call *call)
                          "keyring: the KEK has not been reached since the start");
 }
 
+/* What is done with the active key. */
+struct active {
+    enum { SEAL, PROBE } op;
+    struct kms_span plaintext;
+    struct kms_buf *envelope;
+    char key_id[KMS_KEY_ID_MAX]; /* out: of the key that was used */
+    bool moved;                  /* out: the service uses another one by now */
+};
+
+static enum kms_status with_active_once(struct kms_keyring *ring, struct kms_call *call,
+                                        struct active *active)
+{
+    struct snapshot *snap = snapshot_get(ring);
+    if (snap == NULL) {
+        return no_key(call);
+    }
+    const struct kms_ring_key *key = &snap->keys[snap->active];
+    memcpy(active->key_id, key->info.id, KMS_KEY_ID_MAX);
+    active->moved = false;
+    enum kms_status status = KMS_E_KEY_STATE;
+    if (snap->active_lost) {
+        status = kms_error_set(&call->error, status, "active key %s is gone", key->info.id);
+    } else if (active->op == PROBE) {
+        status = kms_ring_key_probe(ring->waist, call, key, &active->moved);
+    } else {
+        status = kms_ring_key_seal(ring->waist, call, key, active->plaintext, active->envelope,
+                                   &active->moved);
+    }
+    snapshot_put(ring, snap);
+    return status;
+}
+
+/* A service that rotates keys by itself is followed at the first encryption that shows it. */
+static enum kms_status with_active(struct kms_keyring *ring, struct kms_call *call,
+                                   struct active *active)
+{
+    enum kms_status status = with_active_once(ring, call, active);
+    for (unsigned tries = 0; active->moved && tries < CATCH_UPS; tries++) {
+        status = catch_up(ring, call, active->key_id);
+        if (status != KMS_OK) {
+            return status;
+        }
+        status = with_active_once(ring, call, active);
+    }
+    return status;
+}
+
 enum kms_status kms_keyring_encrypt(struct kms_keyring *ring, struct kms_call *call,
                                     struct kms_span plaintext, struct kms_buf *ret_envelope,
                                     char ret_key_id[KMS_KEY_ID_MAX])
@@ -330,19 +416,11 @@ enum kms_status kms_keyring_encrypt(struct kms_keyring *ring, struct kms_call *c
                              "plaintext has %zu bytes, at most %d fit an envelope", plaintext.len,
                              KMS_ENVELOPE_PLAINTEXT_MAX);
     }
-    struct snapshot *snap = snapshot_get(ring);
-    if (snap == NULL) {
-        return no_key(call);
-    }
-    const struct kms_ring_key *key = &snap->keys[snap->active];
-    enum kms_status status =
-        snap->active_lost
-            ? kms_error_set(&call->error, KMS_E_KEY_STATE, "active key %s is gone", key->info.id)
-            : kms_ring_key_seal(ring->waist, call, key, plaintext, ret_envelope);
+    struct active active = {.op = SEAL, .plaintext = plaintext, .envelope = ret_envelope};
+    enum kms_status status = with_active(ring, call, &active);
     if (status == KMS_OK) {
-        memcpy(ret_key_id, key->info.id, KMS_KEY_ID_MAX);
+        memcpy(ret_key_id, active.key_id, KMS_KEY_ID_MAX);
     }
-    snapshot_put(ring, snap);
     return status;
 }
 
@@ -405,14 +483,6 @@ enum kms_status kms_keyring_decrypt(struct kms_keyring *ring, struct kms_call *c
 
 enum kms_status kms_keyring_probe(struct kms_keyring *ring, struct kms_call *call)
 {
-    struct snapshot *snap = snapshot_get(ring);
-    if (snap == NULL) {
-        return no_key(call);
-    }
-    enum kms_status status =
-        snap->active_lost ? kms_error_set(&call->error, KMS_E_KEY_STATE, "active key %s is gone",
-                                          snap->keys[snap->active].info.id)
-                          : kms_ring_key_probe(ring->waist, call, &snap->keys[snap->active]);
-    snapshot_put(ring, snap);
-    return status;
+    struct active active = {.op = PROBE};
+    return with_active(ring, call, &active);
 }

@@ -9,6 +9,10 @@
  * back that was left. The ring then reports KMS_E_KEY_STATE until the key is back, a newer one is
  * there, or the daemon is restarted.
  *
+ * A service may rotate a key by itself: then it says that it encrypted with another version than it
+ * was asked for. What it made is not returned (its AAD names the former key_id); the ring looks for
+ * the new version, and encrypts again under its key_id, inside the same call.
+ *
  * Threads: all functions from any thread. A snapshot is immutable and counted.
  */
 #ifndef KMSBRIDGE_KEYRING_H

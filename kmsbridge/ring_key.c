@@ -20,9 +20,33 @@ static enum kms_status not_away(struct kms_call *call, const struct kms_ring_key
                          key->info.id);
 }
 
+/* What came is what was asked for. */
+static enum kms_status check_sealed(struct kms_waist *waist, struct kms_call *call,
+                                    const struct kms_ring_key *key, const struct kms_sealed *sealed,
+                                    bool *ret_moved)
+{
+    if (sealed->alg != key->info.seal || sealed->iv.len != kms_envelope_iv_len(sealed->alg) ||
+        sealed->key_id[0] == '\0') {
+        return kms_error_set(&call->error, KMS_E_PROTOCOL,
+                             "backend %s encrypted otherwise than asked (%s, IV %zu bytes, key %s)",
+                             kms_waist_name(waist), kms_alg_name(sealed->alg), sealed->iv.len,
+                             sealed->key_id);
+    }
+    if (strcmp(sealed->key_id, key->info.id) != 0) {
+        if (ret_moved != NULL) {
+            *ret_moved = true;
+        }
+        return kms_error_set(&call->error, KMS_E_UNAVAILABLE,
+                             "backend %s encrypted with %s instead of %s: the key was rotated, the "
+                             "new version is looked for",
+                             kms_waist_name(waist), sealed->key_id, key->info.id);
+    }
+    return KMS_OK;
+}
+
 enum kms_status kms_ring_key_seal(struct kms_waist *waist, struct kms_call *call,
                                   const struct kms_ring_key *key, struct kms_span plaintext,
-                                  struct kms_buf *ret_envelope)
+                                  struct kms_buf *ret_envelope, bool *ret_moved)
 {
     uint8_t aad_storage[KMS_ENVELOPE_AAD_MAX];
     uint8_t iv_storage[KMS_IV_MAX];
@@ -47,11 +71,9 @@ enum kms_status kms_ring_key_seal(struct kms_waist *waist, struct kms_call *call
     if (status != KMS_OK) {
         return not_away(call, key, status);
     }
-    if (sealed.alg != alg || sealed.iv.len != iv_len || strcmp(sealed.key_id, key->info.id) != 0) {
-        return kms_error_set(&call->error, KMS_E_PROTOCOL,
-                             "backend %s encrypted otherwise than asked (%s, IV %zu bytes, key %s)",
-                             kms_waist_name(waist), kms_alg_name(sealed.alg), sealed.iv.len,
-                             sealed.key_id);
+    status = check_sealed(waist, call, key, &sealed, ret_moved);
+    if (status != KMS_OK) {
+        return status;
     }
     if (kms_buf_put(&out, kms_buf_span(&sealed.iv)) != KMS_OK ||
         kms_buf_put(&out, kms_buf_span(&sealed.ciphertext)) != KMS_OK) {
@@ -92,7 +114,7 @@ enum kms_status kms_ring_key_unseal(struct kms_waist *waist, struct kms_call *ca
 }
 
 enum kms_status kms_ring_key_probe(struct kms_waist *waist, struct kms_call *call,
-                                   const struct kms_ring_key *key)
+                                   const struct kms_ring_key *key, bool *ret_moved)
 {
     uint8_t plain[PROBE_LEN];
     uint8_t opened[KMS_ENVELOPE_MAX];
@@ -107,7 +129,7 @@ enum kms_status kms_ring_key_probe(struct kms_waist *waist, struct kms_call *cal
         return kms_error_set(&call->error, status, "probe: no random bytes");
     }
     random.len = sizeof plain;
-    status = kms_ring_key_seal(waist, call, key, kms_buf_span(&random), &sealed);
+    status = kms_ring_key_seal(waist, call, key, kms_buf_span(&random), &sealed, ret_moved);
     if (status == KMS_OK) {
         status = kms_envelope_parse(kms_buf_span(&sealed), &env, &call->error);
     }

@@ -23,7 +23,7 @@
  *          6      1  n, the length of the key's id
  *          7      1  m, the length of the IV
  *          8      n  the key's id, as CKA_KMSBRIDGE_KEY_ID: another key is refused before the
- *                    service is asked
+ *                    service is asked, unless it is a version of the same label: then that opens
  *      8 + n      m  IV
  *  8 + n + m         ciphertext, to the end
  *

@@ -30,6 +30,7 @@ fuzz         |  900 | no  | replay the corpora, then fuzz for a short while
 checks       |  600 | yes | layers, headers, man pages, hardening, formats, example files
 quickstart   |  600 | yes | the first command of the README
 interop      | 1500 | no  | other programs use the module: OpenSSL, nginx, OpenSSH, NSS, Java ...
+services     |  900 | no  | the waist on key services over HTTPS: a real OpenBao, a strict fake of Alibaba Cloud KMS
 conformance  | 1500 | no  | pkcs11-check on our module and on SoftHSM, compared
 kubernetes   | 3000 | no  | the real KMS v2 client, then kube-apiserver and etcd
 bench        |  600 | no  | every benchmark, briefly

@@ -167,16 +167,29 @@ stage_interop() {
     done
 }
 
+stage_services() {
+    local script name
+    [ -f "$out/gcc/config.status" ] || build_in gcc CC=gcc
+    for script in tests/services/*_*.sh; do
+        name=${script#tests/} name=${name%.sh}
+        counted "$name" env KMSBRIDGE_BUILD="$out/gcc" bash "$script"
+    done
+}
+
 stage_conformance() {
     [ -f "$out/gcc/config.status" ] || build_in gcc CC=gcc
     counted interop/pkcs11-check env KMSBRIDGE_BUILD="$out/gcc" bash tests/interop/pkcs11-check.sh
 }
 
 stage_kubernetes() {
-    local script
+    local script service
     [ -f "$out/gcc/config.status" ] || build_in gcc CC=gcc
     for script in tests/kubernetes/tier1.sh tests/kubernetes/tier2.sh; do
         counted "${script#tests/}" env KMSBRIDGE_BUILD="$out/gcc" top_builddir="$out/gcc" bash "$script"
+    done
+    for service in openbao alibaba; do
+        counted "kubernetes/$service" env KMSBRIDGE_BUILD="$out/gcc" \
+            bash tests/kubernetes/services.sh "$service"
     done
 }
 
@@ -189,6 +202,7 @@ stage_bench() {
         counted bench/peer-go sh -c 'echo "SKIP: the Go plugin to compare with needs go"; exit 77'
     fi
     counted bench/p11 bash tests/bench/p11.sh --build "$out/gcc" --quick
+    counted bench/vault bash tests/bench/vault.sh --build "$out/gcc" --quick
 }
 
 stage_fresh_debian() {
@@ -206,6 +220,7 @@ fuzz) stage_fuzz ;;
 checks) stage_checks ;;
 quickstart) stage_quickstart ;;
 interop) stage_interop ;;
+services) stage_services ;;
 conformance) stage_conformance ;;
 kubernetes) stage_kubernetes ;;
 bench) stage_bench ;;

@@ -10,7 +10,8 @@ static bool has_alg(const struct kms_mech *mech, const struct kms_alg_set *algs)
 
     if (mech->kind == KMS_MECH_SEALED) { /* what KMS_ALG_BEST comes to with a secret key */
         return kms_alg_set_has(algs, KMS_ALG_AES_GCM) ||
-               kms_alg_set_has(algs, KMS_ALG_AES_CBC_HMAC) || kms_alg_set_has(algs, KMS_ALG_BEST);
+               kms_alg_set_has(algs, KMS_ALG_AES_CBC_HMAC) ||
+               kms_alg_set_has(algs, KMS_ALG_SEALED) || kms_alg_set_has(algs, KMS_ALG_BEST);
     }
     if (mech->alg != KMS_ALG_NONE && kms_alg_set_has(algs, mech->alg)) {
         return true;

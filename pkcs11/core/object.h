@@ -19,9 +19,10 @@ struct kms_object {
     atomic_uint refs;
     CK_OBJECT_HANDLE handle; /* given by the store; never used again within a process */
     CK_OBJECT_CLASS class;
-    CK_KEY_TYPE key_type;      /* CK_UNAVAILABLE_INFORMATION: no key */
-    bool on_token;             /* CKA_TOKEN */
-    bool is_private;           /* CKA_PRIVATE: hidden before a login, where the token wants one */
+    CK_KEY_TYPE key_type; /* CK_UNAVAILABLE_INFORMATION: no key */
+    bool on_token;        /* CKA_TOKEN */
+    bool is_private;      /* CKA_PRIVATE: hidden before a login, where the token wants one */
+    bool superseded;      /* of a version that is not the newest: found behind those that are */
     CK_SESSION_HANDLE session; /* session objects end with it; 0: a token's */
     struct kms_slot *slot;
     struct kms_attrs *attrs; /* all that C_GetAttributeValue can be asked, in any state; secrets

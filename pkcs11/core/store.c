@@ -292,11 +292,23 @@ static int compare_handles(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+static void sort_found(struct found *found)
+{
+    if (found->count > 1) { /* chains are newest first */
+        qsort(found->handle, found->count, sizeof(*found->handle), compare_handles);
+    }
+}
+
+/*
+ * Programs that look for a label take what comes first. So the keys that a label stands for now
+ * come before versions that their service keeps for what they once made.
+ */
 CK_RV kms_store_find(struct kms_slot *slot, const struct kms_attrs *tmpl,
                      CK_OBJECT_HANDLE **ret_handles, size_t *ret_count)
 {
     struct kms_store_state *store = slot->store;
     struct found found = {.count = 0};
+    struct found old = {.count = 0};
     bool memory = true;
     CK_RV rv = kms_store_freshen(slot, tmpl);
 
@@ -310,18 +322,53 @@ CK_RV kms_store_find(struct kms_slot *slot, const struct kms_attrs *tmpl,
 
         if (is_seen(slot, object) && kms_attrs_match(object->attrs, tmpl) &&
             !asks_for_secret(object, tmpl)) {
-            memory = add_found(&found, object->handle);
+            memory = add_found(object->superseded ? &old : &found, object->handle);
         }
     }
     (void)pthread_rwlock_unlock(&store->lock);
+    sort_found(&found);
+    sort_found(&old);
+    for (size_t i = 0; i < old.count && memory; i++) {
+        memory = add_found(&found, old.handle[i]);
+    }
+    free(old.handle);
     if (!memory) {
         free(found.handle);
         return CKR_HOST_MEMORY;
     }
-    if (found.count > 1) { /* chains are newest first */
-        qsort(found.handle, found.count, sizeof(*found.handle), compare_handles);
-    }
     *ret_handles = found.handle;
     *ret_count = found.count;
     return CKR_OK;
+}
+
+CK_RV kms_store_version(struct kms_slot *slot, const struct kms_object *key, struct kms_span key_id,
+                        struct kms_object **ret_version)
+{
+    struct kms_attrs *tmpl = kms_attrs_new();
+    struct kms_span label = KMS_SPAN_NONE;
+    CK_OBJECT_HANDLE *handles = NULL;
+    size_t count = 0;
+    CK_RV rv = tmpl == NULL ? CKR_HOST_MEMORY : CKR_OK;
+
+    if (rv == CKR_OK && !kms_attrs_get(key->attrs, CKA_LABEL, &label)) {
+        rv = CKR_KEY_HANDLE_INVALID;
+    }
+    if (rv == CKR_OK) {
+        rv = kms_attrs_set_ulong(tmpl, CKA_CLASS, key->class);
+    }
+    if (rv == CKR_OK) {
+        rv = kms_attrs_set(tmpl, CKA_LABEL, label.data, label.len);
+    }
+    if (rv == CKR_OK) {
+        rv = kms_attrs_set(tmpl, CKA_KMSBRIDGE_KEY_ID, key_id.data, key_id.len);
+    }
+    if (rv == CKR_OK) {
+        rv = kms_store_find(slot, tmpl, &handles, &count);
+    }
+    if (rv == CKR_OK) {
+        rv = count == 0 ? CKR_KEY_HANDLE_INVALID : kms_store_get(slot, handles[0], ret_version);
+    }
+    free(handles);
+    kms_attrs_free(tmpl);
+    return rv == CKR_OBJECT_HANDLE_INVALID ? CKR_KEY_HANDLE_INVALID : rv;
 }

@@ -39,6 +39,12 @@ void kms_store_forget(struct kms_slot *slot, struct kms_object *object); /* dest
 /* C_FindObjectsInit: a snapshot of the handles that match, allocated, the caller frees it. */
 CK_RV kms_store_find(struct kms_slot *slot, const struct kms_attrs *tmpl,
                      CK_OBJECT_HANDLE **ret_handles, size_t *ret_count);
+/*
+ * The key of this @key_id (CKA_KMSBRIDGE_KEY_ID) that has the label and class of @key: another
+ * version of it. With a reference; CKR_KEY_HANDLE_INVALID when there is none, or none to be seen.
+ */
+CK_RV kms_store_version(struct kms_slot *slot, const struct kms_object *key, struct kms_span key_id,
+                        struct kms_object **ret_version);
 /* C_GetObjectSize: bytes of all that its attributes hold. */
 CK_ULONG kms_store_size(const struct kms_object *object);
 /* C_GetAttributeValue: every attribute is answered, then the worst return value (5.7.5). */

@@ -169,6 +169,7 @@ static CK_RV changed(const struct kms_object *object, const struct kms_attrs *ch
         copy->key_type = object->key_type;
         copy->on_token = object->on_token;
         copy->is_private = object->is_private;
+        copy->superseded = object->superseded;
         copy->session = object->session;
         copy->slot = object->slot;
         copy->algs = object->algs;

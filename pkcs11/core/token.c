@@ -7,6 +7,7 @@
 
 #include "common/secure.h"
 #include "pkcs11/core/log.h"
+#include "pkcs11/core/store.h"
 
 #define ROOM        1024 /* what sealing may add, see struct kms_sealed */
 #define SMALL       2048 /* a ciphertext that the stack takes */
@@ -24,7 +25,8 @@ static bool has(const struct kms_token_use *use, enum kms_alg alg)
 /* What KMS_ALG_BEST comes to with a secret key; KMS_ALG_NONE: the key seals by none of them. */
 static enum kms_alg best_of(const struct kms_token_use *use)
 {
-    static const enum kms_alg algs[] = {KMS_ALG_AES_GCM, KMS_ALG_AES_CBC_HMAC, KMS_ALG_BEST};
+    static const enum kms_alg algs[] = {KMS_ALG_AES_GCM, KMS_ALG_AES_CBC_HMAC, KMS_ALG_SEALED,
+                                        KMS_ALG_BEST};
 
     for (size_t i = 0; i < sizeof(algs) / sizeof(algs[0]); i++) {
         if (has(use, algs[i])) {
@@ -178,30 +180,65 @@ CK_RV kms_token_encrypt(struct kms_token_use *use, enum kms_token_op how, struct
     return rv;
 }
 
-/* What is to be opened and how: a frame says it itself. */
-static CK_RV open_frame(const struct kms_token_use *use, struct kms_span *in,
-                        struct kms_params *params)
+/*
+ * The key that a frame names: ours, or another version of it, for whoever has a key of this label
+ * may open what any of its versions has sealed.
+ */
+static CK_RV find_version(const struct kms_token_use *use, enum kms_token_op how,
+                          struct kms_span key_id, struct kms_object **ret_version)
+{
+    const CK_ATTRIBUTE_TYPE right = how == KMS_TOKEN_WRAP ? CKA_UNWRAP : CKA_DECRYPT;
+    struct kms_object *version = NULL;
+    struct kms_span id = KMS_SPAN_NONE;
+    CK_RV rv = CKR_OK;
+
+    if (!kms_attrs_get(use->key->attrs, CKA_KMSBRIDGE_KEY_ID, &id) || id.len == 0 ||
+        kms_span_equal(id, key_id)) {
+        return CKR_OK;
+    }
+    rv = kms_store_version(use->key->slot, use->key, key_id, &version);
+    if (rv == CKR_KEY_HANDLE_INVALID) {
+        return kms_p11_refuse(CKR_ENCRYPTED_DATA_INVALID, "%s: sealed with key %.*s, not with %s",
+                              use->mech->name, (int)key_id.len, (const char *)key_id.data,
+                              use->key->ref);
+    }
+    if (rv == CKR_OK) {
+        rv = kms_object_may(version, right, use->mech->type);
+    }
+    if (rv != CKR_OK) {
+        kms_object_unref(version);
+        return rv;
+    }
+    *ret_version = version;
+    return CKR_OK;
+}
+
+/* What is to be opened and how: a frame says it itself. @ret_version: NULL for the key in use. */
+static CK_RV open_frame(const struct kms_token_use *use, enum kms_token_op how, struct kms_span *in,
+                        struct kms_params *params, struct kms_object **ret_version)
 {
     struct kms_sealed_frame frame = {.alg = KMS_ALG_NONE};
-    struct kms_span id = KMS_SPAN_NONE;
+    struct kms_object *version = NULL;
+    const struct kms_object *key = use->key;
     CK_RV rv = kms_sealed_unpack(*in, &frame);
 
+    if (rv == CKR_OK) {
+        rv = find_version(use, how, frame.key_id, &version);
+    }
     if (rv != CKR_OK) {
         return rv;
     }
-    if (kms_attrs_get(use->key->attrs, CKA_KMSBRIDGE_KEY_ID, &id) && id.len > 0 &&
-        !kms_span_equal(id, frame.key_id)) {
-        return kms_p11_refuse(CKR_ENCRYPTED_DATA_INVALID, "%s: sealed with key %.*s, not with %s",
-                              use->mech->name, (int)frame.key_id.len,
-                              (const char *)frame.key_id.data, use->key->ref);
-    }
-    if (frame.alg == KMS_ALG_BEST || !has(use, frame.alg)) {
-        return kms_p11_refuse(CKR_ENCRYPTED_DATA_INVALID, "%s: sealed by %s, which key %s has not",
-                              use->mech->name, kms_alg_name(frame.alg), use->key->ref);
+    key = version != NULL ? version : use->key;
+    if (frame.alg == KMS_ALG_BEST || !kms_alg_set_has(&key->algs, frame.alg)) {
+        rv = kms_p11_refuse(CKR_ENCRYPTED_DATA_INVALID, "%s: sealed by %s, which key %s has not",
+                            use->mech->name, kms_alg_name(frame.alg), key->ref);
+        kms_object_unref(version);
+        return rv;
     }
     params->alg = frame.alg;
     params->iv = frame.iv;
     *in = frame.ciphertext;
+    *ret_version = version;
     return CKR_OK;
 }
 
@@ -220,20 +257,23 @@ CK_RV kms_token_decrypt(struct kms_token_use *use, enum kms_token_op how, bool a
     struct kms_call call = kms_slot_call(slot);
     struct kms_params params = use->params;
     struct kms_buf plain = kms_buf_over(out->data + out->len, kms_buf_room(out));
-    CK_RV rv = use->sealed ? open_frame(use, &in, &params) : CKR_OK;
+    struct kms_object *version = NULL;
+    CK_RV rv = use->sealed ? open_frame(use, how, &in, &params, &version) : CKR_OK;
 
     if (rv != CKR_OK) {
         return rv;
     }
     if ((how == KMS_TOKEN_WRAP ? slot->ops->unwrap : slot->ops->decrypt) == NULL) {
-        return cannot(use);
+        rv = cannot(use);
+    } else if ((how == KMS_TOKEN_WRAP ? slot->ops->unwrap : slot->ops->decrypt)(
+                   slot->backend, &call, version != NULL ? version->ref : use->key->ref, &params,
+                   in, &plain) != KMS_OK) {
+        rv = bad_data(&call, slot, how, aead);
+    } else {
+        out->len += plain.len;
     }
-    if ((how == KMS_TOKEN_WRAP ? slot->ops->unwrap : slot->ops->decrypt)(
-            slot->backend, &call, use->key->ref, &params, in, &plain) != KMS_OK) {
-        return bad_data(&call, slot, how, aead);
-    }
-    out->len += plain.len;
-    return CKR_OK;
+    kms_object_unref(version);
+    return rv;
 }
 
 /* ---- sign, verify --------------------------------------------------------------------------- */

@@ -112,6 +112,7 @@ static bool begin(struct maker *m, CK_OBJECT_CLASS class, bool is_private, const
     m->object->class = class;
     m->object->on_token = true;
     m->object->is_private = is_private;
+    m->object->superseded = info->version[0] != '\0' && !info->latest;
     m->object->slot = m->slot;
     put_ulong(m, CKA_CLASS, class);
     put_bool(m, CKA_TOKEN, true);

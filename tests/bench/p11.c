@@ -24,6 +24,7 @@
 #include <string.h>
 #include <sys/wait.h>
 
+#include "pkcs11/kmsbridge-pkcs11.h"
 #include "tests/bench/samples.h"
 
 enum { BIG = 65536, IV_LEN = 12, TAG_LEN = 16, MAX_THREADS = 64, FOUND_MAX = 8 };
@@ -144,6 +145,16 @@ static CK_RV run_gcm(struct worker *w)
         rv = p11->C_Encrypt(w->session, w->in, w->lane->arg, w->out, &len);
     }
     return rv == CKR_OK && len != w->lane->arg + TAG_LEN ? CKR_GENERAL_ERROR : rv;
+}
+
+/* As a service seals that makes its own IV. */
+static CK_RV run_sealed(struct worker *w)
+{
+    CK_MECHANISM mechanism = {CKM_KMSBRIDGE_SEALED, NULL, 0};
+    CK_ULONG len = BIG + TAG_LEN;
+    CK_RV rv = p11->C_EncryptInit(w->session, &mechanism, w->key);
+
+    return rv == CKR_OK ? p11->C_Encrypt(w->session, w->in, w->lane->arg, w->out, &len) : rv;
 }
 
 static CK_RV setup_evp(struct worker *w)
@@ -269,6 +280,7 @@ static const struct lane lanes[] = {
     {"gcm-32-session", setup_session, run_gcm, 32},
     {"gcm-64k-session", setup_session, run_gcm, BIG},
     {"gcm-64k-evp", setup_evp, run_evp, BIG},
+    {"sealed-32", setup_aes, run_sealed, 32},
     {"wrap", setup_wrap, wrap, 0},
     {"unwrap", setup_wrap, run_unwrap, 0},
     {"sign-rsa-2048", setup_rsa, run_rsa, 256},

@@ -11,8 +11,10 @@ OURS='
 ^common/                              | ^common/
 ^backend/(p11|rest)/                  | ^common/|^backend/\1/
 ^backend/registry\.c$                 | ^common/|^backend/[a-z0-9_]+\.h$
+^backend/alibaba[a-z0-9_]*\.[ch]$     | ^common/|^backend/(backend|backend_conf|backend_conf_schema)\.h$|^backend/alibaba[a-z0-9_]*\.h$|^backend/rest/
 ^backend/hsm[a-z0-9_]*\.[ch]$         | ^common/|^backend/(backend|backend_conf)\.h$|^backend/hsm[a-z0-9_]*\.h$|^backend/p11/
-^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.[ch]$ | ^common/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.h$
+^backend/vault[a-z0-9_]*\.[ch]$       | ^common/|^backend/(backend|backend_conf|backend_conf_schema)\.h$|^backend/vault[a-z0-9_]*\.h$|^backend/rest/
+^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.[ch]$ | ^common/|^backend/(backend|backend_conf|backend_conf_schema|[a-z]+_conf_schema|registry|waist)\.h$
 ^backend/agent[a-z0-9_]*\.[ch]$       | ^common/|^backend/backend\.h$|^backend/agent[a-z0-9_]*(\.pb-c)?\.h$
 ^kmsbridge/agent[a-z0-9_]*\.[ch]$     | ^common/|^kmsbridge/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist|agent_wire)\.h$
 ^kmsbridge/                           | ^common/|^kmsbridge/|^backend/(backend|backend_conf|backend_conf_schema|registry|waist)\.h$
@@ -35,8 +37,9 @@ THEIRS='
 ^sodium(\.h$|/)                       | ^common/(secure|codec)\.c$
 ^p11-kit/|^pkcs11\.h$                 | ^backend/p11/|^backend/hsm[a-z0-9_]*\.[ch]$|^pkcs11/pkcs11x\.h$|^tests/
 ^systemd/                             | ^kmsbridge/notify\.c$|^tests/
-^openssl/                             | ^backend/(hsm|p11/)|^pkcs11/core/soft[a-z0-9_]*\.[ch]$|^kmsbridge/(agent_certs|envelope|kms_v2|metrics)\.c$|^tools/verb_kms\.c$|^tests/
-^jansson\.h$                          | ^tools/output\.c$
+^openssl/                             | ^backend/(hsm|p11/|rest/acs3\.c$|alibaba(_rsa|_sign)\.c$|alibaba_parts\.h$|vault(_parse)?\.c$)|^pkcs11/core/soft[a-z0-9_]*\.[ch]$|^kmsbridge/(agent_certs|envelope|kms_v2|metrics)\.c$|^tools/verb_kms\.c$|^tests/
+^jansson\.h$                          | ^tools/output\.c$|^backend/rest/json\.c$
+^curl/                                | ^backend/rest/http_(job|loop)\.c$|^backend/rest/http_parts\.h$|^tests/
 ^nghttp2/                             | ^tests/
 ^CUnit/                               | ^tests/
 '
@@ -143,8 +146,19 @@ good|pkcs11/core/soft_key.c|a|openssl/evp.h
 good|pkcs11/core/slot.c|q|backend/agent.h
 bad|backend/hsm.c|q|kmsbridge/conf.h
 good|backend/registry.c|q|backend/hsm.h
+good|backend/registry.c|q|backend/alibaba.h
+bad|kmsbridge/keyring.c|q|backend/alibaba.h
+bad|backend/alibaba.c|q|backend/hsm.h
+good|backend/alibaba_call.c|q|backend/rest/acs3.h
+bad|backend/alibaba_call.c|a|jansson.h
+bad|backend/alibaba_keys.c|a|openssl/evp.h
 bad|kmsbridge/keyring.c|q|backend/hsm.h
 bad|kmsbridge/keyring.c|q|backend/p11/pool.h
+bad|kmsbridge/keyring.c|q|backend/vault.h
+bad|backend/vault.c|q|backend/hsm.h
+bad|backend/vault.c|q|backend/p11/pool.h
+good|backend/vault.c|q|backend/rest/http.h
+bad|backend/vault_ask.c|a|jansson.h
 bad|kmsbridge/keyring.c|q|tools/output.h
 good|kmsbridge/keyring.c|q|backend/waist.h
 bad|kmsbridge/keyring.c|q|backend/agent_wire.h
@@ -159,6 +173,10 @@ bad|common/log.c|a|systemd/sd-daemon.h
 bad|kmsbridge/keyring.c|a|p11-kit/pkcs11.h
 bad|kmsbridge/keyring.c|a|openssl/evp.h
 bad|kmsbridge/keyring.c|a|curl/curl.h
+bad|backend/rest/json.c|a|curl/curl.h
+good|backend/rest/http_loop.c|a|curl/curl.h
+bad|backend/rest/http.c|a|jansson.h
+bad|backend/rest/http.c|q|backend/backend.h
 bad|kmsbridge/keyring.c|q|keyring.h
 good|pkcs11/core/soft_rsa.c|a|openssl/rsa.h
 bad|pkcs11/core/mech.c|a|openssl/evp.h

@@ -7,9 +7,13 @@
  *                       without
  *   KMS_TEST_PIN        the PIN of both
  *   KMS_TEST_INIT_ARGS  pReserved, where the module wants it
- *   KMS_TEST_LACKS      what this token is known not to offer, in words ("aes-gcm eddsa")
- * What a token turns out not to offer must have been refused as unsupported. It is told with the
- * reason, and counts as skipped unless KMS_TEST_LACKS has the word.
+ *   KMS_TEST_VAULT      instead of a module: the address of a Vault or OpenBao server, whose
+ * Transit engine KMS_TEST_MOUNT ("transit") is the token, by the login token that KMS_TEST_PIN
+ * holds; what is about PKCS#11 objects is left out KMS_TEST_ALIBABA    likewise: the endpoint of
+ * Alibaba Cloud KMS, or of its fake, by the access key KMS_TEST_ALIBABA_KEY whose secret
+ * KMS_TEST_PIN holds KMS_TEST_LACKS      what this token is known not to offer, in words ("aes-gcm
+ * eddsa") What a token turns out not to offer must have been refused as unsupported. It is told
+ * with the reason, and counts as skipped unless KMS_TEST_LACKS has the word.
  */
 #ifndef KMS_TESTS_CONTRACT_H
 #define KMS_TESTS_CONTRACT_H
@@ -24,6 +28,10 @@
 extern const char *fx_module, *fx_token, *fx_token2, *fx_pin, *fx_init_args;
 
 bool fx_lacks(const char *what); /* the environment says so */
+bool fx_is_service(void);        /* no PKCS#11 module */
+bool fx_seals_itself(void);      /* by KMS_ALG_SEALED, and in no other way */
+/* Asks the service something that changes nothing. */
+enum kms_status fx_touch(struct kms_waist *waist, struct kms_call *call);
 /* Prints why something is not tested; counts a skip unless @what is known to lack. */
 void fx_skip(const char *what, const char *fmt, ...) KMS_PRINTF(2, 3);
 

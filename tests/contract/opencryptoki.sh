@@ -57,7 +57,7 @@ done
 
 export KMS_TEST_MODULE=$module KMS_TEST_TOKEN=octok KMS_TEST_PIN=12345
 # bad-padding: it believes the padding's length and reads beyond its buffer, which ASan ends
-export KMS_TEST_LACKS="aes-gcm ec eddsa token2 bad-padding aes-gcm-data aes-ctr aes-ctr-data aes-key-wrap
+export KMS_TEST_LACKS="aes-gcm hmac-sha224 ec eddsa token2 bad-padding aes-gcm-data aes-ctr aes-ctr-data aes-key-wrap
  aes-key-wrap-data aes-key-wrap-pad aes-key-wrap-pad-data pss-sha224 SHA224
  rsa-pkcs1-unwrap rsa-raw-unwrap rsa-oaep-sha1-unwrap rsa-oaep-sha1-label-unwrap
  rsa-oaep-l-sha256-unwrap rsa-oaep-l-sha256-label-unwrap rsa-oaep-l-sha384-label-unwrap

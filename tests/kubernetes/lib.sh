@@ -109,6 +109,23 @@ compile() {
     fi
 }
 
+# kube_build: kube-apiserver and etcd, in $KMSBRIDGE_KUBE.
+kube_build() {
+    status=0
+    "$here/apiserver/build.sh" >"$TMPDIR/dir" 2>"$TMPDIR/build.log" || status=$?
+    cat "$TMPDIR/build.log"
+    case $status in
+    0) ;;
+    77) missing "$(tail -n 1 "$TMPDIR/build.log")" ;;
+    *)
+        echo "$tier: FAIL: kube-apiserver and etcd were not built"
+        exit 1
+        ;;
+    esac
+    KMSBRIDGE_KUBE=$(cat "$TMPDIR/dir")
+    export KMSBRIDGE_KUBE
+}
+
 passed=0 failed=0 skipped=0 broken=0
 
 # count RESULT LOG: tests that have this result; one that only holds subtests is not counted.

@@ -13,19 +13,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 . "$here/lib.sh"
 
 prepare
-status=0
-"$here/apiserver/build.sh" >"$TMPDIR/dir" 2>"$TMPDIR/build.log" || status=$?
-cat "$TMPDIR/build.log"
-case $status in
-0) ;;
-77) missing "$(tail -n 1 "$TMPDIR/build.log")" ;;
-*)
-    echo "$tier: FAIL: kube-apiserver and etcd were not built"
-    exit 1
-    ;;
-esac
-KMSBRIDGE_KUBE=$(cat "$TMPDIR/dir")
-export KMSBRIDGE_KUBE
+kube_build
 compile "$TMPDIR/cluster.test" ./cluster
 run cluster "$TMPDIR/cluster.test" -test.parallel=4 -test.timeout=25m
 finish

@@ -63,6 +63,22 @@ CK_RV kms_store_get(struct kms_slot *slot, CK_OBJECT_HANDLE handle, struct kms_o
     return CKR_OK;
 }
 
+CK_RV kms_store_version(struct kms_slot *slot, const struct kms_object *key, struct kms_span key_id,
+                        struct kms_object **ret_version)
+{
+    for (size_t i = 0; i < FAKE_KEYS; i++) {
+        struct kms_span id = KMS_SPAN_NONE;
+
+        if (fake.key[i]->class == key->class && slot == &fake.slot &&
+            kms_attrs_get(fake.key[i]->attrs, CKA_KMSBRIDGE_KEY_ID, &id) &&
+            kms_span_equal(id, key_id)) {
+            *ret_version = kms_object_ref(fake.key[i]);
+            return CKR_OK;
+        }
+    }
+    return CKR_KEY_HANDLE_INVALID;
+}
+
 CK_RV kms_store_add(struct kms_slot *slot, struct kms_session *session, struct kms_object *object,
                     CK_OBJECT_HANDLE *ret_handle)
 {

@@ -43,6 +43,17 @@ void fake_remove(const char *id)
     pthread_mutex_unlock(&keys_mutex);
 }
 
+void fake_move(const char *id, const char *to)
+{
+    pthread_mutex_lock(&keys_mutex);
+    for (size_t i = 0; i < fake.count; i++) {
+        if (strcmp(fake.keys[i].id, id) == 0) {
+            fake.keys[i].moved_to = to;
+        }
+    }
+    pthread_mutex_unlock(&keys_mutex);
+}
+
 static size_t snapshot(struct fake_key ret_keys[FAKE_KEYS_MAX])
 {
     pthread_mutex_lock(&keys_mutex);
@@ -164,6 +175,9 @@ enum kms_status kms_waist_encrypt(struct kms_waist *waist, struct kms_call *call
     enum kms_status status = begin(call, ref, &key);
     if (status != KMS_OK) {
         return status;
+    }
+    if (key.moved_to != NULL && !find(key.moved_to, &key)) {
+        key.id = key.moved_to; /* nobody has listed it yet */
     }
     if (ret_sealed->ciphertext.cap < plaintext.len + 1024 || ret_sealed->iv.cap < KMS_IV_MAX) {
         return kms_error_set(&call->error, KMS_E_INVALID, "fake: room"); /* backend.h demands it */

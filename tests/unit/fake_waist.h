@@ -17,7 +17,8 @@ struct fake_key {
     uint8_t tag[4];
     size_t tag_len;
     bool cannot_seal;
-    bool broken; /* encrypts, but decrypts to something else */
+    bool broken;          /* encrypts, but decrypts to something else */
+    const char *moved_to; /* encrypt uses this key instead, and says so: it was rotated */
 };
 
 /* What the next calls find; a test sets it, one at a time. */
@@ -38,5 +39,6 @@ extern struct fake_waist {
 void fake_reset(void);
 void fake_add(const char *id, const char *label, unsigned tag);
 void fake_remove(const char *id);
+void fake_move(const char *id, const char *to); /* see struct fake_key; NULL: no longer */
 
 #endif

@@ -109,6 +109,23 @@ static void cbc_is_in_blocks(void)
     }
 }
 
+/* The service's own blob: its bytes unchanged, no IV, nothing of it known here. */
+static void a_blob_is_as_it_is(void)
+{
+    uint8_t bytes[KMS_ENVELOPE_MAX];
+    struct kms_buf buf = KMS_BUF_OVER(bytes);
+    struct kms_envelope env;
+    CU_ASSERT_EQUAL(KMS_ALG_SEALED, 4); /* stored: it never changes */
+    CU_ASSERT_EQUAL(kms_envelope_iv_len(KMS_ALG_SEALED), 0);
+    CU_ASSERT_EQUAL(kms_envelope_header(KMS_ALG_SEALED, 12, hint, &buf), KMS_E_INVALID);
+    CU_ASSERT_EQUAL(kms_envelope_header(KMS_ALG_SEALED, 0, hint, &buf), KMS_OK);
+    CU_ASSERT_EQUAL(kms_envelope_parse(kms_buf_span(&buf), &env, NULL), KMS_E_BAD_DATA);
+    CU_ASSERT_EQUAL(kms_buf_put(&buf, kms_span_str("QUJD")), KMS_OK);
+    CU_ASSERT_EQUAL(kms_envelope_parse(kms_buf_span(&buf), &env, NULL), KMS_OK);
+    CU_ASSERT(env.alg == KMS_ALG_SEALED && env.iv.len == 0);
+    CU_ASSERT(kms_span_equal(env.ciphertext, kms_span_str("QUJD")));
+}
+
 static void header_needs_a_sealing_algorithm_and_room(void)
 {
     uint8_t bytes[KMS_ENVELOPE_HEADER];
@@ -137,6 +154,7 @@ int main(void)
         {"refuses what is not one", refuses_what_is_not_one},
         {"CBC is in blocks", cbc_is_in_blocks},
         {"header needs a sealing algorithm and room", header_needs_a_sealing_algorithm_and_room},
+        {"a blob is as it is", a_blob_is_as_it_is},
         {"AAD is header and key_id", aad_is_header_and_key_id},
     };
     return unit_main("test_envelope", tests, UNIT_COUNT(tests));

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kmsbridge/keyring.h"
 
+#include <pthread.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "common/clock.h"
 #include "kmsbridge/envelope.h"
@@ -315,6 +317,100 @@ static void a_key_that_is_away_is_unavailable(void)
     kms_keyring_free(ring);
 }
 
+/* The service rotates the key by itself: no envelope is made under the wrong key_id. */
+static void a_rotation_is_followed_at_the_first_encrypt(void)
+{
+    struct sealed before, after;
+    char text[64];
+    fake_reset();
+    fake_add("kb1-v1", "kek", 1);
+    struct kms_keyring *ring = ring_with("kek");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    CU_ASSERT_EQUAL(encrypt(ring, "before", &before), KMS_OK);
+    fake_add("kb1-v2", "kek", 2);
+    fake_move("kb1-v1", "kb1-v2");
+    CU_ASSERT_EQUAL(encrypt(ring, "after", &after), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(after.key_id, "kb1-v2");
+    CU_ASSERT(active_is(ring, "kb1-v2"));
+    CU_ASSERT_EQUAL(decrypt(ring, &before, text, NULL), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(text, "before");
+    CU_ASSERT_EQUAL(decrypt(ring, &after, text, NULL), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(text, "after");
+    kms_keyring_free(ring);
+}
+
+static void a_probe_follows_a_rotation(void)
+{
+    struct kms_call call = call_now();
+    fake_reset();
+    fake_add("kb1-v1", "kek", 1);
+    struct kms_keyring *ring = ring_with("kek");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    fake_add("kb1-v2", "kek", 2);
+    fake_move("kb1-v1", "kb1-v2");
+    CU_ASSERT_EQUAL(kms_keyring_probe(ring, &call), KMS_OK);
+    CU_ASSERT(active_is(ring, "kb1-v2"));
+    kms_keyring_free(ring);
+}
+
+/* Encrypt knows of the rotation, the listing does not yet: an error, and as soon as it does, good.
+ */
+static void a_rotation_that_is_not_listed_is_unavailable(void)
+{
+    struct sealed sealed;
+    char text[64];
+    fake_reset();
+    fake_add("kb1-v1", "kek", 1);
+    struct kms_keyring *ring = ring_with("kek");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    fake_move("kb1-v1", "kb1-v2");
+    unsigned lists = fake.lists;
+    CU_ASSERT_EQUAL(encrypt(ring, "x", &sealed), KMS_E_UNAVAILABLE);
+    CU_ASSERT_EQUAL(sealed.len, 0);
+    CU_ASSERT(fake.lists > lists && fake.lists <= lists + 4); /* it looked, and not for ever */
+    CU_ASSERT(active_is(ring, "kb1-v1"));
+    fake.fail_list = KMS_E_THROTTLED; /* what the search says is what is said */
+    CU_ASSERT_EQUAL(encrypt(ring, "x", &sealed), KMS_E_THROTTLED);
+    fake.fail_list = KMS_OK;
+    fake_add("kb1-v2", "kek", 2);
+    CU_ASSERT_EQUAL(encrypt(ring, "x", &sealed), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(sealed.key_id, "kb1-v2");
+    CU_ASSERT_EQUAL(decrypt(ring, &sealed, text, NULL), KMS_OK);
+    kms_keyring_free(ring);
+}
+
+static void *encrypt_many(void *ring)
+{
+    for (unsigned i = 0; i < 20; i++) {
+        struct sealed sealed;
+        char text[64];
+        CU_ASSERT_EQUAL(encrypt(ring, "many", &sealed), KMS_OK);
+        CU_ASSERT_EQUAL(decrypt(ring, &sealed, text, NULL), KMS_OK);
+    }
+    return NULL;
+}
+
+static void callers_wait_for_the_one_that_looks(void)
+{
+    pthread_t threads[8];
+    fake_reset();
+    fake_add("kb1-v1", "kek", 1);
+    struct kms_keyring *ring = ring_with("kek");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    fake.sleep_ms = 2;
+    for (size_t i = 0; i < UNIT_COUNT(threads); i++) {
+        CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL, encrypt_many, ring), 0);
+    }
+    usleep(20000);
+    fake_add("kb1-v2", "kek", 2);
+    fake_move("kb1-v1", "kb1-v2");
+    for (size_t i = 0; i < UNIT_COUNT(threads); i++) {
+        CU_ASSERT_EQUAL(pthread_join(threads[i], NULL), 0);
+    }
+    CU_ASSERT(active_is(ring, "kb1-v2"));
+    kms_keyring_free(ring);
+}
+
 static void sizes_are_bounded(void)
 {
     static uint8_t big[KMS_ENVELOPE_PLAINTEXT_MAX + 1];
@@ -357,6 +453,10 @@ int main(void)
         {"unknown key_id", an_unknown_key_id_is_looked_for_then_named},
         {"older keys decrypt at a start", at_a_start_older_keys_decrypt_all_the_same},
         {"key that is away", a_key_that_is_away_is_unavailable},
+        {"rotation is followed", a_rotation_is_followed_at_the_first_encrypt},
+        {"probe follows a rotation", a_probe_follows_a_rotation},
+        {"rotation that is not listed", a_rotation_that_is_not_listed_is_unavailable},
+        {"callers wait for one that looks", callers_wait_for_the_one_that_looks},
         {"sizes are bounded", sizes_are_bounded},
     };
     return unit_main("test_keyring", tests, UNIT_COUNT(tests));

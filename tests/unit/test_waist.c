@@ -14,6 +14,7 @@ static const enum kms_status *script;
 static unsigned script_len, asked;
 static bool speaks, found_error_clear;
 static atomic_bool *cancels;
+static uint64_t says_after_ns;
 
 static enum kms_status answer(struct kms_call *call)
 {
@@ -25,7 +26,9 @@ static enum kms_status answer(struct kms_call *call)
         atomic_store(cancels, true);
     }
     if (status != KMS_OK && speaks) {
-        return kms_error_set(&call->error, status, "answer %u", asked);
+        (void)kms_error_set(&call->error, status, "answer %u", asked);
+        call->error.retry_after_ns = says_after_ns;
+        return status;
     }
     return status;
 }
@@ -75,12 +78,12 @@ static enum kms_status fake_encrypt(struct kms_backend *backend, struct kms_call
     return answer(call);
 }
 
-static const struct kms_backend_ops fake_ops = {.type = "fake",
-                                                .open = fake_open,
-                                                .close = fake_close,
-                                                .health = fake_health,
-                                                .generate = fake_generate,
-                                                .encrypt = fake_encrypt};
+static struct kms_backend_ops fake_ops = {.type = "fake",
+                                          .open = fake_open,
+                                          .close = fake_close,
+                                          .health = fake_health,
+                                          .generate = fake_generate,
+                                          .encrypt = fake_encrypt};
 
 const struct kms_backend_ops *kms_backend_find(const char *type)
 {
@@ -113,6 +116,7 @@ static struct kms_waist *open_fake(void)
     asked = observed = observed_good = 0;
     speaks = found_error_clear = true;
     cancels = NULL;
+    says_after_ns = 0;
     return waist;
 }
 
@@ -292,7 +296,61 @@ static void names_are_all_there_and_differ(void)
     CU_ASSERT_STRING_EQUAL(kms_key_type_name(KMS_KEY_TYPE_COUNT), "unknown");
 }
 
+/* Retry-After: not before, and not at all when the deadline comes first. */
+static void a_service_is_left_alone_as_it_asks(void)
+{
+    static const enum kms_status lines[] = {KMS_E_THROTTLED, KMS_OK};
+    struct kms_waist *waist = open_fake();
+    struct kms_call call = {.deadline_ns = 0};
+    uint64_t start = kms_now_ns();
+
+    script = lines;
+    script_len = 2;
+    says_after_ns = 250 * KMS_NS_PER_MS;
+    CU_ASSERT_EQUAL(encrypt(waist, &call, 5000), KMS_OK);
+    CU_ASSERT(kms_now_ns() - start >= 250 * KMS_NS_PER_MS);
+    CU_ASSERT_EQUAL(asked, 2);
+    asked = 0;
+    says_after_ns = 60 * KMS_NS_PER_S;
+    start = kms_now_ns();
+    CU_ASSERT_EQUAL(encrypt(waist, &call, 2000), KMS_E_THROTTLED);
+    CU_ASSERT(kms_now_ns() - start < KMS_NS_PER_S);
+    CU_ASSERT_EQUAL(asked, 1);
+    CU_ASSERT_STRING_EQUAL(call.error.text, "answer 1");
+    asked = 0;
+    says_after_ns = UINT64_MAX;
+    CU_ASSERT_EQUAL(encrypt(waist, &call, 2000), KMS_E_THROTTLED);
+    CU_ASSERT_EQUAL(asked, 1);
+    kms_waist_close(waist);
+}
+
+/* Ten retries in reserve, then what the calls pay for. */
+static void retries_are_paid_for(void)
+{
+    static const enum kms_status line = KMS_E_UNAVAILABLE;
+    struct kms_waist *waist = NULL;
+    struct kms_call call = {.deadline_ns = 0};
+    unsigned more = 0;
+
+    fake_ops.retry_budget = 50; /* every second call pays for one */
+    waist = open_fake();
+    script = &line;
+    script_len = 1;
+    CU_ASSERT_EQUAL(encrypt(waist, &call, 3000), KMS_E_UNAVAILABLE);
+    CU_ASSERT_EQUAL(asked, 1 + KMS_RETRY_RESERVE);
+    for (unsigned i = 0; i < 20; i++) {
+        asked = 0;
+        CU_ASSERT_EQUAL(encrypt(waist, &call, 3000), KMS_E_UNAVAILABLE);
+        more += asked - 1;
+    }
+    CU_ASSERT_EQUAL(more, 10);
+    kms_waist_close(waist);
+    fake_ops.retry_budget = 0;
+}
+
 static const struct unit_test tests[] = {
+    {"a service is left alone as it asks", a_service_is_left_alone_as_it_asks},
+    {"retries are paid for", retries_are_paid_for},
     {"transient ones are tried again", transient_ones_are_tried_again},
     {"final ones are not", final_ones_are_not},
     {"deadlines end it", deadlines_end_it},

@@ -23,7 +23,7 @@ struct unit_test {
 static inline bool unit_check_at(bool ok, const char *row, const char *expression, const char *file,
                                  unsigned line)
 {
-    char text[512];
+    char text[1024];
 
     (void)snprintf(text, sizeof(text), "%s: %s", row, expression);
     (void)CU_assertImplementation(ok ? CU_TRUE : CU_FALSE, line, text, file, "", CU_FALSE);

@@ -160,7 +160,7 @@ func TestStopWriting(t *testing.T) {
 			t.Errorf("%s without an HSM blames the data: %v", what, err)
 		}
 		// This text reaches users of the Kubernetes API.
-		for _, detail := range []string{"CKR_", token.Module, token.PINFile} {
+		for _, detail := range token.Details() {
 			if strings.Contains(err.Error(), detail) {
 				t.Errorf("%s tells the client %q: %v", what, detail, err)
 			}

@@ -304,7 +304,11 @@ func TestTwoAPIServers(t *testing.T) {
 	})
 	fresh := e.secret("by-a").KeyID
 	_, _, err := b.read("by-a")
-	if err == nil || !strings.Contains(err.Error(), fresh) || !strings.Contains(err.Error(), ": 500 ") {
+	if hsm.Shared() {
+		if err != nil {
+			t.Errorf("B can look the key %q up, and says: %v", fresh, err)
+		}
+	} else if err == nil || !strings.Contains(err.Error(), fresh) || !strings.Contains(err.Error(), ": 500 ") {
 		t.Errorf("B has not got the key %q yet, and says: %v", fresh, err)
 	}
 	b.mustRead("by-b", "B")

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The `alibaba` backend: Alibaba Cloud KMS, API 2016-01-20, over HTTPS with ACS3-HMAC-SHA256.
+ *
+ * A key's ref is "<KeyId>/<KeyVersionId>", so that every op knows both without asking. Each version
+ * of a key is one kms_key_info; its id is "ali1-" and hex of 20 bytes of SHA-256 over
+ * "kmsbridge alibaba key id v1" || 0 || KeyId || 0 || KeyVersionId, and its tag sorts by creation:
+ * be64(seconds) || be16(rank) || 10 bytes of the same hash. So a key that the service rotates by
+ * itself shows itself as another key_id, of a newer key.
+ *
+ *   Aliyun_AES_256  sealed: the ciphertext is the service's base64 text, unchanged. The version
+ *                   that encrypts is the service's choice and comes with its reply; any version's
+ *                   ref decrypts whatever the key has encrypted.
+ *   RSA_*, EC_P256  sign (SHA-256 only), RSA-OAEP; verifying, and encrypting by OAEP, with the
+ *                   public key, here
+ *
+ * The AAD becomes one entry of the encryption context, frozen as a format:
+ *   "kmsbridge-aad": "v1:" + base64url(SHA-256("kmsbridge-aad-v1" || be64(length) || AAD))
+ * without padding, beside the configured entries; no AAD, no entry. The hash, because ActionTrail
+ * logs the context in clear.
+ *
+ * Not shown: SM4, SM2 and P-256K keys, which the waist has no type for, and HMAC keys, whose
+ * KeySpec the vendor's SDK does not tell. There are no random bytes to be had.
+ */
+#ifndef KMS_BACKEND_ALIBABA_H
+#define KMS_BACKEND_ALIBABA_H
+
+#include "backend/backend.h"
+
+extern const struct kms_backend_ops kms_alibaba_ops;
+
+#endif

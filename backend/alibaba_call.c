@@ -1,0 +1,310 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One action of the API: POST / with every parameter in the query, as the vendor's SDK does. */
+#include <stdio.h>
+#include <string.h>
+
+#include "backend/alibaba_parts.h"
+#include "common/clock.h"
+#include "common/codec.h"
+#include "common/secure.h"
+
+#define API_VERSION "2016-01-20"
+#define FORM        "application/x-www-form-urlencoded"
+#define NONCE_BYTES 16
+#define DATE_SIZE   25
+#define HOST_MAX    256
+#define REPLY_MAX                                                                                  \
+    (64u * 1024u) /* the largest reply: Decrypt's 8 KiB of base64, a page of 100 keys */
+#define SIGNED_MAX 8
+
+void kms_ali_param(struct kms_ali_ask *ask, const char *name, struct kms_span value)
+{
+    if (ask->count < KMS_ALI_PARAMS_MAX) {
+        ask->params[ask->count++] = (struct kms_acs3_param){.name = name, .value = value};
+    }
+}
+
+void kms_ali_param_text(struct kms_ali_ask *ask, const char *name, const char *value)
+{
+    kms_ali_param(ask, name, kms_span_str(value));
+}
+
+enum kms_status kms_ali_base64(struct kms_span bytes, struct kms_blob *ret, struct kms_error *err)
+{
+    size_t size = (bytes.len + 2) / 3 * 4 + 1;
+
+    if (kms_blob_reserve(ret, size) != KMS_OK) {
+        return kms_error_set(err, KMS_E_NOMEM, "no secure memory");
+    }
+    if (kms_base64_encode(bytes, (char *)ret->data, size) != KMS_OK) {
+        return kms_error_set(err, KMS_E_INTERNAL, "base64 has no room");
+    }
+    ret->len = size - 1;
+    return KMS_OK;
+}
+
+/* ---- the signature ------------------------------------------------------------------------ */
+
+/* What a request's headers say; they depend on the endpoint and the credential. */
+struct signing {
+    const char *action;
+    struct kms_span query;
+    const struct kms_credential_value *credential;
+    char host[HOST_MAX];
+    char date[DATE_SIZE];
+    char nonce[2 * NONCE_BYTES + 1];
+    char payload_hash[KMS_ACS3_HASH_HEX];
+    char authorization[KMS_ACS3_AUTH_MAX];
+    struct kms_http_header headers[SIGNED_MAX + 2];
+};
+
+/* "host[:port]", as libcurl writes the Host field: without the scheme's own port. */
+static bool host_of(const char *url, char ret_host[HOST_MAX])
+{
+    const char *at = strstr(url, "://");
+    size_t len = 0;
+
+    at = at == NULL ? url : at + 3;
+    len = strcspn(at, "/?");
+    if (len > 4 && strncmp(url, "https:", 6) == 0 && strncmp(at + len - 4, ":443", 4) == 0) {
+        len -= 4;
+    }
+    if (len == 0 || len >= HOST_MAX) {
+        return false;
+    }
+    memcpy(ret_host, at, len);
+    ret_host[len] = '\0';
+    return true;
+}
+
+/* "2026-11-29T00:12:03Z" and 128 random bits. */
+static bool stamp(struct signing *s)
+{
+    uint8_t nonce[NONCE_BYTES];
+
+    kms_wall_text(kms_wall_ms(), s->date, sizeof(s->date));
+    memcpy(s->date + strlen("yyyy-MM-ddTHH:mm:ss"), "Z", 2);
+    return kms_random(nonce, sizeof(nonce)) == KMS_OK &&
+           kms_hex_encode(kms_span_of(nonce, sizeof(nonce)), s->nonce, sizeof(s->nonce)) == KMS_OK;
+}
+
+static enum kms_status sign(struct signing *s, size_t *ret_count)
+{
+    const char *token = s->credential->part[KMS_ALI_TOKEN];
+    const struct kms_acs3_header all[SIGNED_MAX] = {
+        {"host", s->host},
+        {"content-type", FORM},
+        {"x-acs-action", s->action},
+        {"x-acs-version", API_VERSION},
+        {"x-acs-date", s->date},
+        {"x-acs-signature-nonce", s->nonce},
+        {"x-acs-content-sha256", s->payload_hash},
+        {"x-acs-security-token", token},
+    };
+    size_t count = token == NULL || token[0] == '\0' ? SIGNED_MAX - 1 : SIGNED_MAX;
+    const struct kms_acs3_request request = {.method = "POST",
+                                             .path = "/",
+                                             .query = s->query,
+                                             .headers = all,
+                                             .header_count = count,
+                                             .payload_hash = s->payload_hash};
+    const struct kms_acs3_key key = {
+        .id = s->credential->part[KMS_ALI_KEY_ID],
+        .secret = kms_span_str(s->credential->part[KMS_ALI_SECRET]),
+    };
+    enum kms_status status =
+        kms_acs3_authorization(&request, &key, s->authorization, sizeof(s->authorization));
+
+    for (size_t i = 1; i < count; i++) { /* the host field is the transport's own */
+        s->headers[i - 1] = (struct kms_http_header){all[i].name, all[i].value};
+    }
+    s->headers[count - 1] = (struct kms_http_header){"authorization", s->authorization};
+    s->headers[count] = (struct kms_http_header){"accept", "application/json"};
+    *ret_count = count + 1;
+    return status;
+}
+
+/* For each endpoint: another host is another signature. */
+static enum kms_status prepare(void *ctx, const char *url, struct kms_http_request *request,
+                               struct kms_error *err)
+{
+    struct signing *s = ctx;
+    enum kms_status status = KMS_OK;
+
+    if (!host_of(url, s->host) || !stamp(s)) {
+        return kms_error_set(err, KMS_E_INTERNAL, "a request cannot be dated or has no host");
+    }
+    status = kms_acs3_hash_hex(KMS_SPAN_NONE, s->payload_hash);
+    if (status == KMS_OK) {
+        status = sign(s, &request->header_count);
+    }
+    request->headers = s->headers;
+    return status == KMS_OK ? KMS_OK
+                            : kms_error_set(err, status,
+                                            "the request cannot be signed; is there "
+                                            "a line end in the access key?");
+}
+
+/* ---- the exchange ------------------------------------------------------------------------- */
+
+static struct kms_http_wait wait_of(const struct kms_call *call)
+{
+    return (struct kms_http_wait){
+        .deadline_ns = call->deadline_ns, .cancelled = call->cancelled, .trace_id = call->trace_id};
+}
+
+static enum kms_status read_reply(const struct kms_ali_ask *ask, struct kms_ali_reply *ret,
+                                  struct kms_error *err)
+{
+    enum kms_status status =
+        kms_json_parse("the reply", kms_blob_span(&ret->response.body), &ret->doc, &ret->root, err);
+
+    (void)ask;
+    if (status == KMS_OK) {
+        status =
+            kms_json_text(&ret->root, "RequestId", KMS_ERROR_CODE_MAX - 1, &ret->request_id, err);
+    }
+    return status;
+}
+
+/* One exchange with one credential. *ret_renew: the credential was refused. */
+static enum kms_status exchange(struct kms_backend *b, struct kms_call *call,
+                                const struct kms_ali_ask *ask, const char *url,
+                                const struct kms_credential_value *credential,
+                                struct kms_ali_reply *ret, bool *ret_renew)
+{
+    static const char *const want[] = {"x-acs-request-id"};
+    struct signing s = {
+        .action = ask->action, .query = kms_span_str(url + 2), .credential = credential};
+    struct kms_http_wait wait = wait_of(call);
+    const struct kms_http_request request = {.method = KMS_HTTP_POST,
+                                             .url = url,
+                                             .prepare = prepare,
+                                             .prepare_ctx = &s,
+                                             .want = want,
+                                             .want_count = 1,
+                                             .body_max = REPLY_MAX,
+                                             .once = ask->once};
+    enum kms_status status =
+        kms_endpoints_perform(b->endpoints, &request, &wait, &ret->response, &call->error);
+
+    kms_wipe(s.authorization, sizeof(s.authorization));
+    if (status != KMS_OK) {
+        return status;
+    }
+    if (ret->response.status != 200) {
+        return kms_ali_error(ask->action, &ret->response, &call->error, ret_renew);
+    }
+    return read_reply(ask, ret, &call->error);
+}
+
+static void note(struct kms_backend *b, const struct kms_call *call, enum kms_status status)
+{
+    pthread_mutex_lock(&b->lock);
+    b->asked = true;
+    switch (status) {
+    case KMS_E_AUTH:
+    case KMS_E_UNAVAILABLE:
+    case KMS_E_TIMEOUT:
+    case KMS_E_PROTOCOL:
+        b->trouble = call->error;
+        break;
+    default: /* the service answered as it should */
+        kms_error_clear(&b->trouble);
+    }
+    pthread_mutex_unlock(&b->lock);
+}
+
+static enum kms_status ask_with(struct kms_backend *b, struct kms_call *call,
+                                const struct kms_ali_ask *ask, const char *url,
+                                struct kms_ali_reply *ret, bool *ret_again)
+{
+    const struct kms_credential_value *credential = NULL;
+    struct kms_http_wait wait = wait_of(call);
+    bool renew = false;
+    enum kms_status status = kms_credential_get(b->credential, &wait, &credential, &call->error);
+
+    if (status != KMS_OK) {
+        return status;
+    }
+    status = exchange(b, call, ask, url, credential, ret, &renew);
+    *ret_again = renew && kms_credential_refused(b->credential, credential);
+    kms_credential_give(b->credential, credential);
+    return status;
+}
+
+enum kms_status kms_ali_call(struct kms_backend *b, struct kms_call *call,
+                             const struct kms_ali_ask *ask, struct kms_ali_reply *ret)
+{
+    struct kms_blob url = {.data = NULL};
+    struct kms_buf query;
+    bool again = false;
+    enum kms_status status = kms_blob_reserve(&url, KMS_ALI_QUERY_MAX + 3);
+
+    if (status != KMS_OK) {
+        return kms_error_set(&call->error, status, "no secure memory for a request");
+    }
+    query = kms_buf_over(url.data, KMS_ALI_QUERY_MAX + 2);
+    status = kms_buf_put(&query, kms_span_str("/?"));
+    if (status == KMS_OK) {
+        status = kms_acs3_query(ask->params, ask->count, &query);
+    }
+    if (status != KMS_OK) {
+        status = kms_error_set(&call->error, status, "%s: the request is too large", ask->action);
+        goto out;
+    }
+    url.data[query.len] = '\0';
+    status = ask_with(b, call, ask, (const char *)url.data, ret, &again);
+    if (again) {
+        kms_error_clear(&call->error);
+        kms_ali_reply_done(ret);
+        status = ask_with(b, call, ask, (const char *)url.data, ret, &again);
+    }
+    note(b, call, status);
+    if (status == KMS_OK) { /* for the audit line: what ActionTrail calls the request */
+        (void)snprintf(call->error.request_id, sizeof(call->error.request_id), "%s",
+                       ret->request_id);
+    }
+out:
+    kms_blob_done(&url);
+    return status;
+}
+
+void kms_ali_reply_done(struct kms_ali_reply *reply)
+{
+    kms_json_free(reply->doc);
+    reply->doc = NULL;
+    reply->request_id = NULL;
+    kms_http_response_done(&reply->response);
+}
+
+enum kms_status kms_ali_protocol(struct kms_call *call, const struct kms_ali_reply *reply,
+                                 const char *action, const char *why)
+{
+    enum kms_status status =
+        kms_error_set(&call->error, KMS_E_PROTOCOL, "%s: the reply %s", action, why);
+
+    (void)snprintf(call->error.request_id, sizeof(call->error.request_id), "%s",
+                   reply->request_id == NULL ? "" : reply->request_id);
+    return status;
+}
+
+enum kms_status kms_ali_bytes(struct kms_call *call, const struct kms_ali_reply *reply,
+                              const char *field, struct kms_buf *out)
+{
+    struct kms_blob storage = {.data = NULL};
+    struct kms_buf bytes;
+    enum kms_status status = kms_blob_reserve(&storage, reply->response.body.len);
+
+    if (status != KMS_OK) {
+        return kms_error_set(&call->error, status, "no secure memory for a reply");
+    }
+    bytes = kms_buf_over(storage.data, storage.cap);
+    status = kms_json_base64(&reply->root, field, &bytes, &call->error);
+    if (status == KMS_OK && kms_buf_put(out, kms_buf_span(&bytes)) != KMS_OK) {
+        status = kms_error_set(&call->error, KMS_E_TOO_LARGE, "%zu bytes have no room in %zu",
+                               bytes.len, kms_buf_room(out));
+    }
+    kms_blob_done(&storage);
+    return status;
+}

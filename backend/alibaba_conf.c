@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `alibaba:` in the configuration. */
+#include <stdio.h>
+#include <string.h>
+
+#include "backend/alibaba_conf_schema.h"
+#include "backend/backend_conf_schema.h"
+#include "common/numbers.h"
+#include "common/secret.h"
+#include "common/span.h"
+#include "common/yaml.h"
+
+#define OPTIONAL (CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL)
+#define TEXT(key, member)                                                                          \
+    CYAML_FIELD_STRING_PTR(key, OPTIONAL, struct kms_alibaba_conf, member, 0, CYAML_UNLIMITED)
+
+#define SESSION_DEFAULT  3600 /* seconds: AssumeRoleWithOIDC's own default and bounds */
+#define SESSION_MIN      900
+#define SESSION_MAX      43200
+#define DELETION_DEFAULT 30 /* days: ScheduleKeyDeletion's bounds */
+#define DELETION_MIN     7
+#define DELETION_MAX     366
+
+static const cyaml_schema_value_t entry_value = {
+    CYAML_VALUE_STRING(CYAML_FLAG_POINTER, char, 0, CYAML_UNLIMITED),
+};
+
+const cyaml_schema_field_t kms_alibaba_conf_fields[] = {
+    TEXT("region", region),
+    TEXT("network", network),
+    TEXT("endpoint", endpoint),
+    TEXT("ca_file", ca_file),
+    TEXT("proxy", proxy),
+    TEXT("connections", connections_text),
+    TEXT("instance", instance),
+    CYAML_FIELD_SEQUENCE("encryption_context", OPTIONAL, struct kms_alibaba_conf,
+                         encryption_context, &entry_value, 0, KMS_ALIBABA_CONTEXT_MAX),
+    TEXT("deletion_days", deletion_days_text),
+    TEXT("credentials", credentials),
+    TEXT("access_key_id", access_key_id),
+    TEXT("access_key_secret", access_key_secret),
+    TEXT("role_arn", role_arn),
+    TEXT("oidc_provider_arn", oidc_provider_arn),
+    TEXT("oidc_token_file", oidc_token_file),
+    TEXT("role_session_name", role_session_name),
+    TEXT("session_seconds", session_seconds_text),
+    TEXT("sts_endpoint", sts_endpoint),
+    TEXT("profile_file", profile_file),
+    TEXT("profile", profile),
+    TEXT("ecs_role", ecs_role),
+    TEXT("metadata_endpoint", metadata_endpoint),
+    TEXT("tokenless_metadata", imds_v1_text),
+    TEXT("credentials_uri", credentials_uri),
+    CYAML_FIELD_END,
+};
+
+/* ---- checks ------------------------------------------------------------------------------- */
+
+struct place {
+    const struct kms_conf_text *text;
+    const char *entry; /* "backends[0]" */
+    struct kms_error *err;
+};
+
+static enum kms_status fail(const struct place *place, const char *key, const char *sentence)
+{
+    char path[KMS_YAML_PATH_MAX];
+
+    (void)snprintf(path, sizeof(path), "%s.alibaba.%s", place->entry, key);
+    return kms_conf_error(place->err, place->text, path, "%s", sentence);
+}
+
+static bool is_set(const char *text)
+{
+    return text != NULL && text[0] != '\0';
+}
+
+/* A region goes into a host name. */
+static bool is_region(const char *text)
+{
+    size_t len = strlen(text);
+
+    return len > 0 && len <= 32 && strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-") == len;
+}
+
+static enum kms_status check_where(const struct place *place, struct kms_alibaba_conf *ali)
+{
+    if (ali->region != NULL && !is_region(ali->region)) {
+        return fail(place, "region", "must be a region's id, such as cn-hangzhou");
+    }
+    if (!is_set(ali->region) && !is_set(ali->endpoint)) {
+        return fail(place, "region", "is missing, and so is endpoint");
+    }
+    if (ali->network != NULL && strcmp(ali->network, "public") != 0 &&
+        strcmp(ali->network, "vpc") != 0) {
+        return fail(place, "network", "must be public or vpc");
+    }
+    if (ali->network != NULL && ali->endpoint != NULL) {
+        return fail(place, "network", "says nothing beside endpoint");
+    }
+    return KMS_OK;
+}
+
+/* By their look alone: whether one can be used says the backend that opens it. */
+static enum kms_status check_urls(const struct place *place, struct kms_alibaba_conf *ali)
+{
+    const struct {
+        const char *key;
+        const char *url;
+    } urls[] = {{"endpoint", ali->endpoint},
+                {"sts_endpoint", ali->sts_endpoint},
+                {"metadata_endpoint", ali->metadata_endpoint}};
+
+    for (size_t i = 0; i < sizeof(urls) / sizeof(urls[0]); i++) {
+        const char *url = urls[i].url;
+
+        if (url != NULL &&
+            ((strncmp(url, "https://", 8) != 0 && strncmp(url, "http://", 7) != 0) ||
+             url[strlen(url) - 1] == '/' || strpbrk(url, "@? ") != NULL || strlen(url) > 200)) {
+            return fail(place, urls[i].key,
+                        "must look like https://host, without a slash at the end");
+        }
+    }
+    return KMS_OK;
+}
+
+static enum kms_status check_numbers(const struct place *place, struct kms_alibaba_conf *ali)
+{
+    uint64_t days = DELETION_DEFAULT;
+    uint64_t seconds = SESSION_DEFAULT;
+    uint64_t connections = KMS_ALIBABA_CONNECTIONS_DEFAULT;
+
+    if (ali->deletion_days_text != NULL &&
+        kms_parse_u64(ali->deletion_days_text, DELETION_MIN, DELETION_MAX, &days) != KMS_OK) {
+        return fail(place, "deletion_days", "must be a number of days from 7 to 366");
+    }
+    if (ali->session_seconds_text != NULL &&
+        kms_parse_u64(ali->session_seconds_text, SESSION_MIN, SESSION_MAX, &seconds) != KMS_OK) {
+        return fail(place, "session_seconds", "must be a number of seconds from 900 to 43200");
+    }
+    if (ali->connections_text != NULL &&
+        kms_parse_u64(ali->connections_text, 1, KMS_ALIBABA_CONNECTIONS_MAX, &connections) !=
+            KMS_OK) {
+        return fail(place, "connections", "must be a number from 1 to 256");
+    }
+    ali->connections = (unsigned)connections;
+    ali->deletion_days = (unsigned)days;
+    ali->session_seconds = (unsigned)seconds;
+    return KMS_OK;
+}
+
+/* "name=value"; the AAD's own entry is not for others. */
+static enum kms_status check_context(const struct place *place, struct kms_alibaba_conf *ali)
+{
+    for (unsigned i = 0; i < ali->encryption_context_count; i++) {
+        const char *entry = ali->encryption_context[i];
+        const char *equals = strchr(entry, '=');
+
+        if (equals == NULL || equals == entry || strlen(entry) > KMS_ALIBABA_CONTEXT_ENTRY_MAX) {
+            return fail(place, "encryption_context",
+                        "each must be name=value, of 200 bytes at most");
+        }
+        for (unsigned j = 0; j < i; j++) {
+            if (strncmp(entry, ali->encryption_context[j], (size_t)(equals - entry) + 1) == 0) {
+                return fail(place, "encryption_context", "names something twice");
+            }
+        }
+        if (strncmp(entry, "kmsbridge-aad=", strlen("kmsbridge-aad=")) == 0) {
+            return fail(place, "encryption_context", "kmsbridge-aad is kmsbridge's own");
+        }
+    }
+    return KMS_OK;
+}
+
+static enum kms_status check_source(const struct place *place, struct kms_alibaba_conf *ali)
+{
+    static const char *const words[] = {"auto",    "access_key", "environment", "rrsa",
+                                        "profile", "ecs",        "uri"};
+
+    for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+        if (ali->credentials == NULL || strcmp(ali->credentials, words[i]) == 0) {
+            return KMS_OK;
+        }
+    }
+    return fail(place, "credentials",
+                "must be auto, access_key, environment, rrsa, profile, ecs or uri");
+}
+
+static enum kms_status check_access_key(const struct place *place, struct kms_alibaba_conf *ali)
+{
+    struct kms_error error = KMS_ERROR_INIT;
+    bool wanted = ali->credentials != NULL && strcmp(ali->credentials, "access_key") == 0;
+
+    if ((wanted || ali->access_key_secret != NULL) && !is_set(ali->access_key_id)) {
+        return fail(place, "access_key_id", "is missing");
+    }
+    if ((wanted || ali->access_key_id != NULL) && ali->access_key_secret == NULL) {
+        return fail(place, "access_key_secret", "is missing");
+    }
+    if (ali->access_key_secret != NULL &&
+        kms_secret_check_ref(ali->access_key_secret, &error) != KMS_OK) {
+        return fail(place, "access_key_secret", error.text);
+    }
+    return KMS_OK;
+}
+
+static enum kms_status check_imds(const struct place *place, struct kms_alibaba_conf *ali)
+{
+    const char *word = ali->imds_v1_text == NULL ? "false" : ali->imds_v1_text;
+
+    if (strcmp(word, "true") != 0 && strcmp(word, "false") != 0) {
+        return fail(place, "tokenless_metadata", "must be true or false");
+    }
+    ali->imds_v1 = strcmp(word, "true") == 0;
+    return KMS_OK;
+}
+
+/* What we read must not depend on where the daemon was started. */
+static enum kms_status check_paths(const struct place *place, struct kms_alibaba_conf *ali)
+{
+    const struct {
+        const char *key;
+        const char *path;
+    } paths[] = {{"ca_file", ali->ca_file},
+                 {"oidc_token_file", ali->oidc_token_file},
+                 {"profile_file", ali->profile_file}};
+
+    for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
+        if (paths[i].path != NULL && paths[i].path[0] != '/') {
+            return fail(place, paths[i].key, "must be an absolute path");
+        }
+    }
+    return KMS_OK;
+}
+
+enum kms_status kms_alibaba_conf_check(struct kms_alibaba_conf *ali,
+                                       const struct kms_conf_text *text, const char *path,
+                                       struct kms_error *err)
+{
+    static enum kms_status (*const checks[])(const struct place *place,
+                                             struct kms_alibaba_conf *ali) = {
+        check_where,  check_urls,       check_numbers, check_context,
+        check_source, check_access_key, check_imds,    check_paths};
+    const struct place place = {.text = text, .entry = path, .err = err};
+    enum kms_status status = KMS_OK;
+
+    for (size_t i = 0; status == KMS_OK && i < sizeof(checks) / sizeof(checks[0]); i++) {
+        status = checks[i](&place, ali);
+    }
+    return status;
+}

@@ -1,0 +1,230 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Where the credential comes from. The configuration names one source, or "auto": the official
+ * order of the vendor's SDKs (environment, RRSA, profile file, ECS RAM role, credentials URI),
+ * where the first one that is set up counts. One that is set up and fails is an error, never a
+ * reason to go on under another identity; only the ECS metadata service, of which nobody can say
+ * beforehand whether it is there, may be absent.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/alibaba_parts.h"
+#include "common/clock.h"
+#include "common/secret.h"
+
+#define STATIC_REFRESH_NS (60 * KMS_NS_PER_S) /* how often what lasts is read anew */
+
+const char *kms_ali_setting(const char *configured, const char *variable, const char *otherwise)
+{
+    const char *value = configured;
+
+    if ((value == NULL || value[0] == '\0') && variable != NULL) {
+        value = secure_getenv(variable);
+    }
+    return value == NULL || value[0] == '\0' ? otherwise : value;
+}
+
+/* ---- what comes as JSON ------------------------------------------------------------------- */
+
+enum kms_status kms_ali_offer_sts(const struct kms_json *object, struct kms_credential_slot *slot,
+                                  struct kms_error *err)
+{
+    struct kms_credential_offer offer = {.flags = 0};
+    const char *expires = NULL;
+    uint64_t seconds = 0;
+    uint64_t now = kms_wall_ms() / 1000;
+    enum kms_status status =
+        kms_json_text(object, "AccessKeyId", 256, &offer.part[KMS_ALI_KEY_ID], err);
+
+    if (status == KMS_OK) {
+        status = kms_json_text(object, "AccessKeySecret", 512, &offer.part[KMS_ALI_SECRET], err);
+    }
+    if (status == KMS_OK) {
+        status = kms_json_text(object, "SecurityToken", KMS_CREDENTIAL_PART_MAX,
+                               &offer.part[KMS_ALI_TOKEN], err);
+    }
+    if (status == KMS_OK) {
+        status = kms_json_text(object, "Expiration", 64, &expires, err);
+    }
+    if (status != KMS_OK) {
+        return status;
+    }
+    if (!kms_ali_date(expires, &seconds)) {
+        return kms_error_set(err, KMS_E_PROTOCOL, "the reply's Expiration is no date");
+    }
+    if (seconds <= now) {
+        return kms_error_set(err, KMS_E_AUTH, "what came had expired already (at %s)", expires);
+    }
+    offer.lifetime_ns = (seconds - now) * KMS_NS_PER_S;
+    return kms_credential_put(slot, &offer, err);
+}
+
+/* ---- the environment, and references ------------------------------------------------------ */
+
+static enum kms_status offer_static(const char *id, const char *secret, const char *token,
+                                    struct kms_credential_slot *slot, struct kms_error *err)
+{
+    const struct kms_credential_offer offer = {.part = {id, secret, token},
+                                               .lifetime_ns = KMS_DEADLINE_NONE,
+                                               .refresh_ns = STATIC_REFRESH_NS};
+
+    return kms_credential_put(slot, &offer, err);
+}
+
+static enum kms_status from_environment(struct kms_backend *b, const struct kms_http_wait *wait,
+                                        struct kms_credential_slot *slot, struct kms_error *err)
+{
+    const char *id = kms_ali_setting(NULL, "ALIBABA_CLOUD_ACCESS_KEY_ID", NULL);
+    const char *secret = kms_ali_setting(NULL, "ALIBABA_CLOUD_ACCESS_KEY_SECRET", NULL);
+    const char *token = kms_ali_setting(NULL, "ALIBABA_CLOUD_SECURITY_TOKEN", NULL);
+
+    (void)b;
+    (void)wait;
+    if (id == NULL || secret == NULL) {
+        return kms_error_set(err, KMS_E_NOT_FOUND,
+                             "environment: ALIBABA_CLOUD_ACCESS_KEY_ID and "
+                             "ALIBABA_CLOUD_ACCESS_KEY_SECRET are not both set");
+    }
+    return offer_static(id, secret, token, slot, err);
+}
+
+/* A secret as a text of its own; a NUL in it is refused, or it would be cut there. */
+static enum kms_status load(const char *ref, struct kms_blob *ret, struct kms_error *err)
+{
+    struct kms_secret *secret = NULL;
+    enum kms_status status = kms_secret_load(ref, &secret, err);
+    struct kms_span bytes;
+
+    if (status != KMS_OK) {
+        return status;
+    }
+    bytes = kms_secret_span(secret);
+    if (bytes.len > 0 && memchr(bytes.data, 0, bytes.len) != NULL) {
+        status = kms_error_set(err, KMS_E_INVALID, "%s holds a NUL", ref);
+    } else {
+        status = kms_blob_put(ret, bytes, KMS_SECRET_MAX);
+    }
+    kms_secret_free(secret);
+    return status == KMS_OK ? KMS_OK : kms_error_set(err, status, "no secure memory");
+}
+
+static enum kms_status from_access_key(struct kms_backend *b, const struct kms_http_wait *wait,
+                                       struct kms_credential_slot *slot, struct kms_error *err)
+{
+    struct kms_blob secret = {.data = NULL};
+    enum kms_status status = load(b->ali->access_key_secret, &secret, err);
+
+    (void)wait;
+    if (status == KMS_OK) {
+        status = offer_static(b->ali->access_key_id, (const char *)secret.data, NULL, slot, err);
+    }
+    kms_blob_done(&secret);
+    return status;
+}
+
+/* ---- sources ------------------------------------------------------------------------------ */
+
+static enum kms_status from_ecs(struct kms_backend *b, const struct kms_http_wait *wait,
+                                struct kms_credential_slot *slot, struct kms_error *err)
+{
+    return kms_ali_from_ecs(b, wait, b->ali->ecs_role, slot, err);
+}
+
+static enum kms_status from_auto(struct kms_backend *b, const struct kms_http_wait *wait,
+                                 struct kms_credential_slot *slot, struct kms_error *err);
+
+static const struct source {
+    const char *name;
+    enum kms_status (*fetch)(struct kms_backend *b, const struct kms_http_wait *wait,
+                             struct kms_credential_slot *slot, struct kms_error *err);
+} sources[] = {
+    {"auto", from_auto},
+    {"access_key", from_access_key},
+    {"environment", from_environment},
+    {"rrsa", kms_ali_from_rrsa},
+    {"profile", kms_ali_from_profile},
+    {"ecs", from_ecs},
+    {"uri", kms_ali_from_uri},
+};
+
+static const struct source *source_named(const char *name)
+{
+    for (size_t i = 0; i < sizeof(sources) / sizeof(sources[0]); i++) {
+        if (strcmp(sources[i].name, name) == 0) {
+            return &sources[i];
+        }
+    }
+    return NULL;
+}
+
+bool kms_ali_source_known(const char *name)
+{
+    return source_named(name) != NULL;
+}
+
+static bool has_rrsa(const struct kms_alibaba_conf *ali)
+{
+    return kms_ali_setting(ali->role_arn, "ALIBABA_CLOUD_ROLE_ARN", NULL) != NULL &&
+           kms_ali_setting(ali->oidc_provider_arn, "ALIBABA_CLOUD_OIDC_PROVIDER_ARN", NULL) !=
+               NULL &&
+           kms_ali_setting(ali->oidc_token_file, "ALIBABA_CLOUD_OIDC_TOKEN_FILE", NULL) != NULL;
+}
+
+static enum kms_status from_auto(struct kms_backend *b, const struct kms_http_wait *wait,
+                                 struct kms_credential_slot *slot, struct kms_error *err)
+{
+    const char *off = kms_ali_setting(NULL, "ALIBABA_CLOUD_ECS_METADATA_DISABLED", "false");
+    bool has_uri =
+        kms_ali_setting(b->ali->credentials_uri, "ALIBABA_CLOUD_CREDENTIALS_URI", NULL) != NULL;
+    enum kms_status status = KMS_OK;
+
+    if (b->ali->access_key_id != NULL) {
+        return from_access_key(b, wait, slot, err);
+    }
+    if (kms_ali_setting(NULL, "ALIBABA_CLOUD_ACCESS_KEY_ID", NULL) != NULL) {
+        return from_environment(b, wait, slot, err);
+    }
+    if (has_rrsa(b->ali)) {
+        return kms_ali_from_rrsa(b, wait, slot, err);
+    }
+    if (kms_ali_setting(b->ali->profile_file, "ALIBABA_CLOUD_CREDENTIALS_FILE", NULL) != NULL) {
+        return kms_ali_from_profile(b, wait, slot, err);
+    }
+    if (strcmp(off, "true") != 0) {
+        status = from_ecs(b, wait, slot, err);
+        if (!has_uri || (status != KMS_E_UNAVAILABLE && status != KMS_E_NOT_FOUND)) {
+            return status;
+        }
+        kms_error_clear(err);
+    }
+    return has_uri ? kms_ali_from_uri(b, wait, slot, err)
+                   : kms_error_set(err, KMS_E_NOT_FOUND,
+                                   "no source of credentials is set up: no access key, RRSA, "
+                                   "profile file or credentials URI, and ECS metadata is disabled");
+}
+
+/* What is missing or cannot be read here is not what the caller of the key asked about. */
+static enum kms_status as_auth(enum kms_status status, struct kms_error *err)
+{
+    if (status == KMS_E_NOT_FOUND || status == KMS_E_DENIED || status == KMS_E_INVALID ||
+        status == KMS_E_EXISTS || status == KMS_E_UNSUPPORTED) {
+        err->status = KMS_E_AUTH;
+        return KMS_E_AUTH;
+    }
+    return status;
+}
+
+enum kms_status kms_ali_fetch(void *ctx, const struct kms_http_wait *wait,
+                              const struct kms_credential_value *old,
+                              struct kms_credential_slot *slot, struct kms_error *err)
+{
+    struct kms_backend *b = ctx;
+    const struct source *source = source_named(kms_ali_setting(b->ali->credentials, NULL, "auto"));
+
+    (void)old; /* each source is asked anew: nothing of the old one is needed */
+    if (source == NULL) {
+        return kms_error_set(err, KMS_E_INTERNAL, "no such source of credentials");
+    }
+    return as_auth(source->fetch(b, wait, slot, err), err);
+}

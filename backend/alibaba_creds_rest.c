@@ -1,0 +1,416 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Credentials that somebody hands out over HTTP: STS for a projected token (RRSA), the ECS metadata
+ * service for a RAM role, a credentials URI. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/alibaba_parts.h"
+#include "common/clock.h"
+#include "common/codec.h"
+#include "common/file.h"
+#include "common/numbers.h"
+#include "common/secure.h"
+
+#define TOKEN_MIN   4 /* characters of OIDCToken: AssumeRoleWithOIDC */
+#define TOKEN_MAX   20000
+#define FORM_MAX    32768
+#define REPLY_MAX   32768
+#define IMDS        "http://100.100.100.200"
+#define IMDS_ROLES  "/latest/meta-data/ram/security-credentials/"
+#define IMDS_TTL    "21600" /* seconds, the longest there is */
+#define IMDS_TOKEN  512
+#define ROLE_MAX    128
+#define ASK_WAIT_NS (2 * KMS_NS_PER_S) /* a metadata service answers at once, or is not there */
+
+/* ---- RRSA --------------------------------------------------------------------------------- */
+
+/* STS's base URL: configured, injected by ack-pod-identity-webhook, or the region's. */
+static void sts_url(const struct kms_alibaba_conf *ali, char *ret_url, size_t size)
+{
+    const char *given = kms_ali_setting(ali->sts_endpoint, "ALIBABA_CLOUD_STS_ENDPOINT", NULL);
+    const char *region = kms_ali_setting(NULL, "ALIBABA_CLOUD_STS_REGION", ali->region);
+    const char *vpc = kms_ali_setting(
+        NULL, "ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED",
+        ali->network != NULL && strcmp(ali->network, "vpc") == 0 ? "true" : "false");
+
+    if (given != NULL) {
+        (void)snprintf(ret_url, size, "%s%s", strstr(given, "://") == NULL ? "https://" : "",
+                       given);
+    } else if (region != NULL && region[0] != '\0') {
+        (void)snprintf(ret_url, size, "https://sts%s.%s.aliyuncs.com",
+                       strcmp(vpc, "true") == 0 ? "-vpc" : "", region);
+    } else {
+        (void)snprintf(ret_url, size, "https://sts.aliyuncs.com");
+    }
+}
+
+/*
+ * Read anew each time: the kubelet replaces it. It is projected for everybody to read as long as
+ * the pod has no fsGroup, so a secret file's rules are not for it.
+ */
+static enum kms_status read_token(const char *path, struct kms_blob *ret, struct kms_error *err)
+{
+    char *content = NULL;
+    size_t len = 0;
+    enum kms_status status =
+        kms_file_read(path, KMS_FILE_CONFIG, TOKEN_MAX + 1, &content, &len, err);
+
+    if (status != KMS_OK) {
+        return status;
+    }
+    size_t text = len;
+
+    while (text > 0 && (content[text - 1] == '\n' || content[text - 1] == '\r')) {
+        text--;
+    }
+    if (text < TOKEN_MIN || text > TOKEN_MAX || strcspn(content, " \t\r\n") < text) {
+        status = kms_error_set(err, KMS_E_INVALID, "%s holds no token", path);
+    } else {
+        status = kms_blob_put(ret, kms_span_of(content, text), TOKEN_MAX);
+    }
+    kms_wipe(content, len);
+    free(content);
+    return status == KMS_OK ? KMS_OK : kms_error_set(err, status, "no secure memory");
+}
+
+/* The query is for everybody's logs; the token stands in the body. */
+static enum kms_status make_query(char *ret_url, size_t size)
+{
+    char date[25];
+    char nonce[33];
+    uint8_t random[16];
+    struct kms_buf buf = kms_buf_over(ret_url, size - 1);
+    enum kms_status status = kms_random(random, sizeof(random));
+
+    kms_wall_text(kms_wall_ms(), date, sizeof(date));
+    memcpy(date + strlen("yyyy-MM-ddTHH:mm:ss"), "Z", 2);
+    if (status == KMS_OK) {
+        status = kms_hex_encode(kms_span_of(random, sizeof(random)), nonce, sizeof(nonce));
+    }
+    const struct kms_acs3_param params[] = {
+        {"Action", kms_span_str("AssumeRoleWithOIDC")},
+        {"Version", kms_span_str("2015-04-01")},
+        {"Format", kms_span_str("JSON")},
+        {"Timestamp", kms_span_str(date)},
+        {"SignatureNonce", kms_span_str(nonce)},
+    };
+    if (status == KMS_OK) {
+        status = kms_acs3_query(params, sizeof(params) / sizeof(params[0]), &buf);
+    }
+    ret_url[buf.len] = '\0';
+    return status;
+}
+
+static enum kms_status make_form(const struct kms_alibaba_conf *ali, struct kms_span token,
+                                 struct kms_blob *form)
+{
+    struct kms_buf buf;
+    char seconds[16];
+    enum kms_status status = kms_blob_reserve(form, FORM_MAX);
+
+    (void)snprintf(seconds, sizeof(seconds), "%u", ali->session_seconds);
+    const struct kms_acs3_param params[] = {
+        {"RoleArn", kms_span_str(kms_ali_setting(ali->role_arn, "ALIBABA_CLOUD_ROLE_ARN", ""))},
+        {"OIDCProviderArn", kms_span_str(kms_ali_setting(ali->oidc_provider_arn,
+                                                         "ALIBABA_CLOUD_OIDC_PROVIDER_ARN", ""))},
+        {"OIDCToken", token},
+        {"RoleSessionName",
+         kms_span_str(kms_ali_setting(ali->role_session_name, "ALIBABA_CLOUD_ROLE_SESSION_NAME",
+                                      "kmsbridge"))},
+        {"DurationSeconds", kms_span_str(seconds)},
+    };
+    if (status != KMS_OK) {
+        return status;
+    }
+    buf = kms_buf_over(form->data, FORM_MAX);
+    status = kms_acs3_query(params, sizeof(params) / sizeof(params[0]), &buf);
+    form->len = buf.len;
+    return status;
+}
+
+static enum kms_status ask(struct kms_backend *b, const struct kms_http_request *request,
+                           const struct kms_http_wait *wait, struct kms_http_response *ret,
+                           struct kms_error *err)
+{
+    return kms_http_perform(b->identity_door, request, wait, ret, err);
+}
+
+static enum kms_status read_sts(const struct kms_http_response *response,
+                                struct kms_credential_slot *slot, struct kms_error *err)
+{
+    struct kms_json_doc *doc = NULL;
+    struct kms_json root, credentials;
+    enum kms_status status = KMS_OK;
+    bool renew = false;
+
+    if (response->status != 200) {
+        status = kms_ali_error("AssumeRoleWithOIDC", response, err, &renew);
+        /* a token or role that is refused is a matter of identity, whatever the code */
+        if (status == KMS_E_INVALID || status == KMS_E_PROTOCOL || status == KMS_E_DENIED ||
+            status == KMS_E_UNSUPPORTED) {
+            err->status = KMS_E_AUTH;
+        }
+        return err->status;
+    }
+    status = kms_json_parse("STS's reply", kms_blob_span(&response->body), &doc, &root, err);
+    if (status == KMS_OK) {
+        status = kms_json_object(&root, "Credentials", &credentials, err);
+    }
+    if (status == KMS_OK) {
+        status = kms_ali_offer_sts(&credentials, slot, err);
+    }
+    kms_json_free(doc);
+    return status;
+}
+
+enum kms_status kms_ali_from_rrsa(struct kms_backend *b, const struct kms_http_wait *wait,
+                                  struct kms_credential_slot *slot, struct kms_error *err)
+{
+    static const struct kms_http_header headers[] = {
+        {"content-type", "application/x-www-form-urlencoded"}, {"accept", "application/json"}};
+    const char *path =
+        kms_ali_setting(b->ali->oidc_token_file, "ALIBABA_CLOUD_OIDC_TOKEN_FILE", NULL);
+    struct kms_http_response response = KMS_HTTP_RESPONSE_INIT;
+    struct kms_blob token = {.data = NULL};
+    struct kms_blob form = {.data = NULL};
+    char base[KMS_ALI_URL_MAX];
+    char query[512];
+    char url[KMS_ALI_URL_MAX + sizeof(query) + 2];
+    enum kms_status status = KMS_OK;
+
+    if (path == NULL) {
+        return kms_error_set(err, KMS_E_NOT_FOUND,
+                             "rrsa: no token file: ALIBABA_CLOUD_OIDC_TOKEN_FILE is not set");
+    }
+    status = read_token(path, &token, err);
+    if (status == KMS_OK && (make_query(query, sizeof(query)) != KMS_OK ||
+                             make_form(b->ali, kms_blob_span(&token), &form) != KMS_OK)) {
+        status = kms_error_set(err, KMS_E_INTERNAL, "rrsa: the request cannot be written");
+    }
+    if (status == KMS_OK) {
+        sts_url(b->ali, base, sizeof(base));
+        (void)snprintf(url, sizeof(url), "%s/?%s", base, query);
+        const struct kms_http_request request = {.method = KMS_HTTP_POST,
+                                                 .url = url,
+                                                 .headers = headers,
+                                                 .header_count = 2,
+                                                 .body = kms_blob_span(&form),
+                                                 .body_max = REPLY_MAX};
+
+        status = ask(b, &request, wait, &response, err);
+    }
+    if (status == KMS_OK) {
+        status = read_sts(&response, slot, err);
+    }
+    kms_http_response_done(&response);
+    kms_blob_done(&form);
+    kms_blob_done(&token);
+    return status;
+}
+
+/* ---- the ECS metadata service ------------------------------------------------------------- */
+
+static struct kms_http_wait shorter(const struct kms_http_wait *wait)
+{
+    struct kms_http_wait own = *wait;
+    uint64_t soon = kms_deadline_in(ASK_WAIT_NS);
+
+    own.deadline_ns = soon < own.deadline_ns ? soon : own.deadline_ns;
+    return own;
+}
+
+/* One question; @token may be "". *ret_status is the answer's; the body's text, without its line
+ * end, to @ret_text, "" when it is none. */
+static enum kms_status ask_imds(struct kms_backend *b, const struct kms_http_wait *wait,
+                                enum kms_http_method method, const char *path, const char *token,
+                                struct kms_http_response *ret, struct kms_error *err)
+{
+    const char *base = kms_ali_setting(b->ali->metadata_endpoint, NULL, IMDS);
+    char url[KMS_ALI_URL_MAX + ROLE_MAX];
+    const struct kms_http_header headers[] = {
+        {"X-aliyun-ecs-metadata-token-ttl-seconds", method == KMS_HTTP_PUT ? IMDS_TTL : NULL},
+        {"X-aliyun-ecs-metadata-token", token[0] == '\0' ? NULL : token},
+    };
+    const struct kms_http_request request = {.method = method,
+                                             .url = url,
+                                             .headers = headers,
+                                             .header_count = 2,
+                                             .body_max = REPLY_MAX,
+                                             .plain_ok = true};
+    struct kms_http_wait own = shorter(wait);
+    struct kms_error why = KMS_ERROR_INIT;
+    enum kms_status status = KMS_OK;
+
+    (void)snprintf(url, sizeof(url), "%s%s", base, path);
+    status = ask(b, &request, &own, ret, &why);
+    if (status == KMS_E_TIMEOUT && !kms_deadline_passed(wait->deadline_ns)) {
+        return kms_error_set(err, KMS_E_UNAVAILABLE, "ecs: the metadata service does not answer");
+    }
+    return status == KMS_OK ? KMS_OK
+                            : kms_error_set(err, status, "ecs: the metadata service: %s", why.text);
+}
+
+/* The reply's body as a short text; false when it is none. */
+static bool take_line(const struct kms_http_response *response, char *ret_text, size_t size)
+{
+    struct kms_span body = kms_blob_span(&response->body);
+
+    while (body.len > 0 && (body.data[body.len - 1] == '\n' || body.data[body.len - 1] == '\r')) {
+        body.len--;
+    }
+    if (body.len == 0 || body.len >= size) {
+        return false;
+    }
+    for (size_t i = 0; i < body.len; i++) {
+        if (body.data[i] <= 0x20 || body.data[i] >= 0x7f) {
+            return false;
+        }
+    }
+    memcpy(ret_text, body.data, body.len);
+    ret_text[body.len] = '\0';
+    return true;
+}
+
+/* Whether questions without a token are allowed where the service has no tokens. */
+static bool v1_allowed(const struct kms_alibaba_conf *ali)
+{
+    return ali->imds_v1 &&
+           strcmp(kms_ali_setting(NULL, "ALIBABA_CLOUD_IMDSV1_DISABLED", "false"), "true") != 0;
+}
+
+static enum kms_status take_imds_token(struct kms_backend *b, const struct kms_http_wait *wait,
+                                       char ret_token[IMDS_TOKEN], struct kms_error *err)
+{
+    struct kms_http_response response = KMS_HTTP_RESPONSE_INIT;
+    enum kms_status status =
+        ask_imds(b, wait, KMS_HTTP_PUT, "/latest/api/token", "", &response, err);
+
+    ret_token[0] = '\0';
+    if (status == KMS_OK &&
+        (response.status != 200 || !take_line(&response, ret_token, IMDS_TOKEN)) &&
+        !v1_allowed(b->ali)) {
+        status = kms_error_set(err, response.status >= 500 ? KMS_E_UNAVAILABLE : KMS_E_AUTH,
+                               "ecs: the metadata service gives no token (HTTP %u), and asking "
+                               "without one is not allowed (tokenless_metadata)",
+                               response.status);
+    }
+    kms_http_response_done(&response);
+    return status;
+}
+
+static enum kms_status refuse_imds(const struct kms_http_response *response, const char *what,
+                                   struct kms_error *err)
+{
+    enum kms_status status = response->status == 404   ? KMS_E_NOT_FOUND
+                             : response->status >= 500 ? KMS_E_UNAVAILABLE
+                                                       : KMS_E_AUTH;
+
+    return kms_error_set(err, status, "ecs: the metadata service has no %s (HTTP %u)", what,
+                         response->status);
+}
+
+static enum kms_status take_role(struct kms_backend *b, const struct kms_http_wait *wait,
+                                 const char *token, char ret_role[ROLE_MAX], struct kms_error *err)
+{
+    struct kms_http_response response = KMS_HTTP_RESPONSE_INIT;
+    enum kms_status status = ask_imds(b, wait, KMS_HTTP_GET, IMDS_ROLES, token, &response, err);
+
+    if (status == KMS_OK && (response.status != 200 || !take_line(&response, ret_role, ROLE_MAX))) {
+        status = refuse_imds(&response, "RAM role for this instance", err);
+    }
+    kms_http_response_done(&response);
+    return status;
+}
+
+/* {"Code": "Success", "AccessKeyId": ...} */
+static enum kms_status read_success(const char *name, const struct kms_http_response *response,
+                                    struct kms_credential_slot *slot, struct kms_error *err)
+{
+    struct kms_json_doc *doc = NULL;
+    struct kms_json root;
+    const char *code = NULL;
+    enum kms_status status = kms_json_parse(name, kms_blob_span(&response->body), &doc, &root, err);
+
+    if (status == KMS_OK) {
+        status = kms_json_text(&root, "Code", 64, &code, err);
+    }
+    if (status == KMS_OK && strcmp(code, "Success") != 0) {
+        status = kms_error_set_code(err, KMS_E_AUTH, code, "%s says %s", name, code);
+    }
+    if (status == KMS_OK) {
+        status = kms_ali_offer_sts(&root, slot, err);
+    }
+    kms_json_free(doc);
+    return status;
+}
+
+/* A role's name goes into a path. */
+static bool is_role(const char *role)
+{
+    size_t len = strlen(role);
+
+    return len > 0 && len < ROLE_MAX &&
+           strspn(role, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789.@_-") ==
+               len;
+}
+
+enum kms_status kms_ali_from_ecs(struct kms_backend *b, const struct kms_http_wait *wait,
+                                 const char *role, struct kms_credential_slot *slot,
+                                 struct kms_error *err)
+{
+    struct kms_http_response response = KMS_HTTP_RESPONSE_INIT;
+    char token[IMDS_TOKEN];
+    char found[ROLE_MAX];
+    char path[sizeof(IMDS_ROLES) + ROLE_MAX];
+    enum kms_status status = take_imds_token(b, wait, token, err);
+
+    role = kms_ali_setting(role, "ALIBABA_CLOUD_ECS_METADATA", NULL);
+    if (status == KMS_OK && role == NULL) {
+        status = take_role(b, wait, token, found, err);
+        role = found;
+    }
+    if (status == KMS_OK && !is_role(role)) {
+        status = kms_error_set(err, KMS_E_INVALID, "ecs: that is no name of a RAM role");
+    }
+    if (status == KMS_OK) {
+        (void)snprintf(path, sizeof(path), "%s%s", IMDS_ROLES, role);
+        status = ask_imds(b, wait, KMS_HTTP_GET, path, token, &response, err);
+    }
+    if (status == KMS_OK && response.status != 200) {
+        status = refuse_imds(&response, "credential for that RAM role", err);
+    }
+    if (status == KMS_OK) {
+        status = read_success("the metadata service", &response, slot, err);
+    }
+    kms_http_response_done(&response);
+    kms_wipe(token, sizeof(token));
+    return status;
+}
+
+/* ---- a credentials URI -------------------------------------------------------------------- */
+
+enum kms_status kms_ali_from_uri(struct kms_backend *b, const struct kms_http_wait *wait,
+                                 struct kms_credential_slot *slot, struct kms_error *err)
+{
+    const char *uri =
+        kms_ali_setting(b->ali->credentials_uri, "ALIBABA_CLOUD_CREDENTIALS_URI", NULL);
+    struct kms_http_response response = KMS_HTTP_RESPONSE_INIT;
+    const struct kms_http_request request = {
+        .method = KMS_HTTP_GET, .url = uri, .body_max = REPLY_MAX};
+    enum kms_status status = KMS_OK;
+
+    if (uri == NULL) {
+        return kms_error_set(err, KMS_E_NOT_FOUND, "uri: ALIBABA_CLOUD_CREDENTIALS_URI is not set");
+    }
+    status = ask(b, &request, wait, &response, err);
+    if (status == KMS_OK && response.status != 200) {
+        status = kms_error_set(err, response.status >= 500 ? KMS_E_UNAVAILABLE : KMS_E_AUTH,
+                               "uri: the credentials URI answers HTTP %u", response.status);
+    }
+    if (status == KMS_OK) {
+        status = read_success("the credentials URI", &response, slot, err);
+    }
+    kms_http_response_done(&response);
+    return status;
+}

@@ -1,0 +1,321 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* One question to Transit: path, token, what the answer means. */
+#include <stdio.h>
+#include <string.h>
+
+#include "backend/vault_parts.h"
+#include "common/secure.h"
+
+#define SAID_MAX 240 /* of what the server said, in our texts */
+
+/* ---- what an answer means ----------------------------------------------------------------- */
+
+/*
+ * The first row that fits. Transit tells what is wrong with a request by text alone, OpenBao 2.7's
+ * are below; it answers 500 where a ciphertext does not open under an RSA key.
+ */
+static const struct answer_row {
+    unsigned http;
+    const char *said; /* in the first of "errors"; NULL: whatever it is */
+    enum kms_status status;
+} answer_rows[] = {
+    {400, "message authentication failed", KMS_E_BAD_DATA},
+    {400, "invalid ciphertext", KMS_E_BAD_DATA},
+    {400, "failed to RSA decrypt", KMS_E_BAD_DATA},
+    {500, "failed to RSA decrypt", KMS_E_BAD_DATA},
+    {400, "too old", KMS_E_KEY_STATE},
+    {400, "less than the minimum encryption key version", KMS_E_KEY_STATE},
+    {400, "soft deleted", KMS_E_KEY_STATE},
+    {400, "soft-deleted", KMS_E_KEY_STATE},
+    {400, "no such key version", KMS_E_KEY_STATE},
+    {400, "higher than the latest key version", KMS_E_NOT_FOUND},
+    {400, "key not found", KMS_E_NOT_FOUND},
+    {400, "no existing key named", KMS_E_NOT_FOUND},
+    {400, "deletion is not allowed", KMS_E_DENIED},
+    {400, "invalid role or secret ID", KMS_E_AUTH},
+    {400, "wrapping token is not valid or does not exist", KMS_E_AUTH},
+    {400, NULL, KMS_E_INVALID},
+    {401, NULL, KMS_E_AUTH},
+    {403, NULL, KMS_E_DENIED},
+    {404, NULL, KMS_E_NOT_FOUND},
+    {405, NULL, KMS_E_UNSUPPORTED},
+    {412, NULL, KMS_E_UNAVAILABLE}, /* a replica that is behind */
+    {413, NULL, KMS_E_TOO_LARGE},
+    {429, NULL, KMS_E_THROTTLED},
+    {473, NULL, KMS_E_UNAVAILABLE}, /* a performance standby */
+};
+
+static enum kms_status status_of(unsigned http, const char *said)
+{
+    for (size_t i = 0; i < sizeof(answer_rows) / sizeof(answer_rows[0]); i++) {
+        const struct answer_row *row = &answer_rows[i];
+
+        if (row->http == http && (row->said == NULL || strstr(said, row->said) != NULL)) {
+            return row->status;
+        }
+    }
+    if (http >= 300 && http < 400) { /* a standby node sends to the active one: another address */
+        return KMS_E_UNAVAILABLE;
+    }
+    return http >= 500 ? KMS_E_UNAVAILABLE : KMS_E_INVALID;
+}
+
+/*
+ * Sealed, no leader, behind, a standby that sends elsewhere: another node may do. Not 500: Transit
+ * says that of a ciphertext.
+ */
+bool kms_vault_is_sick(const struct kms_http_response *response)
+{
+    return (response->status >= 300 && response->status < 400) || response->status == 412 ||
+           response->status == 473 || (response->status >= 501 && response->status <= 504);
+}
+
+/*
+ * The first of "errors", or "". False: the body is not Transit's. A proxy or another server may
+ * have written it.
+ */
+static bool copy_said(const struct kms_http_response *http, char *ret_said, size_t size)
+{
+    struct kms_json_doc *doc = NULL;
+    struct kms_json root;
+    struct kms_json errors;
+    const char *text = "";
+    bool is_ours = false;
+
+    ret_said[0] = '\0';
+    if (kms_json_parse("an error", kms_blob_span(&http->body), &doc, &root, NULL) != KMS_OK) {
+        return false;
+    }
+    is_ours = kms_json_array(&root, "errors", &errors, NULL) == KMS_OK;
+    if (is_ours && kms_json_count(&errors) > 0 &&
+        kms_json_text_at(&errors, 0, 4096, &text, NULL) == KMS_OK) {
+        (void)snprintf(ret_said, size, "%.*s", SAID_MAX, text);
+    }
+    kms_json_free(doc);
+    return is_ours;
+}
+
+static enum kms_status fail(const struct kms_http_response *http, struct kms_error *err)
+{
+    char said[SAID_MAX + 1];
+    char code[16];
+    enum kms_status status = KMS_OK;
+    bool is_ours = copy_said(http, said, sizeof(said));
+
+    status = status_of(http->status, said);
+    if (!is_ours && (status == KMS_E_NOT_FOUND || status == KMS_E_DENIED ||
+                     status == KMS_E_INVALID || status == KMS_E_UNSUPPORTED)) {
+        status = KMS_E_PROTOCOL; /* of no key and no token of ours: somebody else answers there */
+    }
+    (void)snprintf(code, sizeof(code), "HTTP %u", http->status);
+    status = kms_error_set_code(err, status, code, "%s answers %u%s%s",
+                                http->origin == NULL ? "Transit" : http->origin, http->status,
+                                said[0] == '\0' ? "" : ": ", said);
+    if (err != NULL && http->retry_after_ns > 0) {
+        err->retry_after_ns = http->retry_after_ns;
+    }
+    return status;
+}
+
+static enum kms_status judge(struct kms_vault_reply *reply, struct kms_error *err)
+{
+    if (reply->http.status < 200 || reply->http.status >= 300) {
+        return fail(&reply->http, err);
+    }
+    if (reply->http.body.len == 0) {
+        return KMS_OK;
+    }
+    return kms_json_parse("the reply", kms_blob_span(&reply->http.body), &reply->doc, &reply->root,
+                          err);
+}
+
+enum kms_status kms_vault_data(const struct kms_vault_reply *reply, struct kms_json *ret_data,
+                               struct kms_error *err)
+{
+    if (reply->doc == NULL) {
+        return kms_error_set(err, KMS_E_PROTOCOL, "the reply has no body");
+    }
+    return kms_json_object(&reply->root, "data", ret_data, err);
+}
+
+void kms_vault_reply_done(struct kms_vault_reply *reply)
+{
+    kms_json_free(reply->doc);
+    kms_http_response_done(&reply->http);
+    *reply = (struct kms_vault_reply){.doc = NULL};
+}
+
+/* ---- asking ------------------------------------------------------------------------------- */
+
+enum kms_status kms_vault_path(const struct kms_backend *backend, struct kms_call *call,
+                               const char *a, const char *name, const char *b,
+                               char ret_path[KMS_HTTP_URL_MAX])
+{
+    struct kms_buf out = kms_buf_over(ret_path, KMS_HTTP_URL_MAX - 1);
+
+    if (kms_buf_put(&out, kms_span_str("/v1/")) != KMS_OK ||
+        kms_buf_put(&out, kms_span_str(backend->mount)) != KMS_OK ||
+        kms_buf_put(&out, kms_span_str(a)) != KMS_OK ||
+        kms_http_put_escaped(&out, name) != KMS_OK ||
+        kms_buf_put(&out, kms_span_str(b)) != KMS_OK) {
+        return kms_error_set(&call->error, KMS_E_INVALID, "a key's name is too long");
+    }
+    ret_path[out.len] = '\0';
+    return KMS_OK;
+}
+
+enum kms_status kms_vault_ask_as(struct kms_backend *backend, const struct kms_http_wait *wait,
+                                 const char *token, const struct kms_vault_ask *ask,
+                                 struct kms_vault_reply *ret, struct kms_error *err)
+{
+    const struct kms_http_header headers[] = {
+        {"X-Vault-Token", token},
+        {"X-Vault-Namespace", backend->name_space[0] == '\0' ? NULL : backend->name_space},
+        {"X-Vault-Request", "true"}, /* a Vault or OpenBao proxy may insist on it */
+        {"Content-Type", ask->body.len == 0 ? NULL : "application/json"},
+    };
+    const struct kms_http_request request = {
+        .method = ask->method,
+        .url = ask->path,
+        .headers = headers,
+        .header_count = sizeof(headers) / sizeof(headers[0]),
+        .body = ask->body,
+        .once = ask->once,
+        .body_max = 4 * KMS_HTTP_BODY_MAX, /* a key with a thousand public keys */
+    };
+    enum kms_status status =
+        kms_endpoints_perform(backend->endpoints, &request, wait, &ret->http, err);
+
+    return status == KMS_OK ? judge(ret, err) : status;
+}
+
+/*
+ * 403 "permission denied" is said of a token that is not good, and of a good one that may not: the
+ * token is asked about itself, which the policy `default` lets it.
+ */
+static bool is_token_bad(struct kms_backend *backend, const struct kms_http_wait *wait,
+                         const char *token)
+{
+    const struct kms_vault_ask ask = {.method = KMS_HTTP_GET, .path = "/v1/auth/token/lookup-self"};
+    struct kms_vault_reply reply = {.doc = NULL};
+    struct kms_error ignored = KMS_ERROR_INIT;
+    enum kms_status status = kms_vault_ask_as(backend, wait, token, &ask, &reply, &ignored);
+
+    kms_vault_reply_done(&reply);
+    return status == KMS_E_DENIED;
+}
+
+/* What a call tells of the service, for health. */
+static void note(struct kms_backend *backend, enum kms_status status, const struct kms_error *err)
+{
+    bool bad = status == KMS_E_UNAVAILABLE || status == KMS_E_TIMEOUT || status == KMS_E_AUTH ||
+               status == KMS_E_PROTOCOL;
+
+    if (status == KMS_E_CANCELLED || status == KMS_E_THROTTLED || status == KMS_E_BUSY) {
+        return;
+    }
+    pthread_mutex_lock(&backend->lock);
+    backend->ready = !bad;
+    if (bad) {
+        backend->trouble = *err;
+    }
+    pthread_mutex_unlock(&backend->lock);
+}
+
+static enum kms_status refuse_token(struct kms_backend *backend, struct kms_error *err)
+{
+    kms_error_clear(err);
+    return kms_error_set_code(err, KMS_E_AUTH, "HTTP 403", "%s refuses our token (auth method %s)",
+                              kms_endpoints_first(backend->endpoints),
+                              backend->vault->auth->method);
+}
+
+/* One round; *ret_again: the token was bad, and another one is to be had. */
+static enum kms_status ask_once(struct kms_backend *backend, const struct kms_http_wait *wait,
+                                const struct kms_vault_ask *ask, struct kms_vault_reply *ret,
+                                bool *ret_again, struct kms_error *err)
+{
+    const struct kms_credential_value *token = NULL;
+    enum kms_status status = kms_credential_get(backend->credential, wait, &token, err);
+
+    *ret_again = false;
+    if (status != KMS_OK) {
+        return status;
+    }
+    status = kms_vault_ask_as(backend, wait, token->part[0], ask, ret, err);
+    if (status == KMS_E_DENIED && ret->http.status == 403 &&
+        is_token_bad(backend, wait, token->part[0])) {
+        *ret_again = kms_credential_refused(backend->credential, token);
+        status = refuse_token(backend, err);
+    }
+    kms_credential_give(backend->credential, token);
+    return status;
+}
+
+/* The server's own id of the request, for the audit log: its audit log has the same. */
+static void tell_request(const struct kms_vault_reply *reply, struct kms_call *call)
+{
+    const char *id = "";
+
+    if (reply->doc != NULL &&
+        kms_json_text_maybe(&reply->root, "request_id", sizeof(call->error.request_id) - 1, &id,
+                            NULL) == KMS_OK) {
+        (void)snprintf(call->error.request_id, sizeof(call->error.request_id), "%s", id);
+    }
+}
+
+enum kms_status kms_vault_ask(struct kms_backend *backend, struct kms_call *call,
+                              const struct kms_vault_ask *ask, struct kms_vault_reply *ret)
+{
+    const struct kms_http_wait wait = {
+        .deadline_ns = call->deadline_ns, .cancelled = call->cancelled, .trace_id = call->trace_id};
+    bool again = false;
+    enum kms_status status = ask_once(backend, &wait, ask, ret, &again, &call->error);
+
+    if (again) {
+        pthread_mutex_lock(&backend->lock);
+        backend->relogins++;
+        pthread_mutex_unlock(&backend->lock);
+        kms_vault_reply_done(ret);
+        kms_error_clear(&call->error);
+        status = ask_once(backend, &wait, ask, ret, &again, &call->error);
+    }
+    note(backend, status, &call->error);
+    if (status == KMS_OK) {
+        tell_request(ret, call);
+    }
+    return status;
+}
+
+/* ---- a body ------------------------------------------------------------------------------- */
+
+#define BODY_REST 1024 /* names, numbers, brackets */
+
+enum kms_status kms_vault_body_begin(struct kms_vault_body *body, size_t size,
+                                     struct kms_error *err)
+{
+    /* base64, or a text of which every byte is escaped */
+    size_t room = size * 6 + BODY_REST;
+
+    *body = (struct kms_vault_body){.blob = {.data = NULL}};
+    room = size > KMS_SIGNATURE_MAX ? size * 4 / 3 + 2 * BODY_REST + 6 * 1024 : room;
+    if (kms_blob_reserve(&body->blob, room) != KMS_OK) {
+        return kms_error_set(err, KMS_E_NOMEM, "no secure memory for a request");
+    }
+    body->buf = kms_buf_over(body->blob.data, room);
+    kms_json_begin(&body->json, &body->buf);
+    return KMS_OK;
+}
+
+enum kms_status kms_vault_body_end(struct kms_vault_body *body, struct kms_error *err)
+{
+    enum kms_status status = kms_json_end(&body->json);
+
+    return status == KMS_OK ? KMS_OK
+                            : kms_error_set(err, status, "a request cannot be written as JSON");
+}
+
+void kms_vault_body_done(struct kms_vault_body *body)
+{
+    kms_blob_done(&body->blob);
+}

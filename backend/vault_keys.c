@@ -1,0 +1,394 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Listing, and finding a key by its ref. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/vault_parts.h"
+#include "common/clock.h"
+#include "common/codec.h"
+#include "common/log.h"
+
+#define LACKING_NS KMS_NS_PER_S /* how long a use that a key lacks is not asked for anew */
+
+/* Transit's rule for names: word characters, and dots and dashes between them. */
+bool kms_vault_name_is_valid(const char *name)
+{
+    size_t len = strlen(name);
+
+    if (len == 0 || len >= KMS_VAULT_NAME_MAX || strchr("-.", name[0]) != NULL ||
+        strchr("-.", name[len - 1]) != NULL) {
+        return false;
+    }
+    return strspn(name, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-.") == len;
+}
+
+/* ---- one key ------------------------------------------------------------------------------ */
+
+/* Puts the versions of @name into the table, then shows them to @visit. */
+static enum kms_status publish(struct kms_backend *backend, struct kms_call *call, const char *name,
+                               const struct kms_vault_read *read, kms_key_visit visit, void *ctx,
+                               bool *ret_stop)
+{
+    struct kms_key_info *infos = calloc(read->count + 1, sizeof(*infos));
+    struct kms_vault_key *keys = calloc(read->count + 1, sizeof(*keys));
+    enum kms_status status = KMS_OK;
+
+    if (infos == NULL || keys == NULL) {
+        status = kms_error_set(&call->error, KMS_E_NOMEM, "no memory for a key's versions");
+    }
+    for (size_t i = 0; status == KMS_OK && i < read->count; i++) {
+        status = kms_vault_describe_key(backend, name, read, i, &infos[i], &keys[i], &call->error);
+    }
+    if (status == KMS_OK) {
+        status = kms_vault_table_replace(&backend->table, name, keys, read->count, &call->error);
+    }
+    for (size_t i = 0; status == KMS_OK && visit != NULL && !*ret_stop && i < read->count; i++) {
+        *ret_stop = !visit(ctx, &infos[i]);
+    }
+    free(infos);
+    free(keys);
+    return status;
+}
+
+/* What stands for a creation time that is not told: see vault.h. */
+static enum kms_status take_marks(struct kms_backend *backend, struct kms_call *call,
+                                  const char *name, struct kms_vault_read *read)
+{
+    const struct kms_vault_sign *row = kms_vault_sign_for(KMS_ALG_HMAC_SHA256);
+    struct kms_vault_key key = {.type = read->type, .bits = read->bits};
+    enum kms_status status = KMS_OK;
+    size_t count = read->count;
+
+    (void)snprintf(key.name, sizeof(key.name), "%s", name);
+    read->count = 0;
+    for (size_t i = 0; status == KMS_OK && i < count; i++) {
+        struct kms_vault_version *version = &read->versions[i];
+        uint8_t mark[32];
+        struct kms_buf out = KMS_BUF_OVER(mark);
+
+        if (version->created[0] != '\0') {
+            read->versions[read->count++] = *version;
+            continue;
+        }
+        key.version = version->version;
+        memcpy(version->created, "mac:", 4);
+        status = kms_vault_mac_of(backend, call, &key, row,
+                                  kms_span_str("kmsbridge vault key id v1"), &out);
+        if (status == KMS_OK) {
+            status = kms_hex_encode(kms_span_of(mark, 16), version->created + 4,
+                                    sizeof(version->created) - 4);
+            read->versions[read->count++] = *version;
+        } else if (status == KMS_E_KEY_STATE) { /* below min_encryption_version: it makes none */
+            kms_error_clear(&call->error);
+            status = KMS_OK;
+        }
+    }
+    if (status == KMS_E_DENIED) {
+        kms_log_error(KMS_LOG_DEBUG, &call->error, "backend %s: key %s is not shown",
+                      backend->conf->name, name);
+        kms_error_clear(&call->error);
+        read->count = 0;
+        return KMS_OK;
+    }
+    return status;
+}
+
+static enum kms_status take_key(struct kms_backend *backend, struct kms_call *call,
+                                const char *name, const struct kms_vault_reply *reply,
+                                kms_key_visit visit, void *ctx, bool *ret_stop)
+{
+    struct kms_vault_read read = {.versions = NULL};
+    struct kms_json data;
+    enum kms_status status = kms_vault_data(reply, &data, &call->error);
+
+    if (status == KMS_OK) {
+        status = kms_vault_parse_key(&data, &read, &call->error);
+    }
+    if (status == KMS_OK && (read.type == NULL || read.derived)) {
+        kms_log(KMS_LOG_DEBUG, "backend %s: key %s is not shown: its type is %s%s",
+                backend->conf->name, name, read.type_name, read.derived ? ", derived" : "");
+        read.count = 0;
+    }
+    if (status == KMS_OK) {
+        status = take_marks(backend, call, name, &read);
+    }
+    if (status == KMS_OK) {
+        status = publish(backend, call, name, &read, visit, ctx, ret_stop);
+    }
+    kms_vault_read_done(&read);
+    return status;
+}
+
+static enum kms_status read_key(struct kms_backend *backend, struct kms_call *call,
+                                const char *name, kms_key_visit visit, void *ctx, bool *ret_stop)
+{
+    char path[KMS_HTTP_URL_MAX];
+    const struct kms_vault_ask ask = {.method = KMS_HTTP_GET, .path = path};
+    struct kms_vault_reply reply = {.doc = NULL};
+    enum kms_status status = kms_vault_path(backend, call, "/keys/", name, "", path);
+
+    if (status == KMS_OK) {
+        status = kms_vault_ask(backend, call, &ask, &reply);
+    }
+    if (status == KMS_OK) {
+        status = take_key(backend, call, name, &reply, visit, ctx, ret_stop);
+    } else if (status == KMS_E_NOT_FOUND &&
+               kms_vault_table_replace(&backend->table, name, NULL, 0, NULL) != KMS_OK) {
+        status = KMS_E_INTERNAL;
+    }
+    kms_vault_reply_done(&reply);
+    return status;
+}
+
+enum kms_status kms_vault_read(struct kms_backend *backend, struct kms_call *call, const char *name,
+                               kms_key_visit visit, void *ctx)
+{
+    bool stop = false;
+
+    return read_key(backend, call, name, visit, ctx, &stop);
+}
+
+/* ---- a filter ----------------------------------------------------------------------------- */
+
+struct sieve {
+    const char *label; /* the one name that can fit, or NULL */
+    bool nothing;      /* no name can fit */
+    uint8_t tag[KMS_KEY_TAG_MAX];
+    size_t tag_len;
+    struct kms_span tag2;
+    const char *ref;
+    kms_key_visit visit;
+    void *ctx;
+};
+
+static void narrow(struct sieve *sieve, const char *label)
+{
+    if (label == NULL || label[0] == '\0') {
+        return;
+    }
+    sieve->nothing = sieve->nothing || !kms_vault_name_is_valid(label) ||
+                     (sieve->label != NULL && strcmp(sieve->label, label) != 0);
+    sieve->label = label;
+}
+
+static enum kms_status read_spec(const char *spec, struct sieve *sieve, struct kms_error *err)
+{
+    struct kms_buf tag = KMS_BUF_OVER(sieve->tag);
+
+    if (spec == NULL || spec[0] == '\0') {
+        return KMS_OK;
+    }
+    if (strncmp(spec, "pkcs11:", strlen("pkcs11:")) == 0) {
+        return kms_error_set(err, KMS_E_INVALID,
+                             "a Transit key is named by its name or id:HEX, not by a pkcs11: URI");
+    }
+    if (strncmp(spec, "id:", strlen("id:")) != 0) {
+        narrow(sieve, spec);
+        return KMS_OK;
+    }
+    if (kms_hex_decode(kms_span_str(spec + 3), &tag) != KMS_OK || tag.len == 0) {
+        return kms_error_set(err, KMS_E_INVALID, "id: wants the hex of a CKA_ID behind it");
+    }
+    sieve->tag_len = tag.len;
+    return KMS_OK;
+}
+
+static bool fits(const struct sieve *sieve, const struct kms_key_info *info)
+{
+    struct kms_span tag = kms_span_of(info->tag, info->tag_len);
+
+    return (sieve->ref == NULL || strcmp(sieve->ref, info->ref) == 0) &&
+           (sieve->tag_len == 0 || kms_span_equal(kms_span_of(sieve->tag, sieve->tag_len), tag)) &&
+           (sieve->tag2.len == 0 || kms_span_equal(sieve->tag2, tag));
+}
+
+static bool sift(void *ctx, const struct kms_key_info *info)
+{
+    struct sieve *sieve = ctx;
+
+    return fits(sieve, info) ? sieve->visit(sieve->ctx, info) : true;
+}
+
+/* ---- all keys ----------------------------------------------------------------------------- */
+
+static enum kms_status list_each(struct kms_backend *backend, struct kms_call *call,
+                                 const struct kms_json *names, struct sieve *sieve)
+{
+    enum kms_status status = KMS_OK;
+    bool stop = false;
+
+    for (size_t i = 0; status == KMS_OK && !stop && i < kms_json_count(names); i++) {
+        const char *name = NULL;
+
+        status = kms_json_text_at(names, i, KMS_VAULT_NAME_MAX - 1, &name, &call->error);
+        if (status == KMS_OK && kms_vault_name_is_valid(name)) { /* "import/" is a folder */
+            status = read_key(backend, call, name, sift, sieve, &stop);
+        }
+        if (status == KMS_E_NOT_FOUND) { /* went between the two */
+            kms_error_clear(&call->error);
+            status = KMS_OK;
+        }
+    }
+    return status;
+}
+
+static enum kms_status list_all(struct kms_backend *backend, struct kms_call *call,
+                                struct sieve *sieve)
+{
+    char path[KMS_HTTP_URL_MAX];
+    const struct kms_vault_ask ask = {.method = KMS_HTTP_LIST, .path = path};
+    struct kms_vault_reply reply = {.doc = NULL};
+    struct kms_json data;
+    struct kms_json names;
+    enum kms_status status = kms_vault_path(backend, call, "/keys", "", "", path);
+
+    if (status == KMS_OK) {
+        status = kms_vault_ask(backend, call, &ask, &reply);
+    }
+    /* an empty engine answers 404 without a word; a mount that is none says so */
+    if (status == KMS_E_NOT_FOUND && strstr(call->error.text, "no handler") == NULL) {
+        kms_error_clear(&call->error);
+        kms_vault_reply_done(&reply);
+        return KMS_OK;
+    }
+    if (status == KMS_OK) {
+        status = kms_vault_data(&reply, &data, &call->error);
+    }
+    if (status == KMS_OK) {
+        status = kms_json_array(&data, "keys", &names, &call->error);
+    }
+    if (status == KMS_OK && kms_json_count(&names) > KMS_VAULT_KEYS_MAX) {
+        status = kms_error_set(&call->error, KMS_E_TOO_LARGE, "the mount has more than %d keys",
+                               KMS_VAULT_KEYS_MAX);
+    }
+    if (status == KMS_OK) {
+        status = list_each(backend, call, &names, sieve);
+    }
+    kms_vault_reply_done(&reply);
+    return status;
+}
+
+static enum kms_status list_one(struct kms_backend *backend, struct kms_call *call,
+                                struct sieve *sieve)
+{
+    bool stop = false;
+    enum kms_status status = read_key(backend, call, sieve->label, sift, sieve, &stop);
+
+    if (status == KMS_E_NOT_FOUND && strstr(call->error.text, "no handler") == NULL) {
+        kms_error_clear(&call->error);
+        return KMS_OK;
+    }
+    return status;
+}
+
+enum kms_status kms_vault_list_keys(struct kms_backend *backend, struct kms_call *call,
+                                    const struct kms_key_filter *filter, kms_key_visit visit,
+                                    void *ctx)
+{
+    struct sieve sieve = {.tag2 = filter->tag, .ref = filter->ref, .visit = visit, .ctx = ctx};
+    struct kms_vault_key known;
+    bool stale = false;
+    enum kms_status status = read_spec(filter->spec, &sieve, &call->error);
+
+    if (status != KMS_OK) {
+        return status;
+    }
+    if (sieve.ref != NULL && sieve.ref[0] == '\0') {
+        sieve.ref = NULL;
+    }
+    narrow(&sieve, filter->label);
+    if (sieve.ref != NULL && kms_vault_table_find(&backend->table, sieve.ref, &known, &stale)) {
+        narrow(&sieve, known.name);
+    }
+    if (sieve.nothing) {
+        return KMS_OK;
+    }
+    return sieve.label != NULL ? list_one(backend, call, &sieve) : list_all(backend, call, &sieve);
+}
+
+/* ---- by ref ------------------------------------------------------------------------------- */
+
+static bool look_on(void *ctx, const struct kms_key_info *info)
+{
+    (void)ctx;
+    (void)info;
+    return true;
+}
+
+static enum kms_status find_known(struct kms_backend *backend, struct kms_call *call,
+                                  const char *ref, struct kms_vault_key *ret_key)
+{
+    bool stale = false;
+
+    if (kms_vault_table_find(&backend->table, ref, ret_key, &stale)) {
+        return KMS_OK;
+    }
+    return kms_error_set(&call->error, KMS_E_NOT_FOUND,
+                         "Transit has no key %s (any more) that we can see in %s", ref,
+                         backend->mount);
+}
+
+/* What is known of @ret_key is old. */
+static enum kms_status read_again(struct kms_backend *backend, struct kms_call *call,
+                                  const char *ref, struct kms_vault_key *ret_key)
+{
+    enum kms_status status = kms_vault_read(backend, call, ret_key->name, NULL, NULL);
+
+    if (status == KMS_E_NOT_FOUND) { /* said below, by its ref */
+        kms_error_clear(&call->error);
+        status = KMS_OK;
+    }
+    return status == KMS_OK ? find_known(backend, call, ref, ret_key) : status;
+}
+
+/* Known, and read lately; or what is not known is looked for in the whole mount. */
+static enum kms_status look_up(struct kms_backend *backend, struct kms_call *call, const char *ref,
+                               struct kms_vault_key *ret_key)
+{
+    struct sieve all = {.visit = look_on};
+    enum kms_status status = KMS_OK;
+    bool stale = false;
+    bool found = kms_vault_table_find(&backend->table, ref, ret_key, &stale);
+
+    if (found && !stale) {
+        return KMS_OK;
+    }
+    if (found) {
+        return read_again(backend, call, ref, ret_key);
+    }
+    if (kms_vault_table_may_list(&backend->table)) {
+        status = list_all(backend, call, &all);
+    }
+    return status == KMS_OK ? find_known(backend, call, ref, ret_key) : status;
+}
+
+enum kms_status kms_vault_find(struct kms_backend *backend, struct kms_call *call, const char *ref,
+                               enum kms_alg alg, unsigned use, struct kms_vault_key *ret_key)
+{
+    enum kms_status status = look_up(backend, call, ref, ret_key);
+    struct kms_alg_set algs;
+
+    if (status != KMS_OK) {
+        return status;
+    }
+    algs = kms_vault_type_algs(ret_key->type);
+    if ((alg != KMS_ALG_NONE && !kms_alg_set_has(&algs, alg)) ||
+        ((ret_key->type->seal_uses | ret_key->type->open_uses) & use) != use) {
+        return kms_error_set(&call->error, KMS_E_UNSUPPORTED, "key %s (%s) does no %s",
+                             ret_key->name, ret_key->type->name, kms_alg_name(alg));
+    }
+    if ((ret_key->uses & use) != use && kms_now_ns() - ret_key->seen_ns > LACKING_NS) {
+        status = read_again(backend, call, ref, ret_key); /* it may have been allowed again */
+        if (status != KMS_OK) {
+            return status;
+        }
+    }
+    if ((ret_key->uses & use) != use) {
+        return kms_error_set(&call->error, KMS_E_KEY_STATE,
+                             "version %llu of key %s is not for that any more "
+                             "(min_encryption_version, min_decryption_version, or soft-deleted)",
+                             (unsigned long long)ret_key->version, ret_key->name);
+    }
+    return KMS_OK;
+}

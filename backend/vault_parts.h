@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What the files of the vault backend share; for backend/vault*.c alone. */
+#ifndef KMS_BACKEND_VAULT_PARTS_H
+#define KMS_BACKEND_VAULT_PARTS_H
+
+#include <pthread.h>
+
+#include "backend/backend.h"
+#include "backend/backend_conf.h"
+#include "backend/rest/credential.h"
+#include "backend/rest/endpoints.h"
+#include "backend/rest/json.h"
+
+#define KMS_VAULT_NAME_MAX     256 /* of a Transit key, with NUL */
+#define KMS_VAULT_TIME_MAX     64  /* a creation time as text, with NUL */
+#define KMS_VAULT_VERSIONS_MAX 1024
+#define KMS_VAULT_KEYS_MAX     1024 /* of one mount */
+#define KMS_VAULT_DIGEST       32
+
+/* ---- vault_types.c: what Transit has -------------------------------------------------------- */
+
+struct kms_vault_type {
+    const char *name; /* Transit's */
+    enum kms_key_type type;
+    unsigned bits; /* 0: by key_size */
+    enum kms_alg seal;
+    unsigned seal_uses; /* of enum kms_key_use, what the type can */
+    unsigned open_uses;
+};
+const struct kms_vault_type *kms_vault_type_named(const char *name);
+const struct kms_vault_type *kms_vault_type_for(enum kms_key_type type, unsigned bits);
+/* The algorithms of keys of the type. */
+struct kms_alg_set kms_vault_type_algs(const struct kms_vault_type *type);
+void kms_vault_types_all(struct kms_alg_set *ret_algs, unsigned *ret_generates);
+
+/* How to ask for a signature or MAC. */
+struct kms_vault_sign {
+    enum kms_alg alg;
+    enum kms_key_type type;
+    const char *hash;      /* hash_algorithm, or the MAC's; NULL: not sent */
+    const char *signature; /* signature_algorithm; NULL: not sent */
+    size_t digest_len;     /* the input's, where it must be a digest */
+    bool prehashed;
+};
+const struct kms_vault_sign *kms_vault_sign_for(enum kms_alg alg);
+
+/* ---- vault_login.c: the token --------------------------------------------------------------- */
+
+/* One fetch at a time (backend/rest/credential.h): no lock. */
+struct kms_vault_login {
+    struct kms_backend *backend;
+    uint64_t lease_ns; /* of the last login, which renewals are measured by */
+    char *unwrapped;   /* the secret id that came out of a wrapping token; secure memory */
+    char *wrapping;    /* the token that it came out of; secure memory */
+};
+enum kms_status kms_vault_login(void *ctx, const struct kms_http_wait *wait,
+                                const struct kms_credential_value *old,
+                                struct kms_credential_slot *slot, struct kms_error *err);
+void kms_vault_login_done(struct kms_vault_login *login);
+
+/* ---- vault_table.c: keys that were seen ----------------------------------------------------- */
+
+struct kms_vault_key {
+    char id[KMS_KEY_ID_MAX];
+    char name[KMS_VAULT_NAME_MAX];
+    uint64_t version;
+    const struct kms_vault_type *type;
+    unsigned bits;
+    unsigned uses;
+    uint64_t seen_ns;
+};
+
+struct kms_vault_table {
+    pthread_mutex_t lock; /* guards all below */
+    struct kms_vault_key *keys;
+    size_t count;
+    size_t room;
+    uint64_t listed_ns;
+};
+void kms_vault_table_init(struct kms_vault_table *table);
+void kms_vault_table_done(struct kms_vault_table *table);
+/* All versions of @name are now these (@count 0: it is gone, which cannot fail). */
+enum kms_status kms_vault_table_replace(struct kms_vault_table *table, const char *name,
+                                        const struct kms_vault_key *keys, size_t count,
+                                        struct kms_error *err) KMS_MUST_CHECK;
+/*
+ * False when not known. *ret_stale: it was seen too long ago, and this caller (no other one for a
+ * while) is to read it anew.
+ */
+bool kms_vault_table_find(struct kms_vault_table *table, const char *ref,
+                          struct kms_vault_key *ret_key, bool *ret_stale);
+/* True when nobody has listed for a moment; it is then this caller's to do. */
+bool kms_vault_table_may_list(struct kms_vault_table *table);
+
+/* ---- the backend ---------------------------------------------------------------------------- */
+
+#define KMS_VAULT_GONE_MAX 64
+
+struct kms_backend {
+    const struct kms_backend_conf *conf;
+    const struct kms_vault_conf *vault;
+    char mount[KMS_LABEL_MAX];
+    char name_space[KMS_LABEL_MAX];
+    struct kms_http_door *door;
+    struct kms_endpoints *endpoints;
+    struct kms_credential *credential;
+    struct kms_vault_login login;
+    struct kms_vault_table table;
+
+    pthread_mutex_t lock; /* guards what follows */
+    bool ready;
+    struct kms_error trouble;
+    uint64_t relogins;
+    char gone[KMS_VAULT_GONE_MAX][KMS_KEY_ID_MAX]; /* ids of what we destroyed, a ring */
+    size_t gone_count;
+};
+
+/* ---- vault_ask.c: requests ------------------------------------------------------------------ */
+
+struct kms_vault_ask {
+    enum kms_http_method method;
+    const char *path; /* from "/v1/" on */
+    struct kms_span body;
+    bool once;
+};
+
+struct kms_vault_reply {
+    struct kms_http_response http;
+    struct kms_json_doc *doc; /* NULL: no body */
+    struct kms_json root;
+};
+
+/* "/v1/<mount>/<a><name, escaped><b>" */
+enum kms_status kms_vault_path(const struct kms_backend *backend, struct kms_call *call,
+                               const char *a, const char *name, const char *b,
+                               char ret_path[KMS_HTTP_URL_MAX]) KMS_MUST_CHECK;
+/*
+ * Asks with our token; a token that was refused is replaced and the question repeated, once. The
+ * answer is a good one (2xx), or the error says what Transit said. @ret is done with
+ * kms_vault_reply_done() whatever comes back.
+ */
+enum kms_status kms_vault_ask(struct kms_backend *backend, struct kms_call *call,
+                              const struct kms_vault_ask *ask,
+                              struct kms_vault_reply *ret) KMS_MUST_CHECK;
+/* The same with a token given (NULL: none), for logins. */
+enum kms_status kms_vault_ask_as(struct kms_backend *backend, const struct kms_http_wait *wait,
+                                 const char *token, const struct kms_vault_ask *ask,
+                                 struct kms_vault_reply *ret, struct kms_error *err) KMS_MUST_CHECK;
+void kms_vault_reply_done(struct kms_vault_reply *reply);
+bool kms_vault_is_sick(const struct kms_http_response *response);
+/* The object "data" of a reply. */
+enum kms_status kms_vault_data(const struct kms_vault_reply *reply, struct kms_json *ret_data,
+                               struct kms_error *err) KMS_MUST_CHECK;
+
+/* A request's body, in secure memory. */
+struct kms_vault_body {
+    struct kms_blob blob;
+    struct kms_buf buf;
+    struct kms_json_out json;
+};
+/* For fields of @size bytes in all, besides names and numbers. */
+enum kms_status kms_vault_body_begin(struct kms_vault_body *body, size_t size,
+                                     struct kms_error *err) KMS_MUST_CHECK;
+enum kms_status kms_vault_body_end(struct kms_vault_body *body,
+                                   struct kms_error *err) KMS_MUST_CHECK;
+void kms_vault_body_done(struct kms_vault_body *body);
+
+/* ---- vault_keys.c --------------------------------------------------------------------------- */
+
+enum kms_status kms_vault_list_keys(struct kms_backend *backend, struct kms_call *call,
+                                    const struct kms_key_filter *filter, kms_key_visit visit,
+                                    void *ctx);
+/* KMS_E_NOT_FOUND; KMS_E_KEY_STATE when it lacks @use now, KMS_E_UNSUPPORTED when its type does. */
+enum kms_status kms_vault_find(struct kms_backend *backend, struct kms_call *call, const char *ref,
+                               enum kms_alg alg, unsigned use,
+                               struct kms_vault_key *ret_key) KMS_MUST_CHECK;
+/*
+ * Reads the key @name, and what is known of it is that from then on. Visits its versions, oldest
+ * first (@visit may be NULL). KMS_E_NOT_FOUND; a key of another kind than ours has no versions.
+ */
+enum kms_status kms_vault_read(struct kms_backend *backend, struct kms_call *call, const char *name,
+                               kms_key_visit visit, void *ctx) KMS_MUST_CHECK;
+bool kms_vault_name_is_valid(const char *name);
+
+/* ---- vault_parse.c: what is read of a key --------------------------------------------------- */
+
+struct kms_vault_read {
+    const struct kms_vault_type *type; /* NULL: none of ours */
+    char type_name[64];
+    unsigned bits;
+    uint64_t latest, min_decrypt, min_encrypt;
+    bool soft_deleted, derived, exportable, backup, imported;
+    size_t count;
+    struct kms_vault_version {
+        uint64_t version;
+        char created[KMS_VAULT_TIME_MAX]; /* "" where Transit does not tell, of HMAC keys */
+    } * versions;                         /* ascending; on the heap */
+};
+enum kms_status kms_vault_parse_key(const struct kms_json *data, struct kms_vault_read *ret,
+                                    struct kms_error *err) KMS_MUST_CHECK;
+void kms_vault_read_done(struct kms_vault_read *read);
+/* The identity of version @at of @read, as vault.h says, and all that follows from it. */
+enum kms_status kms_vault_describe_key(const struct kms_backend *backend, const char *name,
+                                       const struct kms_vault_read *read, size_t at,
+                                       struct kms_key_info *ret_info, struct kms_vault_key *ret_key,
+                                       struct kms_error *err) KMS_MUST_CHECK;
+
+/* ---- the ops of the other files ------------------------------------------------------------- */
+
+enum kms_status kms_vault_encrypt(struct kms_backend *backend, struct kms_call *call,
+                                  const char *ref, const struct kms_params *params,
+                                  struct kms_span plaintext, struct kms_sealed *ret_sealed);
+enum kms_status kms_vault_decrypt(struct kms_backend *backend, struct kms_call *call,
+                                  const char *ref, const struct kms_params *params,
+                                  struct kms_span ciphertext, struct kms_buf *ret_plaintext);
+enum kms_status kms_vault_wrap(struct kms_backend *backend, struct kms_call *call, const char *ref,
+                               const struct kms_params *params, struct kms_span key,
+                               struct kms_sealed *ret_sealed);
+enum kms_status kms_vault_unwrap(struct kms_backend *backend, struct kms_call *call,
+                                 const char *ref, const struct kms_params *params,
+                                 struct kms_span wrapped, struct kms_buf *ret_key);
+enum kms_status kms_vault_sign(struct kms_backend *backend, struct kms_call *call, const char *ref,
+                               const struct kms_params *params, struct kms_span input,
+                               struct kms_buf *ret_signature);
+enum kms_status kms_vault_verify(struct kms_backend *backend, struct kms_call *call,
+                                 const char *ref, const struct kms_params *params,
+                                 struct kms_span input, struct kms_span signature);
+/* SHA-256's MAC of @input by one version of an HMAC key, whatever it is for now. */
+enum kms_status kms_vault_mac_of(struct kms_backend *backend, struct kms_call *call,
+                                 const struct kms_vault_key *key, const struct kms_vault_sign *row,
+                                 struct kms_span input, struct kms_buf *ret_mac) KMS_MUST_CHECK;
+enum kms_status kms_vault_mac(struct kms_backend *backend, struct kms_call *call, const char *ref,
+                              const struct kms_params *params, struct kms_span input,
+                              struct kms_buf *ret_mac);
+enum kms_status kms_vault_generate(struct kms_backend *backend, struct kms_call *call,
+                                   const struct kms_key_template *tmpl,
+                                   struct kms_key_info *ret_info);
+enum kms_status kms_vault_rotate(struct kms_backend *backend, struct kms_call *call,
+                                 const char *ref, struct kms_key_info *ret_info);
+enum kms_status kms_vault_destroy(struct kms_backend *backend, struct kms_call *call,
+                                  const char *ref);
+enum kms_status kms_vault_public_key(struct kms_backend *backend, struct kms_call *call,
+                                     const char *ref, struct kms_buf *ret_spki);
+
+/* "vault:vN:<base64>" (@url: base64url without padding) taken apart; KMS_E_PROTOCOL. */
+enum kms_status kms_vault_take_text(const char *text, const struct kms_vault_key *key, bool url,
+                                    struct kms_buf *out, struct kms_error *err) KMS_MUST_CHECK;
+/* And put together, as the field @key of @body. */
+void kms_vault_put_text(struct kms_vault_body *body, const char *field,
+                        const struct kms_vault_key *key, bool url, struct kms_span first,
+                        struct kms_span second);
+
+#endif

@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/vault_parts.h"
+#include "common/clock.h"
+
+#define FRESH_NS (10 * KMS_NS_PER_S)
+#define LIST_NS  KMS_NS_PER_S
+#define ROOM_MAX (KMS_VAULT_KEYS_MAX * 16u)
+
+void kms_vault_table_init(struct kms_vault_table *table)
+{
+    *table = (struct kms_vault_table){.count = 0};
+    (void)pthread_mutex_init(&table->lock, NULL);
+}
+
+void kms_vault_table_done(struct kms_vault_table *table)
+{
+    free(table->keys);
+    (void)pthread_mutex_destroy(&table->lock);
+}
+
+static void remove_locked(struct kms_vault_table *table, const char *name)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < table->count; i++) {
+        if (strcmp(table->keys[i].name, name) != 0) {
+            if (kept != i) {
+                table->keys[kept] = table->keys[i];
+            }
+            kept++;
+        }
+    }
+    table->count = kept;
+}
+
+static bool make_room_locked(struct kms_vault_table *table, size_t more)
+{
+    size_t need = table->count + more;
+    size_t room = table->room == 0 ? 16 : table->room;
+    struct kms_vault_key *keys = NULL;
+
+    while (room < need) {
+        room *= 2;
+    }
+    if (need > ROOM_MAX) {
+        return false;
+    }
+    if (room == table->room) {
+        return true;
+    }
+    keys = realloc(table->keys, room * sizeof(*keys));
+    if (keys == NULL) {
+        return false;
+    }
+    table->keys = keys;
+    table->room = room;
+    return true;
+}
+
+enum kms_status kms_vault_table_replace(struct kms_vault_table *table, const char *name,
+                                        const struct kms_vault_key *keys, size_t count,
+                                        struct kms_error *err)
+{
+    bool fits = true;
+
+    pthread_mutex_lock(&table->lock);
+    remove_locked(table, name);
+    fits = count == 0 || make_room_locked(table, count);
+    for (size_t i = 0; fits && i < count; i++) {
+        table->keys[table->count] = keys[i];
+        table->keys[table->count++].seen_ns = kms_now_ns();
+    }
+    pthread_mutex_unlock(&table->lock);
+    return fits ? KMS_OK
+                : kms_error_set(err, KMS_E_TOO_LARGE, "the mount has more than %u key versions",
+                                ROOM_MAX);
+}
+
+bool kms_vault_table_find(struct kms_vault_table *table, const char *ref,
+                          struct kms_vault_key *ret_key, bool *ret_stale)
+{
+    struct kms_vault_key *found = NULL;
+
+    *ret_stale = false;
+    pthread_mutex_lock(&table->lock);
+    for (size_t i = 0; found == NULL && i < table->count; i++) {
+        if (strcmp(table->keys[i].id, ref) == 0) {
+            found = &table->keys[i];
+        }
+    }
+    if (found != NULL) {
+        uint64_t now = kms_now_ns();
+
+        *ret_stale = now - found->seen_ns > FRESH_NS;
+        found->seen_ns = *ret_stale ? now : found->seen_ns; /* one reads, the others go on */
+        *ret_key = *found;
+    }
+    pthread_mutex_unlock(&table->lock);
+    return found != NULL;
+}
+
+bool kms_vault_table_may_list(struct kms_vault_table *table)
+{
+    uint64_t now = kms_now_ns();
+    bool may = false;
+
+    pthread_mutex_lock(&table->lock);
+    may = table->listed_ns == 0 || now - table->listed_ns > LIST_NS;
+    table->listed_ns = may ? now : table->listed_ns;
+    pthread_mutex_unlock(&table->lock);
+    return may;
+}

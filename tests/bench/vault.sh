@@ -1,0 +1,157 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+#
+# Measures kmsbridged over the Transit engine of a real OpenBao: through KMS v2 beside a Go plugin on
+# the same server, through the PKCS#11 module, and the same HTTP by bare libcurl as the floor. Prints
+# a Markdown report. What is compared is measured in turn (A B A B); each figure is the median of the
+# rounds.
+#
+#   tests/bench/vault.sh [--build DIR] [--output FILE] [--quick] [--rounds N] [--seconds S]
+#
+# --build is where `make check` has built (default: ./build). --quick takes seconds and proves that
+# the bench is alive; its figures mean nothing.
+set -u
+here=$(cd "$(dirname "$0")" && pwd)
+build=build output='' rounds=5 seconds=1 callers="1 8 64"
+while [ $# -gt 0 ]; do
+    case $1 in
+    --build) build=$2; shift ;;
+    --output) output=$2; shift ;;
+    --rounds) rounds=$2; shift ;;
+    --seconds) seconds=$2; shift ;;
+    --quick) rounds=1 seconds=0.2 callers="1 8" ;;
+    *) sed -n '/^#   tests/,/^# --build/p' "$0" >&2; exit 2 ;;
+    esac
+    shift
+done
+build=$(cd "$build" && pwd)
+export KMSBRIDGE_BUILD=$build
+
+# shellcheck source=../services/openbao.sh
+. "$here/../services/openbao.sh"
+lane bench-vault
+say() { echo "bench: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+client=$build/tests/bench/client_h2 floor=$build/tests/bench/http_floor
+program=$build/tests/bench/p11bench module=$build/pkcs11/.libs/kmsbridge-pkcs11.so
+daemon=$build/kmsbridge/kmsbridged
+[ ! -x "$build/kmsbridge/.libs/kmsbridged" ] || daemon=$build/kmsbridge/.libs/kmsbridged
+for file in "$client" "$floor" "$program" "$module" "$daemon"; do
+    [ -f "$file" ] || die "$file is not built; run make check there"
+done
+
+peer=
+if command -v go >/dev/null; then
+    hash=$( (go version; cd "$here/peer-vault" && cat ./*.go go.mod go.sum) | sha256sum | cut -c1-16)
+    peer=${KMSBRIDGE_CACHE:-$HOME/.cache/kmsbridge}/peer-vault-$hash
+    if [ ! -x "$peer" ]; then
+        say "building the Go plugin"
+        (cd "$here/peer-vault" && GOFLAGS=-mod=readonly go build -trimpath -o "$peer.$$" . &&
+            mv "$peer.$$" "$peer") || die "the Go plugin is not built"
+    fi
+elif [ "${KMSBRIDGE_REQUIRE_ALL-}" = 1 ]; then
+    die "the Go plugin to compare with needs go"
+fi
+
+bao_start
+api POST transit/keys/bench-aes '{"type":"aes256-gcm96"}' >/dev/null || exit 1
+api POST transit/keys/bench-ec '{"type":"ecdsa-p256"}' >/dev/null || exit 1
+(umask 077 && printf %s "$bao_root" >"$tmp/token")
+(umask 077 && cat >"$tmp/kmsbridge.yaml") <<END
+version: 1
+log: {level: warn, format: text}
+backends:
+  - name: bench
+    type: vault
+    vault:
+      addresses: ["$bao_url"]
+      connections: 64
+      auth: {method: token, token: "file:$tmp/token"}
+kms: {socket: $tmp/kmsbridged.sock, backend: bench, key: bench-aes, workers: 64}
+agent: {socket: $tmp/agent.sock, concurrent_calls_per_uid: 64}
+audit: {file: $tmp/audit.log}
+END
+"$daemon" --config "$tmp/kmsbridge.yaml" >>"$tmp/kmsbridged.log" 2>&1 &
+daemon_pid=$!
+peer_pid=
+servers=kmsbridged
+if [ -n "$peer" ]; then
+    "$peer" -listen "$tmp/peer-vault.sock" -address "$bao_url" -token-file "$tmp/token" \
+        -key bench-aes >>"$tmp/peer-vault.log" 2>&1 &
+    peer_pid=$!
+    servers="kmsbridged peer-vault"
+fi
+trap 'kill $daemon_pid $peer_pid 2>/dev/null; wait $daemon_pid $peer_pid 2>/dev/null; bao_exit' EXIT
+for server in $servers; do
+    for _ in {1..100}; do
+        "$client" --socket "$tmp/$server.sock" --seconds 0.01 --warmup 0 >/dev/null 2>&1 && continue 2
+        sleep 0.1
+    done
+    cat "$tmp/$server.log" >&2
+    die "$server does not answer"
+done
+
+results=$tmp/results
+: >"$results"
+record() { # WHAT COMMAND...
+    local what=$1 line
+    shift
+    line=$("$@" 2>>"$tmp/errors.log") || { cat "$tmp/errors.log" >&2; die "failed: $*"; }
+    echo "$what $line" >>"$results"
+}
+pid_of() { if [ "$1" = kmsbridged ]; then echo "$daemon_pid"; else echo "$peer_pid"; fi; }
+
+load_before=$(cut -d' ' -f1 /proc/loadavg)
+for n in $callers; do
+    say "$n callers"
+    for ((i = 0; i < rounds; i++)); do
+        record "floor Encrypt" "$floor" "$bao_url/v1/transit/encrypt/bench-aes" "$tmp/token" "$seconds" "$n"
+        for method in Encrypt Decrypt Status; do
+            for server in $servers; do
+                record "$server $method" "$client" --socket "$tmp/$server.sock" --method $method \
+                    --callers "$n" --seconds "$seconds" --warmup 0.3 --server-pid "$(pid_of "$server")"
+            done
+        done
+        export KMSBRIDGE_AGENT=$tmp/agent.sock
+        for what in sealed-32 sign-p256; do
+            record "module $what" "$program" "$module" bench "$tmp/token" $what "$n" "$seconds"
+        done
+    done
+done
+
+# A Status asks nobody: the messages that all of this machine have sent to OpenBao, as the kernel
+# counts them, before and after many of them. The probe may send some.
+asked() {
+    ss -Htni state established "( dport = :$port )" |
+        awk '{ for (i = 1; i <= NF; i++) if (sub(/^data_segs_out:/, "", $i)) n += $i } END { print n + 0 }'
+}
+"$client" --socket "$tmp/kmsbridged.sock" --method Encrypt --callers 8 --seconds 0.2 --warmup 0 >/dev/null
+before=$(asked)
+statuses=$("$client" --socket "$tmp/kmsbridged.sock" --method Status --callers 8 --seconds 1 --warmup 0 |
+    sed -n 's/.*"calls":\([0-9]*\).*/\1/p')
+after=$(asked)
+[ "$before" -gt 0 ] || die "the kernel counts no messages to OpenBao"
+
+report() {
+    echo "# What kmsbridged costs over Vault or OpenBao"
+    echo
+    echo "Printed by \`tests/bench/vault.sh\`. Closed loop, 32-byte seeds, an aes256-gcm96 key of the Transit"
+    echo "engine of OpenBao on loopback without TLS, raft storage. The floor is bare libcurl making the same"
+    echo "request, a kept connection for each thread; the Go plugin is \`tests/bench/peer-vault\`. OpenBao has"
+    echo "most of the CPU in every row: 2 cores are shared with it and with the clients."
+    echo "Latencies in microseconds."
+    echo
+    echo "| machine | |"
+    echo "|---|---|"
+    echo "| CPU | $(sed -n 's/^model name[[:space:]]*: //p' /proc/cpuinfo | head -n 1), $(nproc) cores |"
+    echo "| kernel | $(uname -r) |"
+    echo "| load average before | $load_before |"
+    echo "| OpenBao | $("$bao" version | head -n 1) |"
+    [ -z "$peer" ] || "$peer" -version | sed 's/^\([^ ]*\) \(.*\)$/| \1 | \2 |/'
+    echo "| runs | $rounds of $seconds s each, interleaved; medians |"
+    echo
+    awk -f "$here/vault_report.awk" "$results"
+    echo "| messages to OpenBao during $statuses Status calls: at most the probe's | 8 | $((after - before)) | $([ $((after - before)) -le 8 ] && echo yes || echo no) |"
+}
+if [ -n "$output" ]; then report | tee "$output"; else report; fi

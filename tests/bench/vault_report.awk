@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+# The tables of tests/bench/vault.sh from its results: "WHO WHAT {JSON}" lines.
+function field(name) { return match($0, "\"" name "\":[0-9.]+") ? substr($0, RSTART + length(name) + 3, RLENGTH - length(name) - 3) : "" }
+function median(key,   n, i, j, t, v) {
+    n = split(values[key], v, " ")
+    for (i = 2; i <= n; i++) for (j = i; j > 1 && v[j] + 0 < v[j - 1] + 0; j--) { t = v[j]; v[j] = v[j - 1]; v[j - 1] = t }
+    return n ? v[int((n + 1) / 2)] + 0 : 0
+}
+{
+    key = $1 " " $2 " " field("callers")
+    if (!(key in seen)) { seen[key] = 1; order[++rows] = key }
+    values[key, "rate"] = values[key, "rate"] " " field("per_second")
+    values[key, "p50"] = values[key, "p50"] " " field("p50_us")
+    values[key, "p99"] = values[key, "p99"] " " field("p99_us")
+    values[key, "cpu"] = values[key, "cpu"] " " field("cpu_us_per_call")
+    values[key, "rss"] = values[key, "rss"] " " field("rss_kib")
+}
+END {
+    print "| who | what | callers | calls/s | p50 | p99 | own CPU us/call | resident MiB |"
+    print "|---|---|---|---|---|---|---|---|"
+    for (i = 1; i <= rows; i++) {
+        key = order[i]; split(key, k, " ")
+        cpu = median(key SUBSEP "cpu"); rss = median(key SUBSEP "rss") / 1024
+        printf "| %s | %s | %s | %d | %d | %d | %s | %s |\n", k[1], k[2], k[3], median(key SUBSEP "rate"), \
+            median(key SUBSEP "p50"), median(key SUBSEP "p99"), cpu ? sprintf("%.0f", cpu) : "-", \
+            rss ? sprintf("%.1f", rss) : "-"
+    }
+    print ""
+    print "| target | callers | measured | met |"
+    print "|---|---|---|---|"
+    split("1 8 64", n, " ")
+    for (i = 1; i <= 3; i++) {
+        ours = "kmsbridged Encrypt " n[i]; floor = "floor Encrypt " n[i]; go = "peer-vault Encrypt " n[i]
+        if (!(ours in seen)) continue
+        r = median(ours SUBSEP "rate") / median(floor SUBSEP "rate")
+        printf "| 90 %% of the floor, Encrypt | %s | %.2f | %s |\n", n[i], r, (r >= 0.9 ? "yes" : "no")
+        if (!(go in seen)) continue
+        for (m = 1; m <= 2; m++) {
+            method = m == 1 ? "Encrypt" : "Decrypt"
+            ours = "kmsbridged " method " " n[i]; go = "peer-vault " method " " n[i]
+            for (q = 1; q <= 2; q++) {
+                p = q == 1 ? "p50" : "p99"
+                r = median(ours SUBSEP p) / median(go SUBSEP p)
+                printf "| ahead of the Go plugin, %s %s | %s | %.2f | %s |\n", method, p, n[i], r, (r < 1 ? "yes" : "no")
+            }
+        }
+        r = median(ours SUBSEP "rss") / median(go SUBSEP "rss")
+        printf "| less memory than the Go plugin | %s | %.2f | %s |\n", n[i], r, (r < 1 ? "yes" : "no")
+    }
+}

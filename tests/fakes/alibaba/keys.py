@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Keys with real cryptography. A symmetric ciphertext is the base64 of its version's id, a nonce
+and AES-GCM output; the encryption context is its additional data."""
+import base64
+import json
+import os
+import time
+import uuid
+
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+
+from acs3 import Refused
+
+SIGN, CRYPT = "SIGN/VERIFY", "ENCRYPT/DECRYPT"
+SPECS = {  # KeySpec: the usages it may have, the first is the default
+    "Aliyun_AES_256": (CRYPT,),
+    "Aliyun_SM4": (CRYPT,),
+    "RSA_2048": (SIGN, CRYPT),
+    "RSA_3072": (SIGN, CRYPT),
+    "EC_P256": (SIGN,),
+    "EC_P256K": (SIGN,),
+}
+PREHASHED = utils.Prehashed(hashes.SHA256())
+PSS = padding.PSS(padding.MGF1(hashes.SHA256()), hashes.SHA256().digest_size)
+SIGNATURES = {  # Algorithm: (kind of key, padding)
+    "RSA_PSS_SHA_256": ("RSA", PSS),
+    "RSA_PKCS1_SHA_256": ("RSA", padding.PKCS1v15()),
+    "ECDSA_SHA_256": ("EC", None),
+}
+OAEPS = {
+    "RSAES_OAEP_SHA_256": padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None),
+    "RSAES_OAEP_SHA_1": padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None),
+}
+
+
+def iso(seconds):
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+def new_material(spec):
+    if spec.startswith("RSA_"):
+        return rsa.generate_private_key(65537, int(spec[4:]))
+    if spec.startswith("EC_"):
+        return ec.generate_private_key(ec.SECP256K1() if spec.endswith("K") else ec.SECP256R1())
+    return os.urandom(32)
+
+
+def context_bytes(text):
+    """EncryptionContext: a JSON object, texts only. Its canonical bytes."""
+    if text is None:
+        return b""
+    try:
+        context = json.loads(text)
+    except ValueError:
+        context = None
+    if not isinstance(context, dict) or not all(isinstance(v, str) for v in context.values()):
+        raise Refused(400, "InvalidParameter", "EncryptionContext is no JSON object of texts.")
+    return json.dumps(context, sort_keys=True).encode()
+
+
+class Version:
+    def __init__(self, spec, created):
+        self.id, self.created, self.material = str(uuid.uuid4()), created, new_material(spec)
+        self.destroyed = False
+
+
+class Key:
+    def __init__(self, spec, usage, created, description=""):
+        self.id, self.spec, self.usage, self.state = str(uuid.uuid4()), spec, usage, "Enabled"
+        self.description, self.created, self.delete_date = description, created, None
+        self.versions, self.automatic = [], "Disabled"
+        self.add_version(created)
+
+    @property
+    def symmetric(self):
+        return isinstance(self.primary.material, bytes)
+
+    @property
+    def primary(self):
+        return self.versions[-1]
+
+    @property
+    def arn(self):
+        return f"acs:kms:cn-hangzhou:154035569884****:key/{self.id}"
+
+    def add_version(self, created):
+        self.versions.append(Version(self.spec, created))
+        return self.versions[-1]
+
+    def version(self, version_id):
+        for version in self.versions:
+            if version.id == version_id and not version.destroyed:
+                return version
+        raise Refused(404, "Forbidden.KeyVersionNotFound", "The specified key version is not found.")
+
+    def metadata(self):
+        found = {
+            "KeyId": self.id, "Arn": self.arn, "KeySpec": self.spec, "KeyUsage": self.usage,
+            "KeyState": self.state, "Description": self.description, "Creator": "154035569884****",
+            "CreationDate": iso(self.created), "Origin": "Aliyun_KMS", "ProtectionLevel": "SOFTWARE",
+            "DeleteDate": "" if self.delete_date is None else iso(self.delete_date),
+            "MaterialExpireTime": "", "AutomaticRotation": self.automatic,
+            "LastRotationDate": iso(self.primary.created),
+        }
+        if self.symmetric:  # "the current primary key version for the symmetric CMK"
+            found["PrimaryKeyVersion"] = self.primary.id
+        return found
+
+    def may(self, usage):
+        """Refuses what the key's state or usage does not allow."""
+        codes = {"Disabled": "Rejected.Disabled", "PendingDeletion": "Rejected.PendingDeletion",
+                 "PendingImport": "Rejected.PendingImport"}
+        if self.state in codes:
+            raise Refused(409, codes[self.state], f"The request is rejected because the key state is {self.state}.")
+        if usage is not None and self.usage != usage:
+            raise Refused(400, "UnsupportedOperation", "The key's usage does not allow this action.")
+
+    # --- symmetric
+
+    def seal(self, plaintext, context):
+        if not self.symmetric:
+            raise Refused(400, "UnsupportedOperation", "This action is for symmetric keys.")
+        nonce, version = os.urandom(12), self.primary
+        if version.destroyed:
+            self.version(version.id)
+        sealed = AESGCM(version.material).encrypt(nonce, plaintext, context)
+        return base64.b64encode(version.id.encode() + nonce + sealed).decode(), version
+
+    # --- asymmetric
+
+    def sign(self, version, algorithm, digest):
+        kind, pad = SIGNATURES[algorithm]
+        if kind == "EC":
+            return version.material.sign(digest, ec.ECDSA(PREHASHED))
+        return version.material.sign(digest, pad, PREHASHED)
+
+    def verify(self, version, algorithm, digest, value):
+        kind, pad = SIGNATURES[algorithm]
+        public = version.material.public_key()
+        try:
+            if kind == "EC":
+                public.verify(value, digest, ec.ECDSA(PREHASHED))
+            else:
+                public.verify(value, digest, pad, PREHASHED)
+            return True
+        except InvalidSignature:
+            return False
+
+    def public_pem(self, version):
+        return version.material.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        ).decode()
+
+
+class Store:
+    def __init__(self):
+        self.keys, self.aliases = {}, {}
+
+    def find(self, name):
+        if name.startswith("acs:kms:"):
+            name = name.rsplit(":", 1)[1]
+            name = name[4:] if name.startswith("key/") else name
+        if name.startswith("alias/"):
+            if name not in self.aliases:
+                raise Refused(404, "Forbidden.AliasNotFound", "The specified Alias is not found.")
+            name = self.aliases[name]
+        if name not in self.keys:
+            raise Refused(404, "Forbidden.KeyNotFound", "The specified Key is not found.")
+        return self.keys[name]
+
+    def create(self, spec, usage, created, description=""):
+        if spec not in SPECS or (usage or SPECS[spec][0]) not in SPECS[spec]:
+            raise Refused(400, "InvalidParameter", "The specified parameter KeySpec or KeyUsage is not valid.")
+        key = Key(spec, usage or SPECS[spec][0], created, description)
+        self.keys[key.id] = key
+        return key
+
+    def open(self, blob, context):
+        """Which key and version sealed @blob, and what is in it."""
+        invalid = Refused(400, "InvalidParameter", "The specified parameter CiphertextBlob is not valid.")
+        try:
+            raw = base64.b64decode(blob, validate=True)
+            version_id = raw[:36].decode("ascii")
+        except ValueError:
+            raise invalid from None
+        for key in self.keys.values():
+            if any(v.id == version_id for v in key.versions):
+                key.may(None)
+                version = key.version(version_id)
+                try:
+                    return key, version, AESGCM(version.material).decrypt(raw[36:48], raw[48:], context)
+                except (InvalidTag, ValueError):
+                    raise invalid from None
+        raise invalid

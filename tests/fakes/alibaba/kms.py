@@ -1,0 +1,316 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The KMS API 2016-01-20, as far as kmsbridge and the vendor's SDK use it in our tests. Parameter
+names and reply fields are those of the vendor's SDK (alibabacloud-kms20160120); limits and error
+codes those of its documentation. Stricter than the service: a parameter it does not know is an
+error."""
+import base64
+import os
+import re
+
+from acs3 import Refused
+from keys import CRYPT, OAEPS, SIGN, SIGNATURES, context_bytes, iso
+
+PLAINTEXT_MAX = 6 * 1024
+CONTEXT_MAX = 8192  # a limit of ours: the service's is not documented
+ALIAS = re.compile(r"alias/[A-Za-z0-9_/-]{1,249}")
+ACTIONS = {}  # name: (function, mandatory parameters, optional ones)
+
+
+def action(mandatory="", optional=""):
+    def enter(function):
+        ACTIONS[function.__name__] = (function, set(mandatory.split()), set(optional.split()))
+        return function
+    return enter
+
+
+def invalid(name):
+    return Refused(400, "InvalidParameter", f"The specified parameter {name} is not valid.")
+
+
+def unbase64(p, name, low, high):
+    try:
+        raw = base64.b64decode(p[name], validate=True)
+    except ValueError:
+        raise invalid(name) from None
+    if not low <= len(raw) <= high or base64.b64encode(raw).decode() != p[name]:
+        raise invalid(name)
+    return raw
+
+
+def number(p, name, default, low, high):
+    text = p.get(name, str(default))
+    if not re.fullmatch(r"\d{1,9}", text) or not low <= int(text) <= high:
+        raise invalid(name)
+    return int(text)
+
+
+def context(p, name="EncryptionContext"):
+    if len(p.get(name, "")) > CONTEXT_MAX:
+        raise invalid(name)
+    return context_bytes(p.get(name))
+
+
+def b64(raw):
+    return base64.b64encode(raw).decode()
+
+
+def usable(s, p, usage):
+    key = s.store.find(p["KeyId"])
+    key.may(usage)
+    return key
+
+
+def page(s, p, rows, outer, inner):
+    size, at = number(p, "PageSize", 10, 1, 100), number(p, "PageNumber", 1, 1, 10**8)
+    return {outer: {inner: rows[(at - 1) * size:at * size]}, "TotalCount": len(rows),
+            "PageNumber": at, "PageSize": size}
+
+
+# --- symmetric -----------------------------------------------------------------------------------
+
+@action("KeyId Plaintext", "EncryptionContext DryRun")
+def Encrypt(s, p):
+    key = usable(s, p, CRYPT)
+    blob, version = key.seal(unbase64(p, "Plaintext", 1, PLAINTEXT_MAX), context(p))
+    return {"KeyId": key.id, "KeyVersionId": version.id, "CiphertextBlob": blob}
+
+
+@action("CiphertextBlob", "EncryptionContext DryRun")
+def Decrypt(s, p):
+    key, version, plaintext = s.store.open(p["CiphertextBlob"], context(p))
+    return {"KeyId": key.id, "KeyVersionId": version.id, "Plaintext": b64(plaintext)}
+
+
+@action("KeyId", "KeySpec NumberOfBytes EncryptionContext DryRun")
+def GenerateDataKey(s, p):
+    key = usable(s, p, CRYPT)
+    sizes = {"AES_256": 32, "AES_128": 16}
+    if "KeySpec" in p and p["KeySpec"] not in sizes:
+        raise invalid("KeySpec")
+    size = number(p, "NumberOfBytes", sizes[p.get("KeySpec", "AES_256")], 1, 1024)
+    plaintext = os.urandom(size)
+    blob, version = key.seal(plaintext, context(p))
+    return {"KeyId": key.id, "KeyVersionId": version.id, "CiphertextBlob": blob,
+            "Plaintext": b64(plaintext)}
+
+
+@action("KeyId", "KeySpec NumberOfBytes EncryptionContext DryRun")
+def GenerateDataKeyWithoutPlaintext(s, p):
+    reply = GenerateDataKey(s, p)
+    del reply["Plaintext"]
+    return reply
+
+
+@action("CiphertextBlob DestinationKeyId",
+        "SourceEncryptionContext DestinationEncryptionContext SourceKeyId SourceKeyVersionId "
+        "SourceEncryptionAlgorithm DryRun")
+def ReEncrypt(s, p):
+    target = s.store.find(p["DestinationKeyId"])
+    target.may(CRYPT)
+    _, _, plaintext = s.store.open(p["CiphertextBlob"], context(p, "SourceEncryptionContext"))
+    blob, version = target.seal(plaintext, context(p, "DestinationEncryptionContext"))
+    return {"KeyId": target.id, "KeyVersionId": version.id, "CiphertextBlob": blob}
+
+
+# --- asymmetric ----------------------------------------------------------------------------------
+
+def signing(s, p):
+    key = usable(s, p, SIGN)
+    algorithm = p["Algorithm"]
+    if algorithm not in SIGNATURES or not key.spec.startswith(SIGNATURES[algorithm][0] + "_"):
+        raise invalid("Algorithm")
+    return key, key.version(p["KeyVersionId"]), unbase64(p, "Digest", 32, 32)
+
+
+@action("KeyId KeyVersionId Algorithm Digest", "DryRun")
+def AsymmetricSign(s, p):
+    key, version, digest = signing(s, p)
+    return {"KeyId": key.id, "KeyVersionId": version.id,
+            "Value": b64(key.sign(version, p["Algorithm"], digest))}
+
+
+@action("KeyId KeyVersionId Algorithm Digest Value", "DryRun")
+def AsymmetricVerify(s, p):
+    key, version, digest = signing(s, p)
+    return {"KeyId": key.id, "KeyVersionId": version.id,
+            "Value": key.verify(version, p["Algorithm"], digest, unbase64(p, "Value", 1, 1024))}
+
+
+def crypting(s, p):
+    key = usable(s, p, CRYPT)
+    if p["Algorithm"] not in OAEPS or not key.spec.startswith("RSA_"):
+        raise invalid("Algorithm")
+    return key, key.version(p["KeyVersionId"]), OAEPS[p["Algorithm"]]
+
+
+@action("KeyId KeyVersionId Algorithm Plaintext", "DryRun")
+def AsymmetricEncrypt(s, p):
+    key, version, oaep = crypting(s, p)
+    try:
+        sealed = version.material.public_key().encrypt(unbase64(p, "Plaintext", 1, 446), oaep)
+    except ValueError:
+        raise invalid("Plaintext") from None
+    return {"KeyId": key.id, "KeyVersionId": version.id, "CiphertextBlob": b64(sealed)}
+
+
+@action("KeyId KeyVersionId Algorithm CiphertextBlob", "DryRun")
+def AsymmetricDecrypt(s, p):
+    key, version, oaep = crypting(s, p)
+    try:
+        plaintext = version.material.decrypt(unbase64(p, "CiphertextBlob", 1, 512), oaep)
+    except ValueError:
+        raise invalid("CiphertextBlob") from None
+    return {"KeyId": key.id, "KeyVersionId": version.id, "Plaintext": b64(plaintext)}
+
+
+@action("KeyId KeyVersionId", "DryRun")
+def GetPublicKey(s, p):
+    key = usable(s, p, None)
+    if key.symmetric:
+        raise Refused(400, "UnsupportedOperation", "This action is for asymmetric keys.")
+    version = key.version(p["KeyVersionId"])
+    return {"KeyId": key.id, "KeyVersionId": version.id, "PublicKey": key.public_pem(version)}
+
+
+# --- keys ----------------------------------------------------------------------------------------
+
+@action("", "PageNumber PageSize Filters")
+def ListKeys(s, p):
+    rows = [{"KeyId": key.id, "KeyArn": key.arn} for key in s.store.keys.values()]
+    return page(s, p, rows, "Keys", "Key")
+
+
+@action("KeyId")
+def DescribeKey(s, p):
+    return {"KeyMetadata": s.store.find(p["KeyId"]).metadata()}
+
+
+def version_row(key, version):
+    return {"KeyId": key.id, "KeyVersionId": version.id, "CreationDate": iso(version.created)}
+
+
+@action("KeyId", "PageNumber PageSize")
+def ListKeyVersions(s, p):
+    key = s.store.find(p["KeyId"])
+    rows = [version_row(key, v) for v in key.versions if not v.destroyed]
+    return page(s, p, rows, "KeyVersions", "KeyVersion")
+
+
+@action("KeyId KeyVersionId")
+def DescribeKeyVersion(s, p):
+    key = s.store.find(p["KeyId"])
+    return {"KeyVersion": version_row(key, key.version(p["KeyVersionId"]))}
+
+
+@action("", "KeySpec KeyUsage Description Origin ProtectionLevel EnableAutomaticRotation "
+            "RotationInterval DKMSInstanceId Tags Policy KeyStorageMechanism")
+def CreateKey(s, p):
+    if len(p.get("Description", "")) > 8192:
+        raise invalid("Description")
+    if p.get("Origin", "Aliyun_KMS") not in ("Aliyun_KMS", "EXTERNAL"):
+        raise invalid("Origin")
+    key = s.store.create(p.get("KeySpec", "Aliyun_AES_256"), p.get("KeyUsage"), s.created(),
+                         p.get("Description", ""))
+    if p.get("Origin") == "EXTERNAL":
+        key.state = "PendingImport"
+    return {"KeyMetadata": key.metadata()}
+
+
+@action("KeyId")
+def CreateKeyVersion(s, p):
+    key = usable(s, p, None)
+    return {"KeyVersion": version_row(key, key.add_version(s.created()))}
+
+
+@action("KeyId PendingWindowInDays")
+def ScheduleKeyDeletion(s, p):
+    key = s.store.find(p["KeyId"])
+    days = number(p, "PendingWindowInDays", 0, 7, 366)
+    if key.state == "PendingDeletion":
+        key.may(None)
+    key.state, key.delete_date = "PendingDeletion", s.gateway.now() + days * 86400
+    return {}
+
+
+@action("KeyId")
+def CancelKeyDeletion(s, p):
+    key = s.store.find(p["KeyId"])
+    if key.state != "PendingDeletion":
+        raise Refused(409, "Rejected.Enabled", "The key is not to be deleted.")
+    key.state, key.delete_date = "Enabled", None
+    return {}
+
+
+@action("KeyId")
+def EnableKey(s, p):
+    key = s.store.find(p["KeyId"])
+    if key.state in ("PendingDeletion", "PendingImport"):
+        key.may(None)
+    key.state = "Enabled"
+    return {}
+
+
+@action("KeyId")
+def DisableKey(s, p):
+    key = s.store.find(p["KeyId"])
+    if key.state in ("PendingDeletion", "PendingImport"):
+        key.may(None)
+    key.state = "Disabled"
+    return {}
+
+
+# --- aliases -------------------------------------------------------------------------------------
+
+@action("KeyId AliasName")
+def CreateAlias(s, p):
+    key = s.store.find(p["KeyId"])
+    if not ALIAS.fullmatch(p["AliasName"]):
+        raise invalid("AliasName")
+    if p["AliasName"] in s.store.aliases:
+        raise Refused(409, "Rejected.AlreadyExist", "The specified alias already exists.")
+    s.store.aliases[p["AliasName"]] = key.id
+    return {}
+
+
+@action("KeyId AliasName")
+def UpdateAlias(s, p):
+    key = s.store.find(p["KeyId"])
+    s.store.find(p["AliasName"])
+    s.store.aliases[p["AliasName"]] = key.id
+    return {}
+
+
+@action("AliasName")
+def DeleteAlias(s, p):
+    s.store.find(p["AliasName"])
+    del s.store.aliases[p["AliasName"]]
+    return {}
+
+
+def alias_row(s, name):
+    return {"AliasName": name, "KeyId": s.store.aliases[name],
+            "AliasArn": f"acs:kms:cn-hangzhou:154035569884****:{name}"}
+
+
+@action("", "PageNumber PageSize")
+def ListAliases(s, p):
+    return page(s, p, [alias_row(s, n) for n in sorted(s.store.aliases)], "Aliases", "Alias")
+
+
+@action("KeyId", "PageNumber PageSize")
+def ListAliasesByKeyId(s, p):
+    key = s.store.find(p["KeyId"])
+    names = sorted(n for n, k in s.store.aliases.items() if k == key.id)
+    return page(s, p, [alias_row(s, n) for n in names], "Aliases", "Alias")
+
+
+def call(state, name, params):
+    """One action, its parameters checked against its row."""
+    if name not in ACTIONS:
+        raise Refused(404, "InvalidAction.NotFound", "Specified api is not found.")
+    function, mandatory, optional = ACTIONS[name]
+    for param in sorted(mandatory - set(params)):
+        raise Refused(400, "MissingParameter", f"The parameter {param} needed to be specified.")
+    for param in sorted(set(params) - mandatory - optional):
+        raise invalid(param)
+    return function(state, params)

@@ -1,0 +1,376 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: Apache-2.0
+"""A strict fake of Alibaba Cloud KMS for tests: the KMS API, STS, the ECS metadata service and a
+credentials URI, each on a loopback port of its own, and a control interface.
+
+usage: main.py [--tls FOLDER]    prints one line of JSON with the ports; ends with its stdin
+  --tls FOLDER  KMS also speaks TLS, for the name "localhost" and 127.0.0.1; FOLDER/ca.pem is made.
+                A second port has a certificate for another name.
+
+Control: POST / with JSON {"do": NAME, ...}, see Control below. Standard library, and
+python3-cryptography.
+"""
+import datetime
+import ipaddress
+import json
+import ssl
+import sys
+import threading
+import time
+import urllib.parse
+import uuid
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+import kms
+from acs3 import Gateway, Refused, parameters
+from identity import PROVIDER_ARN, ROLE, ROLE_ARN, Identity
+from keys import Store
+
+BODY_MAX = 1 << 20
+
+
+class State:
+    def __init__(self):
+        self.lock = threading.Lock()
+        self.gateway, self.store = Gateway(), Store()
+        self.identity = Identity(self.gateway)
+        self.faults = []  # {"on", "action", "kind", "count", ...}, the first that fits counts
+        self.calls = {}  # "kms Encrypt": how many
+        self.last = {}  # the last KMS request: its request id and what it named
+        self.connections = 0
+        self.denied = set()
+        self.gateway.add("LTAI5tFakeFakeFakeFake", "fakeSecretFakeSecretFakeSecret")
+
+    def created(self):
+        return self.gateway.now()
+
+    def take_fault(self, on, action):
+        for fault in self.faults:
+            if fault["on"] == on and fault.get("action", action) == action:
+                fault["count"] = fault.get("count", 1) - 1
+                if fault["count"] <= 0:
+                    self.faults.remove(fault)
+                return fault
+        return None
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One exchange: read it whole, ask answer(), obey a fault. Subclasses have `on` and answer()."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm, wbufsize = True, -1  # head and body in one segment, at once
+    on, state = "", None
+    timeout = 60
+
+    def log_message(self, *args):
+        pass
+
+    def setup(self):
+        super().setup()
+        with self.state.lock:
+            self.state.connections += 1
+
+    def exchange(self):
+        length = int(self.headers.get("content-length") or 0)
+        body = self.rfile.read(min(length, BODY_MAX))
+        url = urllib.parse.urlsplit(self.path)
+        headers = {}
+        for name, value in self.headers.items():
+            if name.lower() in headers:
+                return self.reply(400, {"Code": "InvalidParameter", "Message": f"{name} twice"})
+            headers[name.lower()] = value
+        name = self.action(url, headers)
+        with self.state.lock:
+            key = f"{self.on} {name}"
+            self.state.calls[key] = self.state.calls.get(key, 0) + 1
+            fault = self.state.take_fault(self.on, name)
+        if fault is not None and self.before(fault):
+            return None
+        with self.state.lock:
+            status, reply = self.answer(url, headers, body)
+        return self.after(fault or {"kind": ""}, status, reply)
+
+    do_GET = do_POST = do_PUT = do_DELETE = exchange
+
+    def action(self, url, headers):
+        return url.path
+
+    def reply(self, status, body, extra=()):
+        if isinstance(body, dict):
+            body = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json;charset=utf-8")
+        self.send_header("Content-Length", str(len(body)))
+        for name, value in extra:
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(body)
+
+    def before(self, fault):
+        """Faults that keep the request from being answered; True when it has been dealt with."""
+        kind = fault["kind"]
+        if kind == "error":
+            extra = [("Retry-After", str(fault["after"]))] if "after" in fault else []
+            code = fault["code"]
+            self.reply(fault["status"], {
+                "RequestId": str(uuid.uuid4()).upper(), "HostId": "kms.fake.aliyuncs.com",
+                "Code": code, "Message": fault.get("message", "planted")}, extra)
+        elif kind == "status":
+            self.reply(fault["status"], b"<html>gateway</html>")
+        elif kind == "drop":
+            self.close_connection = True
+        elif kind == "slow":
+            time.sleep(fault["seconds"])
+            return False
+        else:
+            return False
+        return True
+
+    def after(self, fault, status, reply):
+        kind = fault["kind"]
+        if kind == "cut":
+            whole = json.dumps(reply).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(whole)))
+            self.end_headers()
+            self.wfile.write(whole[: len(whole) // 2])
+            self.close_connection = True
+            return None
+        if kind == "oversized":
+            return self.reply(status, json.dumps(reply)[:-1].encode() + b" " * (4 << 20) + b"}")
+        if kind == "malformed":
+            return self.reply(status, json.dumps(reply)[:-1].encode())
+        if kind == "double":
+            field = fault["field"]
+            return self.reply(status, (json.dumps(reply)[:-1] + f',"{field}":"x"}}').encode())
+        if kind == "set" and isinstance(reply, dict):
+            at = reply
+            *outer, field = fault["field"].split(".")
+            for name in outer:
+                at = at[int(name)] if isinstance(at, list) else at[name]
+            at[field] = fault["value"]
+            if fault["value"] is None:
+                del at[field]
+        return self.reply(status, reply)
+
+
+class Kms(Handler):
+    on = "kms"
+
+    def action(self, url, headers):
+        return headers.get("x-acs-action", "")
+
+    def answer(self, url, headers, body):
+        state, request_id = self.state, str(uuid.uuid4())
+        try:
+            if self.command != "POST" or url.path != "/":
+                raise Refused(404, "InvalidAction.NotFound", "POST / it is")
+            params = parameters(url.query)
+            key = state.gateway.check("POST", url.path, params, headers, body)
+            if body:
+                raise Refused(400, "InvalidParameter", "parameters stand in the query")
+            if headers.get("x-acs-version") != "2016-01-20":
+                raise Refused(400, "InvalidVersion", "Specified parameter Version is not valid.")
+            name = headers.get("x-acs-action", "")
+            state.last = {"action": name, "params": params, "request_id": request_id}
+            if name in state.denied or name in key["denied"]:
+                raise Refused(403, "Forbidden.NoPermission", "This operation is forbidden by permission system.")
+            return 200, {"RequestId": request_id, **kms.call(state, name, params)}
+        except Refused as e:
+            return e.status, {"HttpStatus": e.status, "Code": e.code, "Message": e.message,
+                              "RequestId": request_id, "HostId": "kms.fake.aliyuncs.com"}
+
+
+class Sts(Handler):
+    on = "sts"
+
+    def answer(self, url, headers, body):
+        request_id = str(uuid.uuid4()).upper()
+        try:
+            if url.path != "/" or self.command not in ("GET", "POST"):
+                raise Refused(404, "InvalidAction.NotFound", "Specified api is not found.")
+            form = {}
+            if body:
+                if headers.get("content-type") != "application/x-www-form-urlencoded":
+                    raise Refused(400, "InvalidParameter", "the body is no form")
+                form = parameters(body.decode("ascii", "replace"))
+            reply = self.state.identity.sts(parameters(url.query), form, headers)
+            return 200, {"RequestId": request_id, **reply}
+        except Refused as e:
+            return e.status, {"RequestId": request_id, "HostId": "sts.aliyuncs.com", "Code": e.code,
+                              "Message": e.message}
+
+
+class Metadata(Handler):
+    on = "imds"
+
+    def answer(self, url, headers, body):
+        if self.state.identity.imds == "off":
+            return 503, b""
+        return self.state.identity.metadata(self.command, url.path, headers)
+
+
+class Uri(Handler):
+    on = "uri"
+
+    def answer(self, url, headers, body):
+        return self.state.identity.uri(self.command, url.path)
+
+
+class Control(Handler):
+    """What tests do to the service behind its back."""
+
+    on = "control"
+
+    def answer(self, url, headers, body):
+        try:
+            ask = json.loads(body)
+            return 200, getattr(self, "do_" + ask.pop("do"))(**ask) or {}
+        except (Refused, AttributeError, KeyError, TypeError, ValueError) as e:
+            return 400, {"error": repr(e)}
+
+    def do_fault(self, **fault):
+        self.state.faults.append(fault)
+
+    def do_clear(self):
+        self.state.faults.clear()
+        self.state.denied.clear()
+        self.state.gateway.skew = 0
+
+    def do_key(self, alias=None, spec="Aliyun_AES_256", usage=None):
+        key = self.state.store.create(spec, usage, self.state.created())
+        if alias is not None:
+            self.state.store.aliases["alias/" + alias] = key.id
+        return {"id": key.id, "version": key.primary.id}
+
+    def do_rotate(self, key):
+        found = self.state.store.find(key)  # as automatic rotation does it
+        return {"version": found.add_version(self.state.created()).id}
+
+    def do_state(self, key, state):
+        self.state.store.find(key).state = state
+
+    def do_destroy_version(self, key, version):
+        self.state.store.find(key).version(version).destroyed = True
+
+    def do_forget(self, key):
+        found = self.state.store.find(key)
+        del self.state.store.keys[found.id]
+
+    def do_expire(self, key_id=None):
+        """STS credentials end now."""
+        for name, key in self.state.gateway.keys.items():
+            if key["token"] is not None and key_id in (None, name):
+                key["expires"] = self.state.gateway.now()
+
+    def do_revoke(self, key_id=None, revoked=True):
+        for name, key in self.state.gateway.keys.items():
+            if key_id in (None, name):
+                key["revoked"] = revoked
+
+    def do_access_key(self, id, secret):
+        self.state.gateway.add(id, secret)
+
+    def do_deny(self, action):
+        self.state.denied.add(action)
+
+    def do_skew(self, seconds):
+        self.state.gateway.skew = seconds
+
+    def do_identity(self, lifetime=3600, imds="both"):
+        self.state.identity.lifetime, self.state.identity.imds = lifetime, imds
+
+    def do_token(self, **over):
+        return {"token": self.state.identity.issuer.token(self.state.gateway.now(), **over)}
+
+    def do_issue(self, seconds=3600):
+        return self.state.identity.issue(seconds)
+
+    def do_calls(self):
+        calls = dict(self.state.calls)
+        self.state.calls.clear()
+        return calls
+
+    def do_last(self):
+        return self.state.last
+
+    def do_connections(self):
+        return {"connections": self.state.connections}
+
+
+class Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request, client_address):
+        if not isinstance(sys.exc_info()[1], (OSError, ssl.SSLError)):
+            super().handle_error(request, client_address)
+
+
+def certificate(name, key, issuer, issuer_key, ca):
+    now = datetime.datetime.utcnow()
+    build = (x509.CertificateBuilder()
+             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
+             .issuer_name(issuer).public_key(key.public_key()).serial_number(x509.random_serial_number())
+             .not_valid_before(now - datetime.timedelta(hours=1))
+             .not_valid_after(now + datetime.timedelta(days=2))
+             .add_extension(x509.BasicConstraints(ca, None), True))
+    if not ca:
+        names = [x509.DNSName(name)]
+        if name == "localhost":
+            names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
+        build = build.add_extension(x509.SubjectAlternativeName(names), False)
+    return build.sign(issuer_key, hashes.SHA256())
+
+
+def tls_contexts(folder):
+    """FOLDER/ca.pem, and a context for the right name and one for a wrong one."""
+    ca_key = ec.generate_private_key(ec.SECP256R1())
+    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fake KMS instance CA")])
+    ca = certificate("fake KMS instance CA", ca_key, ca_name, ca_key, True)
+    with open(f"{folder}/ca.pem", "wb") as f:
+        f.write(ca.public_bytes(serialization.Encoding.PEM))
+    for name in ("localhost", "other.example"):
+        key = ec.generate_private_key(ec.SECP256R1())
+        path = f"{folder}/{name}.pem"
+        with open(path, "wb") as f:
+            f.write(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
+                                      serialization.NoEncryption()))
+            f.write(certificate(name, key, ca_name, ca_key, False).public_bytes(serialization.Encoding.PEM))
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(path)
+        yield context
+
+
+def main():
+    state, servers = State(), {}
+
+    def serve(name, handler, context=None):
+        server = Server(("127.0.0.1", 0), type(name, (handler,), {"state": state}))
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True,
+                                                do_handshake_on_connect=False)
+        servers[name] = server
+
+    for name, handler in (("kms", Kms), ("sts", Sts), ("imds", Metadata), ("uri", Uri),
+                          ("control", Control)):
+        serve(name, handler)
+    if len(sys.argv) == 3 and sys.argv[1] == "--tls":
+        good, wrong = tls_contexts(sys.argv[2])
+        serve("tls", Kms, good)
+        serve("tls_wrong_name", Kms, wrong)
+    for server in servers.values():
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+    known = {"role_arn": ROLE_ARN, "provider_arn": PROVIDER_ARN, "role": ROLE,
+             "access_key": "LTAI5tFakeFakeFakeFake", "secret": "fakeSecretFakeSecretFakeSecret"}
+    print(json.dumps({**{n: s.server_address[1] for n, s in servers.items()}, **known}), flush=True)
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,453 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Each source of credentials alone, their order, renewal; and whom TLS trusts. */
+#include <pthread.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "common/clock.h"
+#include "tests/services/alibaba.h"
+
+static char *unconst(const char *text)
+{
+    return (char *)(uintptr_t)text;
+}
+
+static const char *const variables[] = {
+    "ALIBABA_CLOUD_ACCESS_KEY_ID",     "ALIBABA_CLOUD_ACCESS_KEY_SECRET",
+    "ALIBABA_CLOUD_SECURITY_TOKEN",    "ALIBABA_CLOUD_ROLE_ARN",
+    "ALIBABA_CLOUD_OIDC_PROVIDER_ARN", "ALIBABA_CLOUD_OIDC_TOKEN_FILE",
+    "ALIBABA_CLOUD_CREDENTIALS_FILE",  "ALIBABA_CLOUD_PROFILE",
+    "ALIBABA_CLOUD_ECS_METADATA",      "ALIBABA_CLOUD_ECS_METADATA_DISABLED",
+    "ALIBABA_CLOUD_IMDSV1_DISABLED",   "ALIBABA_CLOUD_CREDENTIALS_URI",
+};
+
+/* Settings for one source; nothing of the environment takes part. */
+static void setup(struct ali *ali, const char *source)
+{
+    for (size_t i = 0; i < UNIT_COUNT(variables); i++) {
+        (void)unsetenv(variables[i]);
+    }
+    CU_ASSERT(ali_control("{\"do\":\"identity\"}", NULL, NULL));
+    ali_setup(ali);
+    ali->settings.credentials = unconst(source);
+    ali->settings.access_key_id = NULL;
+    ali->settings.access_key_secret = NULL;
+}
+
+static enum kms_status ask(struct ali *ali, struct kms_call *call)
+{
+    static const struct kms_key_filter none = {.ref = "none/none"};
+
+    *call = ali_call();
+    return kms_alibaba_ops.list_keys(ali->backend, call, &none, NULL, NULL);
+}
+
+static bool soon_well(struct ali *ali)
+{
+    struct kms_call call;
+
+    for (unsigned i = 0; i < 60; i++) {
+        const struct timespec nap = {.tv_nsec = 50000000};
+
+        if (ask(ali, &call) == KMS_OK) {
+            return true;
+        }
+        (void)nanosleep(&nap, NULL);
+    }
+    fprintf(stderr, "still: %s\n", call.error.text);
+    return false;
+}
+
+static bool write_file(const char *name, const char *content, mode_t mode, char ret_path[256])
+{
+    FILE *file = NULL;
+
+    (void)snprintf(ret_path, 256, "%s/%s", ali_dir, name);
+    file = fopen(ret_path, "w");
+    return file != NULL && fputs(content, file) >= 0 && fclose(file) == 0 &&
+           chmod(ret_path, mode) == 0;
+}
+
+/* A projected token, with claims replaced by @over (JSON behind a comma). */
+static bool write_token(const char *over, char ret_path[256])
+{
+    static char token[8192];
+    char line[256];
+
+    (void)snprintf(line, sizeof(line), "{\"do\":\"token\"%s}", over);
+    return ali_control_text(line, "token", token, sizeof(token)) &&
+           write_file("token", token, 0644, ret_path);
+}
+
+/* ---- sources ------------------------------------------------------------------------------ */
+
+static void the_environment(void)
+{
+    struct ali ali;
+    struct kms_call call;
+    struct kms_json_doc *doc = NULL;
+    struct kms_json sts;
+    const char *id = "", *secret = "", *token = "";
+    struct kms_error err = KMS_ERROR_INIT;
+
+    setup(&ali, "environment");
+    CU_ASSERT_FATAL(ali_open(&ali));
+    CU_ASSERT_EQUAL(ask(&ali, &call), KMS_E_AUTH);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "environment:"));
+    (void)setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", ali_key_id, 1);
+    (void)setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", ali_secret, 1);
+    CU_ASSERT(soon_well(&ali));
+    ali_close(&ali);
+
+    setup(&ali, "environment");
+    CU_ASSERT_FATAL(ali_control("{\"do\":\"issue\"}", &doc, &sts));
+    CU_ASSERT(kms_json_text(&sts, "AccessKeyId", 64, &id, &err) == KMS_OK &&
+              kms_json_text(&sts, "AccessKeySecret", 64, &secret, &err) == KMS_OK &&
+              kms_json_text(&sts, "SecurityToken", 4096, &token, &err) == KMS_OK);
+    (void)setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", id, 1);
+    (void)setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", secret, 1);
+    (void)setenv("ALIBABA_CLOUD_SECURITY_TOKEN", token, 1);
+    CU_ASSERT_FATAL(ali_open(&ali));
+    ALI_CHECK(&call, "with a token", ask(&ali, &call) == KMS_OK);
+    kms_json_free(doc);
+    ali_close(&ali);
+}
+
+static void rrsa(void)
+{
+    struct ali ali;
+    struct kms_call call;
+    char path[256];
+    const struct timespec second = {.tv_sec = 1, .tv_nsec = 100000000};
+
+    setup(&ali, "rrsa");
+    CU_ASSERT_FATAL(write_token("", path));
+    (void)setenv("ALIBABA_CLOUD_ROLE_ARN", ali_role_arn, 1);
+    (void)setenv("ALIBABA_CLOUD_OIDC_PROVIDER_ARN", ali_provider_arn, 1);
+    (void)setenv("ALIBABA_CLOUD_OIDC_TOKEN_FILE", path, 1);
+    CU_ASSERT_FATAL(ali_open(&ali));
+    (void)ali_calls("");
+    ALI_CHECK(&call, "rrsa", ask(&ali, &call) == KMS_OK);
+    ALI_CHECK(&call, "rrsa", ask(&ali, &call) == KMS_OK);
+    CU_ASSERT_EQUAL(ali_calls("sts /"), 1); /* once for both */
+
+    /* what STS gave is refused: the file is read anew, and the call is well all the same */
+    (void)nanosleep(&second, NULL);
+    CU_ASSERT(write_token("", path) && ali_control("{\"do\":\"expire\"}", NULL, NULL));
+    ALI_CHECK(&call, "expired", ask(&ali, &call) == KMS_OK);
+    CU_ASSERT_EQUAL(ali_calls("sts /"), 1);
+
+    /* and when the file is bad by then, it is said, and passes once it is good */
+    (void)nanosleep(&second, NULL);
+    CU_ASSERT(write_token(",\"lifetime\":-5", path) &&
+              ali_control("{\"do\":\"expire\"}", NULL, NULL));
+    ALI_CHECK(&call, "stale", ask(&ali, &call) == KMS_E_AUTH);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "AuthenticationFail.OIDCToken.Expired"));
+    CU_ASSERT(strlen(call.error.request_id) == 36);
+    CU_ASSERT(write_token("", path));
+    CU_ASSERT(soon_well(&ali));
+    ali_close(&ali);
+}
+
+static void bad_tokens_are_told(void)
+{
+    static const struct {
+        const char *name, *over, *says;
+    } bad[] = {
+        {"forged", ",\"forged\":true", "OIDCToken.Invalid"},
+        {"expired", ",\"lifetime\":-5", "OIDCToken.Expired"},
+        {"audience", ",\"aud\":\"other\"", "AudienceMismatch"},
+        {"issuer", ",\"iss\":\"https://other\"", "IssuerMismatch"},
+        {"subject", ",\"sub\":\"system:serviceaccount:x:y\"", "NoPermission"},
+    };
+    char path[256];
+    struct ali ali;
+    struct kms_call call;
+
+    for (size_t i = 0; i < UNIT_COUNT(bad); i++) {
+        setup(&ali, "rrsa");
+        CU_ASSERT_FATAL(write_token(bad[i].over, path));
+        ali.settings.role_arn = ali_role_arn;
+        ali.settings.oidc_provider_arn = ali_provider_arn;
+        ali.settings.oidc_token_file = path;
+        CU_ASSERT_FATAL(ali_open(&ali));
+        ALI_CHECK(&call, bad[i].name, ask(&ali, &call) == KMS_E_AUTH);
+        UNIT_CHECK(bad[i].name, strstr(call.error.text, bad[i].says) != NULL);
+        UNIT_CHECK(bad[i].name, strstr(call.error.text, "rrsa") != NULL);
+        ali_close(&ali);
+    }
+    setup(&ali, "rrsa"); /* a file that is none */
+    ali.settings.role_arn = ali_role_arn;
+    ali.settings.oidc_provider_arn = ali_provider_arn;
+    ali.settings.oidc_token_file = unconst("/nonexistent/token");
+    CU_ASSERT_FATAL(ali_open(&ali));
+    ALI_CHECK(&call, "no file", ask(&ali, &call) == KMS_E_AUTH);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "/nonexistent/token"));
+    ali_close(&ali);
+}
+
+static void a_profile_file(void)
+{
+    struct ali ali;
+    struct kms_call call;
+    char path[256], content[512];
+
+    (void)snprintf(content, sizeof(content),
+                   "# comment\n[other]\ntype = access_key\naccess_key_id = no\n"
+                   "access_key_secret = no\n\n[default]\r\ntype = access_key\r\n"
+                   "access_key_id = %s\naccess_key_secret=%s\n[node]\ntype=ecs_ram_role\n"
+                   "role_name=%s\n",
+                   ali_key_id, ali_secret, ali_role);
+    setup(&ali, "profile");
+    CU_ASSERT_FATAL(write_file("profile", content, 0600, path));
+    ali.settings.profile_file = path;
+    CU_ASSERT_FATAL(ali_open(&ali));
+    ALI_CHECK(&call, "default", ask(&ali, &call) == KMS_OK);
+    ali_close(&ali);
+
+    setup(&ali, "profile");
+    ali.settings.profile_file = path;
+    ali.settings.profile = unconst("node");
+    CU_ASSERT_FATAL(ali_open(&ali));
+    ALI_CHECK(&call, "node", ask(&ali, &call) == KMS_OK);
+    ali_close(&ali);
+
+    setup(&ali, "profile");
+    ali.settings.profile_file = path;
+    ali.settings.profile = unconst("nobody");
+    CU_ASSERT_FATAL(ali_open(&ali));
+    ALI_CHECK(&call, "nobody", ask(&ali, &call) == KMS_E_AUTH);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "[nobody]"));
+    ali_close(&ali);
+
+    setup(&ali, "profile"); /* what everybody can read is no secret */
+    ali.settings.profile_file = path;
+    CU_ASSERT(chmod(path, 0644) == 0 && ali_open(&ali));
+    ALI_CHECK(&call, "mode", ask(&ali, &call) == KMS_E_AUTH);
+    CU_ASSERT(chmod(path, 0600) == 0 && soon_well(&ali));
+    ali_close(&ali);
+}
+
+static void the_metadata_service(void)
+{
+    struct ali ali;
+    struct kms_call call;
+
+    setup(&ali, "ecs");
+    CU_ASSERT_FATAL(ali_open(&ali) &&
+                    ali_control("{\"do\":\"identity\",\"imds\":\"v2\"}", NULL, NULL));
+    (void)ali_calls("");
+    ALI_CHECK(&call, "token mode", ask(&ali, &call) == KMS_OK);
+    CU_ASSERT_EQUAL(ali_calls("imds /latest/api/token"), 1);
+    ali_close(&ali);
+
+    setup(&ali, "ecs"); /* a service without tokens is not asked without one, unless allowed */
+    CU_ASSERT_FATAL(ali_open(&ali) &&
+                    ali_control("{\"do\":\"identity\",\"imds\":\"v1\"}", NULL, NULL));
+    ALI_CHECK(&call, "v1", ask(&ali, &call) == KMS_E_AUTH);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "tokenless_metadata"));
+    CU_ASSERT_EQUAL(ali_calls("imds /latest/meta-data/ram/security-credentials/"), 0);
+    ali_close(&ali);
+
+    setup(&ali, "ecs");
+    ali.settings.imds_v1 = true;
+    ali.settings.ecs_role = ali_role;
+    CU_ASSERT_FATAL(ali_open(&ali) &&
+                    ali_control("{\"do\":\"identity\",\"imds\":\"v1\"}", NULL, NULL));
+    ALI_CHECK(&call, "v1 allowed", ask(&ali, &call) == KMS_OK);
+    ali_close(&ali);
+
+    setup(&ali, "ecs"); /* the environment forbids it */
+    ali.settings.imds_v1 = true;
+    (void)setenv("ALIBABA_CLOUD_IMDSV1_DISABLED", "true", 1);
+    CU_ASSERT_FATAL(ali_open(&ali) &&
+                    ali_control("{\"do\":\"identity\",\"imds\":\"v1\"}", NULL, NULL));
+    ALI_CHECK(&call, "v1 forbidden", ask(&ali, &call) == KMS_E_AUTH);
+    ali_close(&ali);
+
+    setup(&ali, "ecs"); /* absent, then there */
+    CU_ASSERT_FATAL(ali_open(&ali) &&
+                    ali_control("{\"do\":\"identity\",\"imds\":\"off\"}", NULL, NULL));
+    ALI_CHECK(&call, "off", ask(&ali, &call) == KMS_E_UNAVAILABLE);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "metadata service"));
+    CU_ASSERT(ali_control("{\"do\":\"identity\"}", NULL, NULL) && soon_well(&ali));
+    ali_close(&ali);
+
+    setup(&ali, "ecs"); /* nobody listens */
+    ali.settings.metadata_endpoint = unconst("http://127.0.0.1:1");
+    CU_ASSERT_FATAL(ali_open(&ali));
+    ALI_CHECK(&call, "nobody", ask(&ali, &call) == KMS_E_UNAVAILABLE);
+    ali_close(&ali);
+
+    setup(&ali, "ecs");
+    ali.settings.ecs_role = unconst("no-such-role");
+    CU_ASSERT_FATAL(ali_open(&ali));
+    ALI_CHECK(&call, "role", ask(&ali, &call) == KMS_E_AUTH);
+    ali_close(&ali);
+}
+
+static void a_credentials_uri(void)
+{
+    struct ali ali;
+    struct kms_call call;
+
+    setup(&ali, "uri");
+    (void)setenv("ALIBABA_CLOUD_CREDENTIALS_URI", ali.uri, 1);
+    CU_ASSERT_FATAL(ali_open(&ali));
+    ALI_CHECK(&call, "uri", ask(&ali, &call) == KMS_OK);
+    ali_close(&ali);
+
+    setup(&ali, "uri");
+    ali.settings.credentials_uri = ali.uri;
+    CU_ASSERT_FATAL(ali_open(&ali));
+    CU_ASSERT(ali_fault("uri", "/credentials",
+                        "\"kind\":\"set\",\"field\":\"AccessKeySecret\",\"value\":null"));
+    ALI_CHECK(&call, "bytes", ask(&ali, &call) == KMS_OK); /* this fault is for dicts: not taken */
+    ali_close(&ali);
+
+    setup(&ali, "uri");
+    ali.settings.credentials_uri = ali.uri;
+    CU_ASSERT_FATAL(ali_open(&ali));
+    CU_ASSERT(ali_fault("uri", "/credentials", "\"kind\":\"status\",\"status\":403"));
+    ALI_CHECK(&call, "refused", ask(&ali, &call) == KMS_E_AUTH);
+    CU_ASSERT(soon_well(&ali));
+    ali_close(&ali);
+}
+
+/* The official order; what is set up and fails is not passed over. */
+static void the_order_is_the_official_one(void)
+{
+    struct ali ali;
+    struct kms_call call;
+    char path[256];
+
+    setup(&ali, "auto");
+    CU_ASSERT_FATAL(write_token("", path));
+    (void)setenv("ALIBABA_CLOUD_ROLE_ARN", ali_role_arn, 1);
+    (void)setenv("ALIBABA_CLOUD_OIDC_PROVIDER_ARN", ali_provider_arn, 1);
+    (void)setenv("ALIBABA_CLOUD_OIDC_TOKEN_FILE", path, 1);
+    CU_ASSERT_FATAL(ali_open(&ali));
+    (void)ali_calls("");
+    ALI_CHECK(&call, "rrsa first", ask(&ali, &call) == KMS_OK);
+    CU_ASSERT_EQUAL(ali_calls("sts /"), 1);
+    ali_close(&ali);
+
+    setup(&ali, "auto");
+    CU_ASSERT_FATAL(write_token(",\"aud\":\"other\"", path));
+    (void)setenv("ALIBABA_CLOUD_ROLE_ARN", ali_role_arn, 1);
+    (void)setenv("ALIBABA_CLOUD_OIDC_PROVIDER_ARN", ali_provider_arn, 1);
+    (void)setenv("ALIBABA_CLOUD_OIDC_TOKEN_FILE", path, 1);
+    (void)setenv("ALIBABA_CLOUD_CREDENTIALS_URI", ali.uri, 1);
+    CU_ASSERT_FATAL(ali_open(&ali));
+    ALI_CHECK(&call, "no other identity", ask(&ali, &call) == KMS_E_AUTH);
+    CU_ASSERT_EQUAL(ali_calls("uri /credentials"), 0);
+    ali_close(&ali);
+
+    setup(&ali, "auto"); /* only the metadata service may be absent */
+    (void)setenv("ALIBABA_CLOUD_CREDENTIALS_URI", ali.uri, 1);
+    CU_ASSERT_FATAL(ali_open(&ali) &&
+                    ali_control("{\"do\":\"identity\",\"imds\":\"off\"}", NULL, NULL));
+    ALI_CHECK(&call, "uri last", ask(&ali, &call) == KMS_OK);
+    CU_ASSERT_EQUAL(ali_calls("uri /credentials"), 1);
+    ali_close(&ali);
+
+    setup(&ali, "auto");
+    (void)setenv("ALIBABA_CLOUD_ECS_METADATA_DISABLED", "true", 1);
+    CU_ASSERT_FATAL(ali_open(&ali));
+    ALI_CHECK(&call, "nothing", ask(&ali, &call) == KMS_E_AUTH);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "no source of credentials"));
+    ali_close(&ali);
+}
+
+/* ---- renewal ------------------------------------------------------------------------------ */
+
+static atomic_bool ends;
+static atomic_uint failures, done;
+
+static void *ask_on(void *arg)
+{
+    while (!atomic_load(&ends)) {
+        struct kms_call call;
+
+        if (ask(arg, &call) != KMS_OK) {
+            atomic_fetch_add(&failures, 1);
+            fprintf(stderr, "%s\n", call.error.text);
+        }
+        atomic_fetch_add(&done, 1);
+    }
+    return NULL;
+}
+
+/* A credential of three seconds is renewed ahead of its end, by one of many, and nobody notices. */
+static void tokens_are_renewed_ahead(void)
+{
+    struct ali ali;
+    pthread_t threads[4];
+    const struct timespec while_it_ends_twice = {.tv_sec = 6};
+    unsigned asked = 0;
+
+    setup(&ali, "ecs");
+    CU_ASSERT_FATAL(ali_open(&ali) &&
+                    ali_control("{\"do\":\"identity\",\"lifetime\":3}", NULL, NULL));
+    atomic_store(&ends, false);
+    (void)ali_calls("");
+    for (size_t i = 0; i < UNIT_COUNT(threads); i++) {
+        CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL, ask_on, &ali), 0);
+    }
+    (void)nanosleep(&while_it_ends_twice, NULL);
+    atomic_store(&ends, true);
+    for (size_t i = 0; i < UNIT_COUNT(threads); i++) {
+        CU_ASSERT_EQUAL(pthread_join(threads[i], NULL), 0);
+    }
+    asked = ali_calls("imds /latest/api/token");
+    CU_ASSERT_EQUAL(atomic_load(&failures), 0);
+    CU_ASSERT(atomic_load(&done) > 20);
+    CU_ASSERT(asked >= 2 && asked <= 6);
+    ali_close(&ali);
+}
+
+/* ---- TLS ---------------------------------------------------------------------------------- */
+
+static void tls_trusts_its_own_ca(void)
+{
+    struct ali ali;
+    struct kms_call call;
+    char ca[256];
+
+    (void)snprintf(ca, sizeof(ca), "%s/ca.pem", ali_dir);
+    ali_setup(&ali);
+    (void)snprintf(ali.endpoint, sizeof(ali.endpoint), "https://127.0.0.1:%u", ali_port_tls);
+    ali.settings.ca_file = ca;
+    CU_ASSERT_FATAL(ali_open(&ali));
+    ALI_CHECK(&call, "own CA", ask(&ali, &call) == KMS_OK);
+    ali_close(&ali);
+
+    ali_setup(&ali); /* the system's CAs do not know it */
+    (void)snprintf(ali.endpoint, sizeof(ali.endpoint), "https://127.0.0.1:%u", ali_port_tls);
+    CU_ASSERT_FATAL(ali_open(&ali));
+    ALI_CHECK(&call, "no CA", ask(&ali, &call) == KMS_E_PROTOCOL);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "certificate"));
+    ali_close(&ali);
+
+    ali_setup(&ali); /* the right CA, another's name */
+    (void)snprintf(ali.endpoint, sizeof(ali.endpoint), "https://localhost:%u", ali_port_wrong);
+    ali.settings.ca_file = ca;
+    CU_ASSERT_FATAL(ali_open(&ali));
+    ALI_CHECK(&call, "wrong name", ask(&ali, &call) == KMS_E_PROTOCOL);
+    ali_close(&ali);
+}
+
+const struct unit_test ali_identity_tests[] = {
+    {"the environment", the_environment},
+    {"RRSA", rrsa},
+    {"bad tokens are told", bad_tokens_are_told},
+    {"a profile file", a_profile_file},
+    {"the metadata service", the_metadata_service},
+    {"a credentials URI", a_credentials_uri},
+    {"the order is the official one", the_order_is_the_official_one},
+    {"tokens are renewed ahead", tokens_are_renewed_ahead},
+    {"TLS trusts its own CA", tls_trusts_its_own_ca},
+};
+const size_t ali_identity_test_count = UNIT_COUNT(ali_identity_tests);

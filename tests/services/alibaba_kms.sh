@@ -1,0 +1,144 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# kmsbridged with its KEK in the fake of Alibaba Cloud KMS, by RRSA: KMS v2 from kmsbridgectl, an
+# automatic rotation that no listing waits for, a key that is disabled, and PKCS#11 applications
+# through the agent. What ActionTrail calls a request stands in the audit's line.
+. "$(dirname "$0")/fakes.sh"
+lane=alibaba_kms passed=0 failed=0 said=
+fake_start "$lane"
+for tool in curl pkcs11-tool openssl; do
+    command -v "$tool" >/dev/null || fake_without "there is no $tool"
+done
+daemon=$build/kmsbridge/kmsbridged ctl=$build/tools/kmsbridgectl
+module=$build/pkcs11/.libs/kmsbridge-pkcs11.so
+[ -e "$module" ] || module=$build/.libs/kmsbridge-pkcs11.so
+
+good() {
+    passed=$((passed + 1))
+    [ -z "${VERBOSE-}" ] || echo "ok: $lane: $*"
+}
+bad() {
+    failed=$((failed + 1))
+    echo "FAIL: $lane: $*"
+}
+control() { curl -sS --fail-with-body --max-time 10 -d "$1" "http://127.0.0.1:$(fake_field control)/"; } # JSON
+text_of() { sed -n "s/.*\"$1\": \"\\([^\"]*\\)\".*/\\1/p"; } # FIELD
+
+key=$(control '{"do":"key","alias":"kmsbridge-kek"}' | text_of id)
+control '{"do":"key","alias":"web","spec":"EC_P256"}' >/dev/null
+control '{"do":"token"}' | text_of token >"$tmp/token"
+(
+    umask 077
+    cat >"$tmp/kmsbridge.yaml" <<YAML
+version: 1
+backends:
+  - name: alibaba
+    type: alibaba
+    alibaba:
+      endpoint: https://localhost:$(fake_field tls)
+      ca_file: $tmp/ca.pem
+      sts_endpoint: http://127.0.0.1:$(fake_field sts)
+      credentials: rrsa
+      role_arn: "$(fake_field role_arn)"
+      oidc_provider_arn: "$(fake_field provider_arn)"
+      oidc_token_file: $tmp/token
+      encryption_context: [cluster=test]
+kms:
+  socket: $tmp/kms.sock
+  backend: alibaba
+  key: kmsbridge-kek
+  probe_interval: 1s
+  refresh_interval: 1h
+agent:
+  socket: $tmp/agent.sock
+  tokens:
+    - {backend: alibaba, keys_ttl: 1s}
+audit:
+  file: $tmp/audit.log
+YAML
+)
+"$daemon" --config "$tmp/kmsbridge.yaml" >"$tmp/daemon.log" 2>&1 </dev/null &
+daemon_pid=$!
+# by the trap
+# shellcheck disable=SC2317
+leave() {
+    local rc=$?
+    kill "$daemon_pid" 2>/dev/null
+    wait "$daemon_pid" 2>/dev/null
+    [ "$failed" -eq 0 ] || { rc=1 && tail -n 15 "$tmp/daemon.log"; }
+    (exit "$rc")
+    fake_stop
+}
+trap leave EXIT
+
+kms() { # VERB...: its answer to $said, in one line
+    said=$(timeout 20 "$ctl" kms "$@" --socket "$tmp/kms.sock" 2>&1 | tr '\n' ' ')
+}
+kms_soon() { # NAME PATTERN: Status comes to say it
+    for _ in {1..75}; do
+        kms status
+        [[ $said =~ $2 ]] && break
+        sleep 0.2
+    done
+    if [[ $said =~ $2 ]]; then good "$1"; else bad "$1: status says \"$said\""; fi
+}
+round_trip() { # NAME RECORD: what is in the record opens
+    if timeout 20 "$ctl" kms decrypt --socket "$tmp/kms.sock" <"$2" 2>&1 | cmp -s - "$tmp/plain"; then
+        good "$1"
+    else
+        bad "$1: $(timeout 20 "$ctl" kms decrypt --socket "$tmp/kms.sock" <"$2" 2>&1 | head -c 300)"
+    fi
+}
+key_id() { grep -o 'ali1-[0-9a-f]\{40\}' | head -n 1; }
+
+# --- KMS v2 --------------------------------------------------------------------------------------
+
+kms_soon 'Status is well' 'ok.*ali1-[0-9a-f]{40}|ali1-[0-9a-f]{40}.*ok'
+head -c 32 /dev/urandom >"$tmp/plain"
+timeout 20 "$ctl" kms encrypt --socket "$tmp/kms.sock" <"$tmp/plain" >"$tmp/record1"
+round_trip 'encrypted and decrypted' "$tmp/record1"
+first=$(key_id <<<"$said")
+last=$(control '{"do":"last"}' | text_of request_id)
+for op in encrypt decrypt; do
+    if grep "\"op\":\"$op\"" "$tmp/audit.log" | grep -q '"request_id":"[0-9a-f-]\{36\}"'; then
+        good "the audit of $op has the service's request id"
+    else
+        bad "the audit of $op: $(grep "\"op\":\"$op\"" "$tmp/audit.log" | tail -n 1), not like $last"
+    fi
+done
+# the service rotates; the very next encryption is under the new version, and says so
+control "{\"do\":\"rotate\",\"key\":\"$key\"}" >/dev/null
+timeout 20 "$ctl" kms encrypt --socket "$tmp/kms.sock" <"$tmp/plain" >"$tmp/record2"
+second=$(key_id <"$tmp/record2")
+if [ -n "$second" ] && [ "$second" != "$first" ]; then good 'a rotation is followed'; else bad "still $first: $(head -c 300 "$tmp/record2")"; fi
+kms_soon 'Status says the same' "ok.*$second|$second.*ok"
+round_trip 'under the new version' "$tmp/record2"
+round_trip 'and what the old one encrypted' "$tmp/record1"
+
+control "{\"do\":\"state\",\"key\":\"$key\",\"state\":\"Disabled\"}" >/dev/null
+kms_soon 'a disabled key is told' 'FAILED_PRECONDITION'
+control "{\"do\":\"state\",\"key\":\"$key\",\"state\":\"Enabled\"}" >/dev/null
+kms_soon 'and is well again' "ok.*$second|$second.*ok"
+sleep 1.1
+control '{"do":"expire"}' >/dev/null
+round_trip 'expired credentials are renewed' "$tmp/record2"
+
+# --- PKCS#11 -------------------------------------------------------------------------------------
+
+export KMSBRIDGE_AGENT=$tmp/agent.sock
+p11() { said=$(timeout 30 pkcs11-tool --module "$module" "$@" 2>&1 | tr '\n' ' '); }
+p11 -O
+for word in kmsbridge-kek web; do
+    if [[ $said == *"$word"* ]]; then good "pkcs11-tool lists $word"; else bad "no $word in: $said"; fi
+done
+head -c 32 /dev/urandom >"$tmp/digest"
+p11 --sign -m ECDSA --label web --signature-format openssl -i "$tmp/digest" -o "$tmp/signature"
+timeout 30 pkcs11-tool --module "$module" --read-object --type pubkey --label web -o "$tmp/web.der" >/dev/null 2>&1
+openssl pkey -pubin -inform DER -in "$tmp/web.der" -out "$tmp/web.pub" 2>/dev/null
+if openssl pkeyutl -verify -pubin -inkey "$tmp/web.pub" -in "$tmp/digest" -sigfile "$tmp/signature" >/dev/null 2>&1; then
+    good 'OpenSSL verifies what pkcs11-tool signed'
+else
+    bad "no signature that verifies: $said"
+fi
+if grep -qF "$(cut -c1-200 "$tmp/token")" "$tmp/daemon.log" "$tmp/audit.log"; then bad 'a token is in a log'; else good 'no token in a log'; fi
+echo "$lane: $passed passed, $failed failed, 0 skipped"

@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# The vendor's own SDK on our fake: so that the fake and our client are not judged by each other.
+here=$(cd "$(dirname "$0")" && pwd)
+MODULE=none # the lane needs no module of ours, and no daemon
+. "$here/../interop/lib.sh"
+lane alibaba_sdk python3
+"$python" -c 'import cryptography' 2>/dev/null || { missing "$python has no cryptography: install python3-cryptography" && lane_end; }
+from_pip "$python" alibaba-sdk "$here/alibaba/requirements.txt"
+PYTHONDONTWRITEBYTECODE=1 "$python" "$top/tests/fakes/alibaba/main.py" < <(exec sleep 300) >"$tmp/ports" 2>"$tmp/fake.err" &
+pids+=("$!")
+for _ in $(seq 100); do
+    [ ! -s "$tmp/ports" ] || break
+    sleep 0.1
+done
+run "$venv/bin/python" "$here/alibaba/use_sdk.py" "$(cat "$tmp/ports")"
+check_lines sdk 42
+lane_end

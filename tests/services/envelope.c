@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What an application does with a KEK in a key service, through the module and nothing else:
+ *
+ *   envelope MODULE LABEL seal FILE      a session key made here encrypts a megabyte; the KEK wraps
+ * it envelope MODULE LABEL open FILE      in another process: unwraps, decrypts, compares; and what
+ *                                        was altered is refused
+ *   envelope MODULE LABEL message        the message API: the service makes the IV
+ *
+ * Prints "ok: WHAT" for each thing that held, "FAIL: WHAT" and exits with 1 at the first that did
+ * not.
+ */
+#include <dlfcn.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "pkcs11/pkcs11x.h"
+
+enum { BULK = 1024 * 1024, TAG = 16, IV = 12, WRAPPED_MAX = 2048 };
+
+static CK_FUNCTION_LIST *p11;
+static void *library;
+static CK_SESSION_HANDLE session;
+static CK_OBJECT_HANDLE kek;
+
+struct stored {
+    CK_ULONG wrapped_len;
+    CK_BYTE wrapped[WRAPPED_MAX];
+    CK_BYTE iv[IV];
+    CK_BYTE bulk[BULK + TAG];
+};
+
+static void check(const char *what, bool held, CK_RV rv)
+{
+    printf("%s: %s (0x%lx)\n", held ? "ok" : "FAIL", what, rv);
+    if (!held) {
+        exit(1);
+    }
+}
+#define OK(what, call)                                                                             \
+    do {                                                                                           \
+        CK_RV rv_ = (call);                                                                        \
+        check(what, rv_ == CKR_OK, rv_);                                                           \
+    } while (0)
+#define REFUSED(what, call)                                                                        \
+    do {                                                                                           \
+        CK_RV rv_ = (call);                                                                        \
+        check(what, rv_ != CKR_OK && rv_ != CKR_DEVICE_ERROR && rv_ != CKR_GENERAL_ERROR, rv_);    \
+    } while (0)
+
+static void open_module(const char *module, char *label)
+{
+    CK_C_INITIALIZE_ARGS args = {.flags = CKF_OS_LOCKING_OK};
+    CK_OBJECT_CLASS class = CKO_SECRET_KEY;
+    CK_ATTRIBUTE find[] = {{CKA_CLASS, &class, sizeof(class)}, {CKA_LABEL, label, strlen(label)}};
+    CK_C_GetFunctionList list = NULL;
+    CK_SLOT_ID slots[8];
+    CK_ULONG count = 8;
+
+    library = dlopen(module, RTLD_NOW | RTLD_LOCAL);
+    if (library == NULL) {
+        fprintf(stderr, "%s\n", dlerror());
+        exit(2);
+    }
+    *(void **)&list = dlsym(library, "C_GetFunctionList");
+    OK("C_GetFunctionList", list(&p11));
+    OK("C_Initialize", p11->C_Initialize(&args));
+    OK("C_GetSlotList", p11->C_GetSlotList(CK_TRUE, slots, &count));
+    check("a token", count == 1, count);
+    OK("C_OpenSession", p11->C_OpenSession(slots[0], CKF_SERIAL_SESSION, NULL, NULL, &session));
+    OK("C_FindObjectsInit", p11->C_FindObjectsInit(session, find, 2));
+    OK("C_FindObjects", p11->C_FindObjects(session, &kek, 1, &count));
+    OK("C_FindObjectsFinal", p11->C_FindObjectsFinal(session));
+    check("the KEK", count == 1, count);
+}
+
+static void fill(CK_BYTE *bytes)
+{
+    for (size_t i = 0; i < BULK; i++) {
+        bytes[i] = (CK_BYTE)(i * 31 + (i >> 8));
+    }
+}
+
+static CK_MECHANISM gcm(CK_GCM_PARAMS *params, CK_BYTE *iv)
+{
+    *params = (CK_GCM_PARAMS){.iv_ptr = iv, .iv_len = IV, .iv_bits = 8 * IV, .tag_bits = 8 * TAG};
+    return (CK_MECHANISM){CKM_AES_GCM, params, sizeof(*params)};
+}
+
+static CK_MECHANISM sealed(CK_KMSBRIDGE_SEALED_PARAMS *params, char *aad)
+{
+    *params = (CK_KMSBRIDGE_SEALED_PARAMS){.pAAD = (CK_BYTE *)aad, .ulAADLen = strlen(aad)};
+    return (CK_MECHANISM){CKM_KMSBRIDGE_SEALED, params, sizeof(*params)};
+}
+
+static void seal(const char *name)
+{
+    static struct stored stored;
+    static CK_BYTE plain[BULK];
+    char aad[] = "backup 7 of db-1";
+    CK_BBOOL yes = CK_TRUE;
+    CK_BBOOL no = CK_FALSE;
+    CK_ULONG size = 32;
+    CK_ATTRIBUTE tmpl[] = {{CKA_TOKEN, &no, sizeof(no)},
+                           {CKA_EXTRACTABLE, &yes, sizeof(yes)},
+                           {CKA_ENCRYPT, &yes, sizeof(yes)},
+                           {CKA_VALUE_LEN, &size, sizeof(size)}};
+    CK_MECHANISM make = {CKM_AES_KEY_GEN, NULL, 0};
+    CK_GCM_PARAMS params;
+    CK_KMSBRIDGE_SEALED_PARAMS sealing;
+    CK_MECHANISM bulk = gcm(&params, stored.iv);
+    CK_MECHANISM wrap = sealed(&sealing, aad);
+    CK_OBJECT_HANDLE key = 0;
+    CK_ULONG len = sizeof(stored.bulk);
+    FILE *file = fopen(name, "we");
+
+    fill(plain);
+    OK("C_GenerateKey", p11->C_GenerateKey(session, &make, tmpl, 4, &key));
+    OK("C_GenerateRandom", p11->C_GenerateRandom(session, stored.iv, IV));
+    OK("C_EncryptInit", p11->C_EncryptInit(session, &bulk, key));
+    OK("C_Encrypt of a megabyte", p11->C_Encrypt(session, plain, BULK, stored.bulk, &len));
+    stored.wrapped_len = sizeof(stored.wrapped);
+    OK("C_WrapKey under the KEK",
+       p11->C_WrapKey(session, &wrap, kek, key, stored.wrapped, &stored.wrapped_len));
+    check("written", file != NULL && fwrite(&stored, sizeof(stored), 1, file) == 1, 0);
+    check("closed", fclose(file) == 0, 0);
+}
+
+static CK_RV unwrap(struct stored *stored, char *aad, CK_OBJECT_HANDLE *ret_key)
+{
+    CK_OBJECT_CLASS class = CKO_SECRET_KEY;
+    CK_KEY_TYPE type = CKK_AES;
+    CK_BBOOL yes = CK_TRUE;
+    CK_ATTRIBUTE tmpl[] = {{CKA_CLASS, &class, sizeof(class)},
+                           {CKA_KEY_TYPE, &type, sizeof(type)},
+                           {CKA_DECRYPT, &yes, sizeof(yes)}};
+    CK_KMSBRIDGE_SEALED_PARAMS sealing;
+    CK_MECHANISM mechanism = sealed(&sealing, aad);
+
+    return p11->C_UnwrapKey(session, &mechanism, kek, stored->wrapped, stored->wrapped_len, tmpl, 3,
+                            ret_key);
+}
+
+static void open_sealed(const char *name)
+{
+    static struct stored stored;
+    static CK_BYTE plain[BULK + TAG];
+    static CK_BYTE wanted[BULK];
+    char aad[] = "backup 7 of db-1";
+    char other[] = "backup 7 of db-2";
+    CK_GCM_PARAMS params;
+    CK_MECHANISM bulk;
+    CK_OBJECT_HANDLE key = 0;
+    CK_ULONG len = sizeof(plain);
+    FILE *file = fopen(name, "re");
+
+    fill(wanted);
+    check("read", file != NULL && fread(&stored, sizeof(stored), 1, file) == 1, 0);
+    (void)fclose(file);
+    bulk = gcm(&params, stored.iv);
+    REFUSED("another AAD is refused", unwrap(&stored, other, &key));
+    stored.wrapped[stored.wrapped_len - 3] ^= 1;
+    REFUSED("an altered key is refused", unwrap(&stored, aad, &key));
+    stored.wrapped[stored.wrapped_len - 3] ^= 1;
+    OK("C_UnwrapKey", unwrap(&stored, aad, &key));
+    OK("C_DecryptInit", p11->C_DecryptInit(session, &bulk, key));
+    OK("C_Decrypt of a megabyte",
+       p11->C_Decrypt(session, stored.bulk, sizeof(stored.bulk), plain, &len));
+    check("what was encrypted", len == BULK && memcmp(plain, wanted, BULK) == 0, len);
+}
+
+static void message(void)
+{
+    CK_C_MessageEncryptInit init = NULL;
+    CK_C_EncryptMessage encrypt = NULL;
+    CK_C_MessageEncryptFinal final = NULL;
+    CK_BYTE iv[IV] = {0};
+    CK_BYTE tag[TAG];
+    CK_BYTE zero[IV] = {0};
+    CK_BYTE aad[] = "aad";
+    CK_BYTE text[] = "a message of no great length";
+    CK_BYTE out[sizeof(text) + TAG];
+    CK_BYTE back[sizeof(text) + TAG];
+    CK_ULONG len = sizeof(text);
+    CK_GCM_MESSAGE_PARAMS params = {
+        .pIv = iv, .ulIvLen = IV, .ivGenerator = CKG_GENERATE, .pTag = tag, .ulTagBits = 8 * TAG};
+    CK_MECHANISM mechanism = {CKM_AES_GCM, NULL, 0};
+    CK_GCM_PARAMS plain_params;
+    CK_MECHANISM plain = gcm(&plain_params, iv);
+
+    *(void **)&init = dlsym(library, "C_MessageEncryptInit");
+    *(void **)&encrypt = dlsym(library, "C_EncryptMessage");
+    *(void **)&final = dlsym(library, "C_MessageEncryptFinal");
+    check("a 3.0 module", init != NULL && encrypt != NULL && final != NULL, 0);
+    OK("C_MessageEncryptInit", init(session, &mechanism, kek));
+    OK("C_EncryptMessage",
+       encrypt(session, &params, sizeof(params), aad, sizeof(aad), text, sizeof(text), out, &len));
+    OK("C_MessageEncryptFinal", final(session));
+    check("the service's IV is told", memcmp(iv, zero, IV) != 0, 0);
+    memcpy(out + len, tag, TAG);
+    plain_params.aad_ptr = aad;
+    plain_params.aad_len = sizeof(aad);
+    OK("C_DecryptInit with that IV", p11->C_DecryptInit(session, &plain, kek));
+    CK_ULONG back_len = sizeof(back);
+    OK("C_Decrypt", p11->C_Decrypt(session, out, len + TAG, back, &back_len));
+    check("what was encrypted", back_len == sizeof(text) && memcmp(back, text, back_len) == 0,
+          back_len);
+    aad[0] ^= 1;
+    OK("C_DecryptInit with another AAD", p11->C_DecryptInit(session, &plain, kek));
+    back_len = sizeof(back);
+    REFUSED("C_Decrypt is refused", p11->C_Decrypt(session, out, len + TAG, back, &back_len));
+    OK("C_EncryptInit with an IV of ours", p11->C_EncryptInit(session, &plain, kek));
+    len = sizeof(out);
+    REFUSED("C_Encrypt with it is refused", p11->C_Encrypt(session, text, sizeof(text), out, &len));
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 4) {
+        fprintf(stderr, "usage: envelope MODULE LABEL seal|open|message [FILE]\n");
+        return 2;
+    }
+    open_module(argv[1], argv[2]);
+    if (strcmp(argv[3], "seal") == 0 && argc == 5) {
+        seal(argv[4]);
+    } else if (strcmp(argv[3], "open") == 0 && argc == 5) {
+        open_sealed(argv[4]);
+    } else if (strcmp(argv[3], "message") == 0) {
+        message();
+    } else {
+        return 2;
+    }
+    OK("C_Finalize", p11->C_Finalize(NULL));
+    return 0;
+}

@@ -1,0 +1,192 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# How we log in to a real OpenBao, over TLS: every method, renewal, its end, and what is refused.
+# shellcheck disable=SC2154 # what openbao.sh sets
+. "$(dirname "$0")/openbao.sh"
+. "$(dirname "$0")/lib.sh"
+lane vault_auth
+for tool in softhsm2-util pkcs11-tool; do
+    command -v "$tool" >/dev/null || without "there is no $tool"
+done
+[ -n "$(find /usr/lib -path '*engines-3/pkcs11.so' 2>/dev/null)" ] || without "there is no OpenSSL engine pkcs11"
+bao_tls_start
+api PUT sys/policies/acl/user '{"policy":"path \"transit/keys/*\" {capabilities=[\"read\"]} path \"transit/encrypt/kek\" {capabilities=[\"update\"]} path \"transit/decrypt/kek\" {capabilities=[\"update\"]}"}'
+api POST transit/keys/kek '{"type":"aes256-gcm96"}' >/dev/null
+secret "$tmp/root" "$bao_root"
+works() { # NAME: seal and open
+    does "$1: seal" 'ok kbv1-' seal kek
+    does "$1: open" 'ok kbv1-' open
+}
+
+# TLS: who it is, and by whose word
+entry "$tmp/conf" "method: token, token: 'file:$tmp/root'"
+opened "$tmp/conf"
+works 'TLS'
+does 'eight threads share few connections' 'ok 800' storm 800 kek
+say health
+says 'HTTP/2: one connection' 'ok ready=1 .*connections=[12] '
+address=https://localhost:$port entry "$tmp/name" "method: token, token: 'file:$tmp/root'"
+opened "$tmp/name"
+does 'a certificate of another name' 'protocol .*certificate does not verify' seal kek
+address=https://localhost:$port entry "$tmp/sni" "method: token, token: 'file:$tmp/root'" 'server_name: openbao.test'
+opened "$tmp/sni"
+works 'server_name'
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj '/CN=services CA' -days 30 \
+    -keyout "$tmp/other.key" -out "$tmp/other.pem" 2>/dev/null
+ca_file=$tmp/other.pem entry "$tmp/ca" "method: token, token: 'file:$tmp/root'"
+opened "$tmp/ca"
+does 'another CA of the same name' 'protocol .*certificate does not verify' seal kek
+ca_file=$tmp/nowhere.pem entry "$tmp/ca" "method: token, token: 'file:$tmp/root'"
+opened "$tmp/ca"
+does 'a CA file that is missing' 'auth .*CA certificates' seal kek
+address=http://127.0.0.1:$port entry "$tmp/plain" "method: token, token: 'file:$tmp/root'"
+opened "$tmp/plain"
+does 'no TLS where TLS is spoken' 'protocol .*answers 400' seal kek
+address=http://192.0.2.1:$port entry "$tmp/plain" "method: token, token: 'file:$tmp/root'"
+opened "$tmp/plain"
+says 'no TLS beyond loopback' 'invalid .*https://'
+
+# AppRole; its tokens end after 4 seconds, for good after 8
+api POST sys/auth/approle '{"type":"approle"}'
+api POST auth/approle/role/plugin '{"token_policies":"user","token_ttl":"4s","token_max_ttl":"8s"}' >/dev/null
+role_id=$(api GET auth/approle/role/plugin/role-id | field role_id)
+secret "$tmp/secret-id" "$(api POST auth/approle/role/plugin/secret-id | field secret_id)"
+entry "$tmp/approle" "method: approle, role_id: $role_id, secret_id: 'file:$tmp/secret-id'"
+opened "$tmp/approle"
+works approle
+# twelve seconds: renewed, then logged in anew; never a call that fails
+for _ in {1..24}; do
+    say seal kek
+    [[ $said == ok* ]] || break
+    sleep 0.5
+done
+says 'approle: beyond the end of its tokens' ok
+does 'approle: without a token that was refused' 'ok ready=1 reconnects=0' health
+secret "$tmp/secret-id" 00000000-0000-0000-0000-000000000000
+opened "$tmp/approle"
+does 'a wrong secret id' 'auth approle: the login at auth/approle.*invalid role or secret ID' seal kek
+
+# wrapped: good once, however often we log in
+wrapped=$(curl -sS --cacert "$bao_ca" -H "X-Vault-Token: $bao_root" -H 'X-Vault-Wrap-TTL: 5m' -X POST \
+    "$bao_url/v1/auth/approle/role/plugin/secret-id" | field token)
+secret "$tmp/wrapped" "$wrapped"
+entry "$tmp/wrapped.conf" "method: approle, role_id: $role_id, secret_id: 'file:$tmp/wrapped', secret_id_is_wrapped: true"
+opened "$tmp/wrapped.conf"
+works 'wrapped secret id'
+sleep 4.5
+works 'wrapped secret id: after another login'
+opened "$tmp/wrapped.conf"
+does 'a wrapping token that was used' 'auth approle: the wrapping token .*used already' seal kek
+
+# revoked behind our back: one more login
+secret "$tmp/secret-id" "$(api POST auth/approle/role/plugin/secret-id | field secret_id)"
+api POST auth/approle/role/plugin '{"token_policies":"user","token_ttl":"1h","token_max_ttl":"2h"}' >/dev/null
+opened "$tmp/approle"
+works 'before the revocation'
+sleep 1.1
+api POST sys/leases/revoke-prefix/auth/approle
+works 'after the revocation'
+does 'one login more' 'ok ready=1 reconnects=1' health
+
+# JWT
+b64() { base64 -w0 | tr '+/' '-_' | tr -d '='; }
+openssl genrsa -out "$tmp/jwt.key" 2048 2>/dev/null
+openssl rsa -in "$tmp/jwt.key" -pubout -out "$tmp/jwt.pub" 2>/dev/null
+times() { printf '"iat":%d,"nbf":%d,"exp":%d' $(($(date +%s) - 5)) $(($(date +%s) - 5)) $(($(date +%s) + 600)); }
+jwt() { # SUBJECT: to stdout
+    local head body
+    head=$(printf '{"alg":"RS256","typ":"JWT"}' | b64)
+    body=$(printf '{"iss":"test","sub":"%s","aud":"bao",%s}' "$1" "$(times)" | b64)
+    printf '%s.%s.%s' "$head" "$body" "$(printf '%s.%s' "$head" "$body" | openssl dgst -sha256 -sign "$tmp/jwt.key" -binary | b64)"
+}
+api POST sys/auth/jwt '{"type":"jwt"}'
+api POST auth/jwt/config "{\"jwt_validation_pubkeys\":[\"$(awk '{printf "%s\\n", $0}' "$tmp/jwt.pub")\"],\"bound_issuer\":\"test\"}"
+api POST auth/jwt/role/plugin '{"role_type":"jwt","bound_audiences":["bao"],"bound_subject":"us","user_claim":"sub","token_policies":["user"]}' >/dev/null
+jwt us >"$tmp/jwt"
+chmod 644 "$tmp/jwt" # as the kubelet writes them
+entry "$tmp/jwt.conf" "method: jwt, role: plugin, jwt: 'file:$tmp/jwt'"
+opened "$tmp/jwt.conf"
+works jwt
+jwt them >"$tmp/jwt"
+opened "$tmp/jwt.conf"
+does 'a JWT of somebody else' 'auth jwt: the login at auth/jwt' seal kek
+jwt us >"$tmp/jwt"
+soon 'another JWT in the file' ok seal kek
+
+# Kubernetes: the server asks the API server, here a stub that knows one token
+api POST sys/auth/kubernetes '{"type":"kubernetes"}'
+certify stub 'IP:127.0.0.1'
+/usr/bin/python3 "$top/tests/services/token_review.py" "$tmp/stub.pem" "$tmp/stub.key" us >"$tmp/stub.log" 2>&1 &
+stub=$!
+trap 'kill $stub 2>/dev/null; bao_exit' EXIT
+for _ in {1..100}; do
+    stub_port=$(sed -n "s/^listening //p" "$tmp/stub.log" 2>/dev/null)
+    [ -z "$stub_port" ] || break
+    sleep 0.05
+done
+api POST auth/kubernetes/config "{\"kubernetes_host\":\"https://127.0.0.1:$stub_port\",\"kubernetes_ca_cert\":\"$(awk '{printf "%s\\n", $0}' "$bao_ca")\",\"disable_local_ca_jwt\":true}"
+api POST auth/kubernetes/role/plugin '{"bound_service_account_names":["kmsbridge"],"bound_service_account_namespaces":["kube-system"],"token_policies":["user"]}' >/dev/null
+service_account() { # NAME: a token as kube-apiserver issues them
+    local head body
+    head=$(printf '{"alg":"RS256","kid":"k"}' | b64)
+    body=$(printf '{"iss":"kubernetes","sub":"system:serviceaccount:kube-system:%s",%s,"kubernetes.io":{"namespace":"kube-system","serviceaccount":{"name":"%s","uid":"1"}}}' \
+        "$1" "$(times)" "$1" | b64)
+    printf '%s.%s.%s' "$head" "$body" "$(printf '%s.%s' "$head" "$body" | openssl dgst -sha256 -sign "$tmp/jwt.key" -binary | b64)"
+}
+service_account kmsbridge >"$tmp/sa"
+entry "$tmp/kubernetes.conf" "method: kubernetes, role: plugin, jwt: 'file:$tmp/sa'"
+opened "$tmp/kubernetes.conf"
+works kubernetes
+service_account default >"$tmp/sa"
+opened "$tmp/kubernetes.conf"
+does 'a service account that may not' 'auth kubernetes: the login' seal kek
+
+# TLS certificate
+api POST sys/auth/cert '{"type":"cert"}'
+certify client 'DNS:kmsbridge'
+api POST auth/cert/certs/plugin "{\"certificate\":\"$(awk '{printf "%s\\n", $0}' "$bao_ca")\",\"token_policies\":[\"user\"]}"
+entry "$tmp/cert.conf" 'method: cert, role: plugin' "certificate: $tmp/client.pem
+  key: $tmp/client.key"
+opened "$tmp/cert.conf"
+works cert
+entry "$tmp/cert.conf" 'method: cert, role: other' "certificate: $tmp/client.pem
+  key: $tmp/client.key"
+opened "$tmp/cert.conf"
+does 'a certificate role that is none' 'auth cert: the login' seal kek
+
+# and one whose key is in an HSM: OpenSSL's engine opens it
+mkdir "$tmp/tokens"
+printf 'directories.tokendir = %s\nlog.level = ERROR\n' "$tmp/tokens" >"$tmp/softhsm2.conf"
+export SOFTHSM2_CONF=$tmp/softhsm2.conf PKCS11_MODULE_PATH=/usr/lib/softhsm/libsofthsm2.so
+(umask 077 && printf 1234 >"$tmp/pin") # without a newline: libp11 would take it for a part
+{
+    softhsm2-util --init-token --free --label tls --pin 1234 --so-pin 123456 &&
+        pkcs11-tool --module "$PKCS11_MODULE_PATH" --token-label tls --login --pin 1234 --keypairgen \
+            --key-type EC:prime256v1 --label client --id 01 --usage-sign &&
+        pkcs11-tool --module "$PKCS11_MODULE_PATH" --token-label tls --read-object --type pubkey --id 01 \
+            --output-file "$tmp/hsm.der" &&
+        openssl pkey -pubin -inform DER -in "$tmp/hsm.der" -out "$tmp/hsm.pub" &&
+        openssl x509 -new -force_pubkey "$tmp/hsm.pub" -subj /CN=hsm -days 20 -CA "$tmp/ca.pem" \
+            -CAkey "$tmp/ca.key" -out "$tmp/hsm.pem" \
+            -extfile <(printf 'subjectAltName=DNS:kmsbridge\nextendedKeyUsage=clientAuth\n')
+} >"$tmp/hsm.log" 2>&1 || bad "no key in a token: $(tail -n 2 "$tmp/hsm.log")"
+entry "$tmp/cert.conf" 'method: cert, role: plugin' "certificate: $tmp/hsm.pem
+  key: 'pkcs11:token=tls;object=client;type=private?pin-source=file:$tmp/pin'"
+opened "$tmp/cert.conf"
+works 'cert with its key in an HSM'
+unset SOFTHSM2_CONF PKCS11_MODULE_PATH
+
+# namespaces: the same names there are other keys
+api POST sys/namespaces/team >/dev/null
+curl -sS --fail --cacert "$bao_ca" -H "X-Vault-Token: $bao_root" -H 'X-Vault-Namespace: team' -X POST \
+    -d '{"type":"transit"}' "$bao_url/v1/sys/mounts/transit"
+curl -sS --fail --cacert "$bao_ca" -H "X-Vault-Token: $bao_root" -H 'X-Vault-Namespace: team' -X POST \
+    -d '{"type":"aes256-gcm96"}' "$bao_url/v1/transit/keys/kek" >/dev/null
+opened "$tmp/conf"
+does 'in the root namespace' 'ok' seal kek
+root_id=$said
+entry "$tmp/namespace.conf" "method: token, token: 'file:$tmp/root'" 'namespace: team/'
+opened "$tmp/namespace.conf"
+works namespace
+if [ "$said" != "$root_id" ]; then good 'another identity'; else bad 'two namespaces, one identity'; fi
+lane_end

@@ -1,0 +1,158 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# What can go wrong with OpenBao, done to a real one: each fault has its class and its words, and is
+# over without a restart of ours once its cause is.
+# shellcheck disable=SC2154 # what openbao.sh sets
+. "$(dirname "$0")/openbao.sh"
+. "$(dirname "$0")/lib.sh"
+lane vault_faults
+bao_start
+api PUT sys/policies/acl/user '{"policy":"path \"transit/keys/*\" {capabilities=[\"read\",\"update\"]} path \"transit/keys\" {capabilities=[\"list\"]} path \"transit/encrypt/kek\" {capabilities=[\"update\"]} path \"transit/decrypt/kek\" {capabilities=[\"update\"]}"}'
+new_token() { # [TTL]: to $token
+    token=$(api POST auth/token/create "{\"policies\":[\"user\"],\"ttl\":\"${1:-1h}\",\"explicit_max_ttl\":\"${1:-1h}\"}" | field client_token)
+}
+new_token
+secret "$tmp/token" "$token"
+entry "$tmp/conf" "method: token, token: 'file:$tmp/token'"
+opened "$tmp/conf"
+says 'a waist over it' 'ok opened'
+api POST transit/keys/kek '{"type":"aes256-gcm96"}' >/dev/null
+does 'a key is listed' 'ok 1 kek/1=kbv1-[0-9a-f]{40}\*\+$' list kek
+does seal 'ok kbv1-' seal kek
+does open 'ok kbv1-' open
+does 'health is well' 'ok ready=1 reconnects=0' health
+
+# a key that is not there is not made by encrypting
+does 'no key by that name' 'not_found .*no key is named other' seal other
+does 'nor is one made' 'ok 1 kek/1' list
+
+# denied: the token is good, the policy says no; nobody logs in anew for that
+api POST transit/keys/second '{"type":"aes256-gcm96"}' >/dev/null
+does 'a policy that denies' 'denied .*403.*permission denied' seal second
+does 'is no reason for another token' 'ok ready=1 reconnects=0' health
+
+# pinned: a version is used until the new one is looked up
+say forget
+does 'sealed under version 1' 'ok kbv1-' seal kek
+first=$said
+api POST transit/keys/kek/rotate >/dev/null
+does 'after a rotation still under version 1' "$first" seal kek
+does 'both are listed, the new one is the latest' 'ok 2 kek/1=kbv1-[0-9a-f]+\+ kek/2=kbv1-[0-9a-f]+\*\+' list kek
+
+# versions that the policy of the key forbids
+api POST transit/keys/kek/config '{"min_encryption_version":2}' >/dev/null
+does 'min_encryption_version is raised: not sealed' 'key_state .*' seal kek
+does 'what was sealed opens' "$first" open
+does 'it is listed without the use' 'ok 2 kek/1=kbv1-[0-9a-f]+ kek/2=kbv1-[0-9a-f]+\*\+' list kek
+api POST transit/keys/kek/config '{"min_encryption_version":0,"min_decryption_version":2}' >/dev/null
+does 'min_decryption_version is raised: not opened' 'key_state .*too old' open
+api POST transit/keys/kek/config '{"min_decryption_version":1}' >/dev/null
+does 'lowered again: it opens' "$first" open
+soon 'and seals' "$first" seal kek
+
+# soft-deleted (OpenBao)
+if ask DELETE transit/keys/second/soft-delete | grep -q 'unsupported'; then
+    bad 'this OpenBao does not soft-delete'
+else
+    say list second
+    says 'a soft-deleted key is listed without uses' 'ok 1 second/1=kbv1-[0-9a-f]+\*$'
+fi
+
+# quota
+api POST sys/quotas/rate-limit/slow '{"rate":1,"path":"transit/"}'
+say deadline 400
+say seal kek
+say seal kek
+does 'over a rate quota' 'throttled .*429' seal kek
+api DELETE sys/quotas/rate-limit/slow
+say deadline 3000
+soon 'the quota has gone' 'ok' seal kek
+
+# sealed
+api PUT sys/seal
+say deadline 700
+began=$(date +%s%N)
+does 'sealed' 'unavailable .*(503|left alone)' seal kek
+took=$((($(date +%s%N) - began) / 1000000))
+if [ "$took" -lt 1200 ]; then good 'in time'; else bad "a sealed server held us for $took ms"; fi
+does 'health says so' 'ok ready=0 .*(503|left alone)' health
+bao_unsealed
+say deadline 3000
+soon 'unsealed: without a restart' 'ok' seal kek
+soon 'health is well again' 'ok ready=1' health
+
+# gone, and back
+bao_stop
+say deadline 700
+does 'gone' 'unavailable .*(no connection|left alone|cut off)' seal kek
+for _ in 1 2 3 4; do say seal kek; done
+if grep -q 'is left alone' "$tmp/ask.log"; then good 'the breaker opens'; else bad 'no breaker opens'; fi
+bao_again
+say deadline 3000
+soon 'back' 'ok' seal kek
+does 'what was sealed before opens' 'ok' open
+
+# killed under load: every call ends, with an answer or an error
+say deadline 2000
+echo 'storm 4000 kek' >&"$to_ask"
+sleep 0.3
+bao_stop
+IFS= read -r -t 120 said <&"$from_ask" || said='no answer'
+says 'killed under load' '(unavailable|timeout) [0-9]+ '
+bao_again
+soon 'back after that' 'ok' seal kek
+say deadline 3000
+
+# deleted and made anew: another key
+say forget
+does 'sealed before it is deleted' 'ok' seal kek
+before=$said
+sleep 1
+api POST transit/keys/kek/config '{"deletion_allowed":true}' >/dev/null
+api DELETE transit/keys/kek
+api POST transit/keys/kek '{"type":"aes256-gcm96"}' >/dev/null
+does 'the new one is listed' 'ok 1 kek/1=' list kek
+if [[ $said == *"${before#ok }"* ]]; then bad 'a remade key has the identity of the old one'; else good 'by another identity'; fi
+does 'the old one is gone' 'not_found' open
+does 'and seals nothing any more' 'not_found' seal kek
+
+# revoked, then another one in its place
+api POST auth/token/revoke "{\"token\":\"$token\"}"
+say forget
+sleep 1
+does 'a revoked token' 'auth .*refuse' seal kek
+does 'health says so' 'ok ready=0 .*refuse' health
+new_token
+secret "$tmp/token" "$token"
+soon 'another one in the file' 'ok' seal kek
+
+# expired
+new_token 2s
+secret "$tmp/token" "$token"
+opened "$tmp/conf"
+does 'with a token of two seconds' 'ok' seal kek
+sleep 2.2
+does 'an expired token' 'auth token: .*refused' seal kek
+new_token
+secret "$tmp/token" "$token"
+soon 'another one in the file' 'ok' seal kek
+rm "$tmp/token"
+opened "$tmp/conf"
+does 'a token file that is missing is named' "auth token: .*$tmp/token" seal kek
+secret "$tmp/token" "$token"
+soon 'and read once it is there' 'ok' seal kek
+
+# a mount that is none
+entry "$tmp/conf2" "method: token, token: 'file:$tmp/token'" 'mount: nowhere'
+secret "$tmp/token" "$bao_root"
+opened "$tmp/conf2"
+does 'a mount that is none' 'not_found .*no handler' list
+does 'for one key, too' 'not_found .*no handler' list kek
+
+# two nodes, the first one away
+address="http://127.0.0.1:$((port + 1)), $bao_url" entry "$tmp/conf3" "method: token, token: 'file:$tmp/token'"
+bao_dead=$((port + 1)) # its cluster port speaks TLS alone: nobody that we can talk to
+opened "$tmp/conf3"
+does "of two nodes the first (port $bao_dead) is away" 'ok' seal kek
+does 'and stays so' 'ok 400' storm 400 kek
+lane_end

@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# kmsbridged with its KEK in a real OpenBao: KMS v2 from kmsbridgectl, a rotation that Status follows,
+# a sealed server, and PKCS#11 applications through the agent. By the example's policy.
+# shellcheck disable=SC2154 # what openbao.sh sets
+. "$(dirname "$0")/openbao.sh"
+. "$(dirname "$0")/lib.sh"
+lane vault_kms
+command -v pkcs11-tool >/dev/null || without 'there is no pkcs11-tool'
+bao_tls_start
+daemon=$build/kmsbridge/kmsbridged ctl=$build/tools/kmsbridgectl
+module=$build/pkcs11/.libs/kmsbridge-pkcs11.so
+[ -e "$module" ] || module=$build/.libs/kmsbridge-pkcs11.so
+
+# the policy that we hand out, with the lines for applications switched on
+sed -E 's/^# (path .*)$/\1/' "$top/conf/vault/kmsbridge.hcl" >"$tmp/policy.hcl"
+/usr/bin/python3 -c 'import json, sys; print(json.dumps({"policy": open(sys.argv[1]).read()}))' \
+    "$tmp/policy.hcl" >"$tmp/policy.json"
+api PUT sys/policies/acl/kmsbridge "@$tmp/policy.json"
+api POST sys/auth/approle '{"type":"approle"}'
+api POST auth/approle/role/plugin '{"token_policies":"kmsbridge","token_ttl":"5m"}' >/dev/null
+secret "$tmp/secret-id" "$(api POST auth/approle/role/plugin/secret-id | field secret_id)"
+api POST transit/keys/kmsbridge-kek '{"type":"aes256-gcm96"}' >/dev/null
+api POST transit/keys/web '{"type":"ecdsa-p256"}' >/dev/null
+api POST transit/keys/mac '{"type":"hmac","key_size":32}' >/dev/null
+(
+    umask 077
+    {
+        printf 'version: 1\nbackends:\n  - '
+        entry /dev/stdout "method: approle, role_id: $(api GET auth/approle/role/plugin/role-id | field role_id), secret_id: 'file:$tmp/secret-id'" |
+            sed '2,$s/^/    /'
+        printf 'kms:\n  socket: %s\n  backend: vault\n  key: kmsbridge-kek\n  refresh_interval: 1s\n' "$tmp/kms.sock"
+        printf 'agent:\n  socket: %s\n  tokens:\n    - {backend: vault, keys_ttl: 1s}\naudit:\n  file: %s\n' \
+            "$tmp/agent.sock" "$tmp/audit.log"
+    } >"$tmp/kmsbridge.yaml"
+)
+"$daemon" --config "$tmp/kmsbridge.yaml" >"$tmp/daemon.log" 2>&1 </dev/null &
+daemon_pid=$!
+trap 'kill $daemon_pid 2>/dev/null; wait $daemon_pid 2>/dev/null; [ "$failed" -eq 0 ] || tail -n 15 "$tmp/daemon.log"; bao_exit' EXIT
+
+kms() { # VERB...: its answer to $said, in one line
+    said=$(timeout 20 "$ctl" kms "$@" --socket "$tmp/kms.sock" 2>&1 | tr '\n' ' ')
+}
+kms_soon() { # NAME PATTERN: Status comes to say it
+    for _ in {1..75}; do
+        kms status
+        [[ $said =~ $2 ]] && break
+        sleep 0.2
+    done
+    if [[ $said =~ $2 ]]; then good "$1"; else bad "$1: status says \"$said\""; fi
+}
+kms_soon 'Status is well' 'ok.*kbv1-[0-9a-f]{40}|kbv1-[0-9a-f]{40}.*ok'
+round_trip() { # NAME RECORD: what is in the record opens
+    if timeout 20 "$ctl" kms decrypt --socket "$tmp/kms.sock" <"$2" 2>&1 | cmp -s - "$tmp/plain"; then
+        good "$1"
+    else
+        bad "$1: $(timeout 20 "$ctl" kms decrypt --socket "$tmp/kms.sock" <"$2" 2>&1 | head -c 300)"
+    fi
+}
+head -c 32 /dev/urandom >"$tmp/plain"
+timeout 20 "$ctl" kms encrypt --socket "$tmp/kms.sock" <"$tmp/plain" >"$tmp/record1"
+round_trip 'encrypted and decrypted' "$tmp/record1"
+first=$(grep -o 'kbv1-[0-9a-f]*' <<<"$said" | head -n 1)
+api POST transit/keys/kmsbridge-kek/rotate >/dev/null
+for _ in {1..75}; do
+    kms status
+    second=$(grep -o 'kbv1-[0-9a-f]*' <<<"$said" | head -n 1)
+    [ "$second" != "$first" ] && break
+    sleep 0.2
+done
+if [ -n "$second" ] && [ "$second" != "$first" ]; then good 'Status follows a rotation'; else bad "Status stays at $first: $said"; fi
+timeout 20 "$ctl" kms encrypt --socket "$tmp/kms.sock" <"$tmp/plain" >"$tmp/record2"
+round_trip 'under the new version' "$tmp/record2"
+round_trip 'and what the old one encrypted' "$tmp/record1"
+if grep -q "$second" "$tmp/record2" && grep -q "$first" "$tmp/record1"; then good 'each by its own key_id'; else
+    bad "key_ids: $(cat "$tmp/record1" "$tmp/record2" | head -c 400)"
+fi
+api PUT sys/seal
+kms_soon 'a sealed server is told' 'unhealthy|not ok|error|unavailable|UNAVAILABLE|sealed'
+bao_unsealed
+kms_soon 'and is well again' "ok.*$second|$second.*ok"
+
+# administration: what is there, and a newer version
+said=$(timeout 20 "$ctl" keys list --config "$tmp/kmsbridge.yaml" 2>&1 | tr '\n' ' ')
+if [[ $said == *"$first"* && $said == *"$second"* ]]; then good 'keys list'; else bad "keys list: $said"; fi
+said=$(timeout 20 "$ctl" keys create --config "$tmp/kmsbridge.yaml" 2>&1 | tr '\n' ' ')
+third=$(grep -o 'kbv1-[0-9a-f]*' <<<"$said" | tail -n 1)
+if [ -n "$third" ] && [ "$third" != "$second" ]; then good 'keys create'; else bad "keys create: $said"; fi
+kms_soon 'is the next version' "ok.*$third|$third.*ok"
+round_trip 'and what the first one encrypted opens' "$tmp/record1"
+
+# PKCS#11
+export KMSBRIDGE_AGENT=$tmp/agent.sock
+p11() { said=$(timeout 30 pkcs11-tool --module "$module" "$@" 2>&1 | tr '\n' ' '); }
+p11 -O
+for word in kmsbridge-kek web mac; do
+    if [[ $said == *"$word"* ]]; then good "pkcs11-tool lists $word"; else bad "no $word in: $said"; fi
+done
+head -c 32 /dev/urandom >"$tmp/digest"
+p11 --sign -m ECDSA --label web --signature-format openssl -i "$tmp/digest" -o "$tmp/signature"
+p11_public() { timeout 30 pkcs11-tool --module "$module" --read-object --type pubkey --label web -o "$tmp/web.der" >/dev/null 2>&1; }
+p11_public && openssl pkey -pubin -inform DER -in "$tmp/web.der" -out "$tmp/web.pub" 2>/dev/null
+if openssl pkeyutl -verify -pubin -inkey "$tmp/web.pub" -in "$tmp/digest" -sigfile "$tmp/signature" >/dev/null 2>&1; then
+    good 'OpenSSL verifies what pkcs11-tool signed'
+else
+    bad "no signature that verifies: $said"
+fi
+if grep -q '"op":"sign"' "$tmp/audit.log"; then good 'the audit has it'; else bad "no line of audit: $(tail -n 1 "$tmp/audit.log")"; fi
+if grep -qF "$bao_root" "$tmp/daemon.log" "$tmp/audit.log" || grep -qF "$(cat "$tmp/secret-id")" "$tmp/daemon.log" "$tmp/audit.log"; then
+    bad 'a secret is in a log'
+else
+    good 'no secret in a log'
+fi
+lane_end

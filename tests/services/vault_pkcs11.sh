@@ -1,0 +1,120 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# shellcheck disable=SC2317 # functions that try() calls
+# Programs that load kmsbridge-pkcs11.so use keys of a real OpenBao: an envelope across processes, the
+# message API, signatures that OpenSSL verifies, versions, keys made and refused, and what the audit
+# log says of it.
+. "$(dirname "$0")/openbao.sh"
+. "$(dirname "$0")/lib.sh"
+command -v pkcs11-tool >/dev/null || { echo "SKIP: no pkcs11-tool"; exit 77; }
+lane vault_pkcs11
+bao_start
+for key in kek:aes256-gcm96 web:ecdsa-p256 rsa:rsa-2048 ed:ed25519; do
+    api POST "transit/keys/${key%:*}" "{\"type\":\"${key#*:}\"}" >/dev/null || exit 1
+done
+api POST transit/keys/mac '{"type":"hmac","key_size":32}' >/dev/null || exit 1
+(umask 077 && printf %s "$bao_root" >"$tmp/token")
+(umask 077 && cat >"$tmp/kmsbridge.yaml") <<END
+version: 1
+log: {level: info, format: text}
+backends:
+  - name: bao
+    type: vault
+    vault:
+      addresses: ["$bao_url"]
+      auth: {method: token, token: "file:$tmp/token"}
+agent:
+  socket: $tmp/agent.sock
+  tokens:
+    - {backend: bao, keys_ttl: 1s}
+audit: {file: $tmp/audit.log}
+END
+"$build/kmsbridge/kmsbridged" --config "$tmp/kmsbridge.yaml" >>"$tmp/kmsbridged.log" 2>&1 &
+daemon=$!
+trap 'kill $daemon 2>/dev/null; wait $daemon 2>/dev/null; bao_exit' EXIT
+export KMSBRIDGE_AGENT=$tmp/agent.sock
+module=$build/pkcs11/.libs/kmsbridge-pkcs11.so
+tool() { pkcs11-tool --module "$module" "$@"; }
+for _ in {1..100}; do
+    [ ! -S "$KMSBRIDGE_AGENT" ] || break
+    sleep 0.1
+done
+
+try() { # NAME COMMAND...: it succeeds
+    local name=$1
+    shift
+    if "$@" >"$tmp/out" 2>&1; then good "$name"; else bad "$name: $(tail -n 3 "$tmp/out")"; fi
+}
+refused() { # NAME TEXT COMMAND...: it fails and says so
+    local name=$1 text=$2
+    shift 2
+    if "$@" >"$tmp/out" 2>&1; then bad "$name: it worked"; fi
+    if grep -q "$text" "$tmp/out"; then good "$name"; else bad "$name: $(cat "$tmp/out")"; fi
+}
+ids() { # LABEL [TYPE]: its CKA_IDs, as they are found
+    tool -O --type "${2:-privkey}" 2>/dev/null | awk -v label="$1" '/label:/ { l = $2 } /^ *ID:/ && l == label { print $2 }'
+}
+id() { ids "$@" | head -n 1; }
+
+try "the key of an envelope is wrapped" "$build/tests/services/envelope" "$module" kek seal "$tmp/sealed"
+try "... and unwrapped in another process" "$build/tests/services/envelope" "$module" kek open "$tmp/sealed"
+try "the message API takes the service's IV" "$build/tests/services/envelope" "$module" kek message
+api POST transit/keys/kek/rotate >/dev/null
+sleep 1.1
+try "a rotated KEK still unwraps" "$build/tests/services/envelope" "$module" kek open "$tmp/sealed"
+try "... and wraps" "$build/tests/services/envelope" "$module" kek seal "$tmp/sealed2"
+try "... for another process" "$build/tests/services/envelope" "$module" kek open "$tmp/sealed2"
+
+head -c 3000 /dev/urandom >"$tmp/text"
+public() { tool --read-object --type pubkey --id "$(id "$1" pubkey)" --output-file "$tmp/$1.der"; }
+sign() { # KEY MECHANISM [MORE]
+    local key=$1 mechanism=$2
+    shift 2
+    tool --sign --id "$(id "$key")" --mechanism "$mechanism" --input-file "$tmp/text" \
+        --output-file "$tmp/$key.sig" "$@"
+}
+try "RSA signs" sign rsa SHA256-RSA-PKCS
+try "RSA's public key" public rsa
+try "OpenSSL verifies RSA" openssl dgst -sha256 -keyform DER -verify "$tmp/rsa.der" -signature "$tmp/rsa.sig" "$tmp/text"
+try "RSA-PSS signs" sign rsa SHA256-RSA-PKCS-PSS
+try "OpenSSL verifies RSA-PSS" openssl dgst -sha256 -sigopt rsa_padding_mode:pss -sigopt rsa_pss_saltlen:32 \
+    -keyform DER -verify "$tmp/rsa.der" -signature "$tmp/rsa.sig" "$tmp/text"
+try "P-256 signs" sign web ECDSA-SHA256 --signature-format openssl
+try "P-256's public key" public web
+try "OpenSSL verifies P-256" openssl dgst -sha256 -keyform DER -verify "$tmp/web.der" -signature "$tmp/web.sig" "$tmp/text"
+try "Ed25519 signs" sign ed EDDSA
+try "... and verifies" tool --verify --id "$(id ed)" --mechanism EDDSA --input-file "$tmp/text" --signature-file "$tmp/ed.sig"
+try "HMAC" tool --sign --id "$(id mac secrkey)" --mechanism SHA256-HMAC --input-file "$tmp/text" --output-file "$tmp/mac"
+openssl pkeyutl -encrypt -pubin -keyform DER -inkey "$tmp/rsa.der" -in <(echo hello) -out "$tmp/oaep" \
+    -pkeyopt rsa_padding_mode:oaep -pkeyopt rsa_oaep_md:sha256 -pkeyopt rsa_mgf1_md:sha256
+try "OAEP is decrypted" tool --decrypt --id "$(id rsa)" --mechanism RSA-PKCS-OAEP --hash-algorithm SHA256 \
+    --input-file "$tmp/oaep" --output-file "$tmp/plain"
+if [ "$(cat "$tmp/plain")" = hello ]; then good "... to what it was"; else bad "OAEP gave $(cat "$tmp/plain")"; fi
+
+# Versions: what is found first for a label is the newest; the old one still verifies what it signed.
+before=$(id web)
+api POST transit/keys/web/rotate >/dev/null
+sleep 1.1
+after=$(id web)
+if [ "$(ids web | wc -l)" = 2 ] && [ "$after" != "$before" ] && [ "$(ids web | tail -n 1)" = "$before" ]; then
+    good "the newest version comes first"
+else
+    bad "versions: $(ids web | tr '\n' ' '), before $before"
+fi
+tool --verify --id "$before" --mechanism ECDSA-SHA256 --signature-format openssl --input-file "$tmp/text" \
+    --signature-file "$tmp/web.sig" >"$tmp/out" 2>&1
+if grep -q 'Signature is valid' "$tmp/out"; then good "the older one verifies"; else bad "older: $(cat "$tmp/out")"; fi
+
+try "a key is made" tool --keygen --key-type AES:32 --label made
+if api GET transit/keys/made | grep -q '"exportable":false'; then good "... in OpenBao, not exportable"; else bad "made"; fi
+refused "destroying is denied unless allowed" CKR_ tool --delete-object --type secrkey --id "$(id made secrkey)"
+if api GET transit/keys/made >/dev/null; then good "... and nothing is gone"; else bad "made is gone"; fi
+
+# Each operation has a line with the service's request id.
+if grep -E '"op":"sign".*"label":"rsa"|"label":"rsa".*"op":"sign"' "$tmp/audit.log" | grep -qE '"request_id":"[0-9a-f-]{36}"'; then
+    good "the audit line has OpenBao's request id"
+else
+    bad "audit: $(grep -m 1 '"op":"sign"' "$tmp/audit.log")"
+fi
+if grep -q "$(cat "$tmp/token")" "$tmp/audit.log" "$tmp/kmsbridged.log"; then bad "a log holds the token"; else good "no log holds the token"; fi
+lane_end

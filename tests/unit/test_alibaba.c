@@ -1,0 +1,381 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The `alibaba` backend without a service: what it writes and how it reads, over a door that
+ * answers as it is told. */
+#include "backend/alibaba_parts.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/alibaba.h"
+#include "common/clock.h"
+#include "common/secure.h"
+#include "tests/unit/unit.h"
+
+static char *unconst(const char *text)
+{
+    return (char *)(uintptr_t)text;
+}
+
+/* ---- formats that are frozen -------------------------------------------------------------- */
+
+/* Computed apart, by Python's hashlib. */
+static void the_aad_becomes_one_entry(void)
+{
+    char *entries[] = {unconst("tenant=a \"b\""), unconst("x==")};
+    struct kms_alibaba_conf plain = {.region = NULL};
+    struct kms_alibaba_conf with = {.encryption_context = entries, .encryption_context_count = 2};
+    uint8_t all[256];
+    char text[KMS_ALI_CONTEXT_MAX];
+    struct kms_error err = KMS_ERROR_INIT;
+
+    for (size_t i = 0; i < sizeof(all); i++) {
+        all[i] = (uint8_t)i;
+    }
+    CU_ASSERT_EQUAL(kms_ali_context(&plain, KMS_SPAN_NONE, text, &err), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(text, "");
+    CU_ASSERT_EQUAL(kms_ali_context(&plain, kms_span_str("aad"), text, &err), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(
+        text, "{\"kmsbridge-aad\":\"v1:_1zdDGBsdGcnxBTQr72d4XLAxGsMLlDNFB1VnM0PLLg\"}");
+    CU_ASSERT_EQUAL(kms_ali_context(&plain, kms_span_of(all, sizeof(all)), text, &err), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(
+        text, "{\"kmsbridge-aad\":\"v1:TF6Hsp_ITf9JKgxL8j9PS2AKND5FN97Y0KfPuA_E2Jw\"}");
+    CU_ASSERT_EQUAL(kms_ali_context(&with, KMS_SPAN_NONE, text, &err), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(text, "{\"tenant\":\"a \\\"b\\\"\",\"x\":\"=\"}");
+    CU_ASSERT_EQUAL(kms_ali_context(&with, kms_span_str("aad"), text, &err), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(text,
+                           "{\"tenant\":\"a \\\"b\\\"\",\"x\":\"=\","
+                           "\"kmsbridge-aad\":\"v1:_1zdDGBsdGcnxBTQr72d4XLAxGsMLlDNFB1VnM0PLLg\"}");
+}
+
+static void identities_are_frozen(void)
+{
+    static const char *const bad[] = {
+        "",
+        "a/b",
+        "a b",
+        "a\n",
+        "acs:kms",
+        "0123456789012345678901234567890123456789012345678901234567890"
+        "123"};
+    char id[KMS_KEY_ID_MAX];
+
+    CU_ASSERT_TRUE(kms_ali_identity("key-1", "version-1", id));
+    CU_ASSERT_STRING_EQUAL(id, "ali1-35ade37bd6d102376ea551252605a4b5d49b51b0");
+    for (size_t i = 0; i < UNIT_COUNT(bad); i++) {
+        UNIT_CHECK(bad[i], !kms_ali_identity(bad[i], "version-1", id) || strlen(bad[i]) == 63);
+        UNIT_CHECK(bad[i], !kms_ali_identity("key-1", bad[i], id) || strlen(bad[i]) == 63);
+    }
+}
+
+static void refs_are_taken_apart(void)
+{
+    static const char *const bad[] = {"", "/", "a", "a/", "/b", "a/b/c", "a /b", "kb1-0123"};
+    struct kms_ali_ref ref;
+    struct kms_error err = KMS_ERROR_INIT;
+
+    CU_ASSERT_EQUAL(kms_ali_ref_parse("key-1/version-1", &ref, &err), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(ref.key, "key-1");
+    CU_ASSERT_STRING_EQUAL(ref.version, "version-1");
+    for (size_t i = 0; i < UNIT_COUNT(bad); i++) {
+        kms_error_clear(&err);
+        UNIT_CHECK(bad[i], kms_ali_ref_parse(bad[i], &ref, &err) == KMS_E_NOT_FOUND);
+    }
+}
+
+static void dates_are_read(void)
+{
+    static const char *const bad[] = {"",
+                                      "2016-03-25",
+                                      "2016-03-25T10:42:40",
+                                      "x",
+                                      "2016-03-25T10:42:40Zx",
+                                      "2016-13-25T10:42:40Z"};
+    uint64_t seconds = 0;
+
+    CU_ASSERT(kms_ali_date("2016-03-25T10:42:40Z", &seconds) && seconds == 1458902560);
+    for (size_t i = 0; i < UNIT_COUNT(bad); i++) {
+        UNIT_CHECK(bad[i], !kms_ali_date(bad[i], &seconds));
+    }
+}
+
+/* ---- errors ------------------------------------------------------------------------------- */
+
+static void codes_have_their_class(void)
+{
+    static const struct {
+        const char *action;
+        unsigned http;
+        const char *code;
+        enum kms_status status;
+    } cases[] = {
+        {"Encrypt", 429, "Rejected.Throttling", KMS_E_THROTTLED},
+        {"Encrypt", 400, "Throttling", KMS_E_THROTTLED},
+        {"Encrypt", 400, "Throttling.Api", KMS_E_THROTTLED},
+        {"Encrypt", 503, "ServiceUnavailableTemporary", KMS_E_UNAVAILABLE},
+        {"Encrypt", 500, "InternalFailure", KMS_E_UNAVAILABLE},
+        {"Encrypt", 404, "Forbidden.KeyNotFound", KMS_E_NOT_FOUND},
+        {"DescribeKey", 404, "Forbidden.AliasNotFound", KMS_E_NOT_FOUND},
+        {"Decrypt", 404, "Forbidden.KeyVersionNotFound", KMS_E_KEY_STATE},
+        {"Encrypt", 403, "Forbidden.NoPermission", KMS_E_DENIED},
+        {"Encrypt", 403, "Forbidden.AccessKey", KMS_E_AUTH},
+        {"Encrypt", 409, "Rejected.Disabled", KMS_E_KEY_STATE},
+        {"Encrypt", 409, "Rejected.PendingDeletion", KMS_E_KEY_STATE},
+        {"Encrypt", 409, "Rejected.PendingImport", KMS_E_KEY_STATE},
+        {"Encrypt", 400, "InvalidParameter", KMS_E_INVALID},
+        {"Decrypt", 400, "InvalidParameter", KMS_E_BAD_DATA},
+        {"AsymmetricDecrypt", 400, "InvalidParameter", KMS_E_BAD_DATA},
+        {"Encrypt", 400, "MissingParameter", KMS_E_INVALID},
+        {"Encrypt", 400, "IncompleteSignature", KMS_E_PROTOCOL},
+        {"Encrypt", 400, "UnsupportedOperation", KMS_E_UNSUPPORTED},
+        {"Encrypt", 404, "InvalidAccessKeyId.NotFound", KMS_E_AUTH},
+        {"Encrypt", 400, "SignatureDoesNotMatch", KMS_E_AUTH},
+        {"Encrypt", 400, "InvalidSecurityToken.Expired", KMS_E_AUTH},
+        {"Encrypt", 400, "InvalidTimeStamp.Expired", KMS_E_AUTH},
+        {"Encrypt", 400, "SignatureNonceUsed", KMS_E_UNAVAILABLE},
+        {"Encrypt", 401, "", KMS_E_AUTH},
+        {"Encrypt", 403, "New", KMS_E_DENIED},
+        {"Encrypt", 429, "New", KMS_E_THROTTLED},
+        {"Encrypt", 502, "", KMS_E_UNAVAILABLE},
+        {"Encrypt", 418, "New", KMS_E_PROTOCOL},
+    };
+
+    for (size_t i = 0; i < UNIT_COUNT(cases); i++) {
+        UNIT_CHECK(cases[i].code, kms_ali_status_of(cases[i].action, cases[i].http,
+                                                    cases[i].code) == cases[i].status);
+    }
+}
+
+/* ---- ECDSA -------------------------------------------------------------------------------- */
+
+static void signatures_change_their_form(void)
+{
+    static const uint8_t good[] = {0x30, 0x07, 0x02, 0x02, 0x00, 0x80, 0x02, 0x01, 0x05};
+    static const struct {
+        const char *name;
+        uint8_t der[12];
+        size_t len;
+    } bad[] = {
+        {"empty", {0}, 0},
+        {"behind it", {0x30, 0x06, 0x02, 0x01, 0x01, 0x02, 0x01, 0x05, 0x00}, 9},
+        {"cut", {0x30, 0x06, 0x02, 0x01, 0x01, 0x02, 0x01}, 7},
+        {"long form", {0x30, 0x81, 0x06, 0x02, 0x01, 0x01, 0x02, 0x01, 0x05}, 9},
+        {"padded", {0x30, 0x07, 0x02, 0x02, 0x00, 0x01, 0x02, 0x01, 0x05}, 9},
+        {"no sequence", {0x31, 0x06, 0x02, 0x01, 0x01, 0x02, 0x01, 0x05}, 8},
+    };
+    uint8_t storage[64];
+    struct kms_buf out = KMS_BUF_OVER(storage);
+
+    CU_ASSERT_EQUAL(kms_ali_ecdsa_raw(kms_span_of(good, sizeof(good)), 32, &out), KMS_OK);
+    CU_ASSERT(out.len == 64 && storage[31] == 0x80 && storage[63] == 5 && storage[0] == 0);
+    for (size_t i = 0; i < UNIT_COUNT(bad); i++) {
+        out.len = 0;
+        UNIT_CHECK(bad[i].name, kms_ali_ecdsa_raw(kms_span_of(bad[i].der, bad[i].len), 32, &out) ==
+                                    KMS_E_BAD_DATA);
+        UNIT_CHECK(bad[i].name, out.len == 0);
+    }
+}
+
+/* ---- requests and replies ----------------------------------------------------------------- */
+
+/* What the door was asked last, and what it answers. */
+static struct {
+    unsigned asked, status;
+    const char *body;
+    char url[40000];
+    char headers[1024];
+} scripted;
+
+static enum kms_status answer(struct kms_http_door *door, const struct kms_http_request *request,
+                              const struct kms_http_wait *wait, struct kms_http_response *ret,
+                              struct kms_error *err)
+{
+    size_t len = 0;
+
+    (void)door;
+    (void)wait;
+    (void)err;
+    scripted.asked++;
+    (void)snprintf(scripted.url, sizeof(scripted.url), "%s", request->url);
+    scripted.headers[0] = '\0';
+    for (size_t i = 0; i < request->header_count; i++) {
+        int more = snprintf(scripted.headers + len, sizeof(scripted.headers) - len, "%s: %s\n",
+                            request->headers[i].name,
+                            request->headers[i].value == NULL ? "-" : request->headers[i].value);
+
+        len += more > 0 ? (size_t)more : 0;
+    }
+    CU_ASSERT_EQUAL(request->method, KMS_HTTP_POST);
+    CU_ASSERT_EQUAL(request->body.len, 0);
+    return kms_http_response_fill(request, ret, scripted.status, kms_span_str(scripted.body), NULL);
+}
+
+static void close_door(struct kms_http_door *door)
+{
+    free(door);
+}
+
+static struct kms_http_door *new_door(void)
+{
+    struct kms_http_door *door = calloc(1, sizeof(*door));
+
+    *door = (struct kms_http_door){.perform = answer, .close = close_door};
+    return door;
+}
+
+static struct kms_alibaba_conf settings;
+static struct kms_backend_conf conf;
+
+static struct kms_backend *open_scripted(void)
+{
+    struct kms_backend *b = NULL;
+    struct kms_error err = KMS_ERROR_INIT;
+
+    settings = (struct kms_alibaba_conf){.region = unconst("cn-test"),
+                                         .credentials = unconst("access_key"),
+                                         .access_key_id = unconst("ID"),
+                                         .access_key_secret = unconst("env:TEST_ALI_SECRET"),
+                                         .deletion_days = 7};
+    conf = (struct kms_backend_conf){
+        .name = unconst("a"), .type = unconst("alibaba"), .alibaba = &settings};
+    (void)setenv("TEST_ALI_SECRET", "secret", 1);
+    CU_ASSERT_EQUAL_FATAL(kms_ali_open_over(&conf, new_door(), new_door(), &b, &err), KMS_OK);
+    scripted.asked = 0;
+    scripted.status = 200;
+    return b;
+}
+
+static void encrypt_is_written_and_read(void)
+{
+    static uint8_t storage[KMS_CIPHERTEXT_MAX], iv[KMS_IV_MAX];
+    struct kms_backend *b = open_scripted();
+    struct kms_call call = {.deadline_ns = kms_deadline_in(KMS_NS_PER_S)};
+    struct kms_sealed sealed = {.iv = KMS_BUF_OVER(iv), .ciphertext = KMS_BUF_OVER(storage)};
+    const struct kms_params params = {.alg = KMS_ALG_BEST, .aad = kms_span_str("aad")};
+
+    scripted.body = "{\"KeyId\":\"key-1\",\"KeyVersionId\":\"version-1\",\"CiphertextBlob\":"
+                    "\"QUJD\",\"RequestId\":\"r\"}";
+    CU_ASSERT_EQUAL(
+        kms_ali_encrypt(b, &call, "key-1/version-1", &params, kms_span_str("\xfb\xff"), &sealed),
+        KMS_OK);
+    CU_ASSERT_STRING_EQUAL(scripted.url,
+                           "https://kms.cn-test.aliyuncs.com/?EncryptionContext=%7B%22kmsbridge-aad"
+                           "%22%3A%22v1%3A_1zdDGBsdGcnxBTQr72d4XLAxGsMLlDNFB1VnM0PLLg%22%7D&KeyId="
+                           "key-1&Plaintext=%2B%2F8%3D");
+    CU_ASSERT_PTR_NOT_NULL(strstr(scripted.headers, "x-acs-action: Encrypt\n"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(scripted.headers, "x-acs-version: 2016-01-20\n"));
+    CU_ASSERT_PTR_NOT_NULL(
+        strstr(scripted.headers,
+               "authorization: ACS3-HMAC-SHA256 Credential=ID,SignedHeaders=content-type;host;"
+               "x-acs-action;x-acs-content-sha256;x-acs-date;x-acs-signature-nonce;x-acs-version,"
+               "Signature="));
+    CU_ASSERT_PTR_NULL(strstr(scripted.headers, "security-token"));
+    CU_ASSERT_PTR_NULL(strstr(scripted.headers, "secret"));
+    CU_ASSERT(kms_span_equal(kms_buf_span(&sealed.ciphertext), kms_span_str("QUJD")));
+    CU_ASSERT_STRING_EQUAL(sealed.key_id, "ali1-35ade37bd6d102376ea551252605a4b5d49b51b0");
+    kms_alibaba_ops.close(b);
+}
+
+/* The largest plaintext, of the bytes that grow most, fits a request. */
+static void the_largest_fits(void)
+{
+    static uint8_t storage[KMS_CIPHERTEXT_MAX], iv[KMS_IV_MAX], plain[KMS_ALI_PLAINTEXT_MAX];
+    struct kms_backend *b = open_scripted();
+    struct kms_call call = {.deadline_ns = kms_deadline_in(KMS_NS_PER_S)};
+    struct kms_sealed sealed = {.iv = KMS_BUF_OVER(iv), .ciphertext = KMS_BUF_OVER(storage)};
+    const struct kms_params params = {.alg = KMS_ALG_SEALED, .aad = kms_span_str("aad")};
+
+    memset(plain, 0xff, sizeof(plain)); /* all of it '/' */
+    scripted.body = "{\"KeyId\":\"key-1\",\"KeyVersionId\":\"version-1\",\"CiphertextBlob\":"
+                    "\"QUJD\",\"RequestId\":\"r\"}";
+    CU_ASSERT_EQUAL(kms_ali_encrypt(b, &call, "key-1/version-1", &params,
+                                    kms_span_of(plain, sizeof(plain)), &sealed),
+                    KMS_OK);
+    CU_ASSERT(strlen(scripted.url) > 24576);
+    kms_alibaba_ops.close(b);
+}
+
+static void bad_replies_are_told(void)
+{
+    static const struct {
+        const char *name;
+        unsigned http;
+        const char *body;
+        enum kms_status status;
+    } bad[] = {
+        {"empty", 200, "", KMS_E_PROTOCOL},
+        {"array", 200, "[]", KMS_E_PROTOCOL},
+        {"cut", 200, "{\"KeyId\":\"key-1\"", KMS_E_PROTOCOL},
+        {"behind it", 200, "{} x", KMS_E_PROTOCOL},
+        {"nothing in it", 200, "{}", KMS_E_PROTOCOL},
+        {"no blob", 200, "{\"KeyId\":\"key-1\",\"KeyVersionId\":\"v\",\"RequestId\":\"r\"}",
+         KMS_E_PROTOCOL},
+        {"version with a slash", 200,
+         "{\"KeyId\":\"key-1\",\"KeyVersionId\":\"v/w\",\"RequestId\":\"r\","
+         "\"CiphertextBlob\":\"QUJD\"}",
+         KMS_E_PROTOCOL},
+        {"another key", 200,
+         "{\"KeyId\":\"key-2\",\"KeyVersionId\":\"v\",\"RequestId\":\"r\","
+         "\"CiphertextBlob\":\"QUJD\"}",
+         KMS_E_PROTOCOL},
+        {"204", 204, "", KMS_E_PROTOCOL},
+        {"error without a body", 500, "", KMS_E_UNAVAILABLE},
+        {"error that is HTML", 503, "<html>", KMS_E_UNAVAILABLE},
+        {"error with a number", 403, "{\"Code\":7}", KMS_E_DENIED},
+        {"error", 409, "{\"Code\":\"Rejected.Disabled\",\"RequestId\":\"r\"}", KMS_E_KEY_STATE},
+    };
+    static uint8_t storage[KMS_CIPHERTEXT_MAX], iv[KMS_IV_MAX];
+    struct kms_sealed sealed = {.iv = KMS_BUF_OVER(iv), .ciphertext = KMS_BUF_OVER(storage)};
+    const struct kms_params params = {.alg = KMS_ALG_SEALED};
+
+    for (size_t i = 0; i < UNIT_COUNT(bad); i++) {
+        struct kms_backend *b = open_scripted();
+        struct kms_call call = {.deadline_ns = kms_deadline_in(KMS_NS_PER_S)};
+
+        scripted.status = bad[i].http;
+        scripted.body = bad[i].body;
+        UNIT_CHECK(bad[i].name, kms_ali_encrypt(b, &call, "key-1/version-1", &params,
+                                                kms_span_str("x"), &sealed) == bad[i].status);
+        UNIT_CHECK(bad[i].name, call.error.status == bad[i].status && call.error.text[0] != '\0');
+        UNIT_CHECK(bad[i].name, sealed.ciphertext.len == 0);
+        kms_alibaba_ops.close(b);
+    }
+}
+
+static void bad_configurations_are_refused(void)
+{
+    struct kms_backend *b = NULL;
+    struct kms_alibaba_conf nowhere = {.credentials = unconst("auto")};
+    struct kms_alibaba_conf plain = {.endpoint = unconst("http://kms.example")};
+    struct kms_alibaba_conf source = {.region = unconst("r"), .credentials = unconst("magic")};
+    struct kms_alibaba_conf *const bad[] = {&nowhere, &plain, &source};
+
+    for (size_t i = 0; i < UNIT_COUNT(bad); i++) {
+        struct kms_error err = KMS_ERROR_INIT;
+        const struct kms_backend_conf one = {
+            .name = unconst("a"), .type = unconst("alibaba"), .alibaba = bad[i]};
+
+        CU_ASSERT_EQUAL(kms_ali_open_over(&one, new_door(), new_door(), &b, &err), KMS_E_INVALID);
+        CU_ASSERT(err.text[0] != '\0');
+    }
+}
+
+int main(void)
+{
+    static const struct unit_test tests[] = {
+        {"the AAD becomes one entry", the_aad_becomes_one_entry},
+        {"identities are frozen", identities_are_frozen},
+        {"refs are taken apart", refs_are_taken_apart},
+        {"dates are read", dates_are_read},
+        {"codes have their class", codes_have_their_class},
+        {"signatures change their form", signatures_change_their_form},
+        {"Encrypt is written and read", encrypt_is_written_and_read},
+        {"the largest fits", the_largest_fits},
+        {"bad replies are told", bad_replies_are_told},
+        {"bad configurations are refused", bad_configurations_are_refused},
+    };
+
+    if (kms_secure_init() != KMS_OK) {
+        return EXIT_FAILURE;
+    }
+    return unit_main("test_alibaba", tests, UNIT_COUNT(tests));
+}

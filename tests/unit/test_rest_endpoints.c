@@ -1,0 +1,221 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Order, failover and breakers, over a door that answers for each host as it is told. */
+#include "backend/rest/endpoints.h"
+
+#include <poll.h>
+#include <string.h>
+
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/secure.h"
+#include "tests/unit/fake_http.h"
+#include "tests/unit/unit.h"
+
+enum mood { WELL, REFUSES, CUTS, ANSWERS_503, UNKNOWN_CERTIFICATE };
+static enum mood moods[2];
+static struct fake_http fake;
+
+static enum kms_status answer(struct fake_http *self, const struct kms_http_request *request,
+                              struct kms_http_response *ret, struct kms_error *err)
+{
+    (void)self;
+    switch (moods[strncmp(request->url, "https://one", 11) == 0 ? 0 : 1]) {
+    case WELL:
+        return fake_http_reply(request, ret, 200, "{}");
+    case ANSWERS_503:
+        return fake_http_reply(request, ret, 503, "{}");
+    case REFUSES:
+        return kms_error_set(err, KMS_E_UNAVAILABLE, "no connection");
+    case UNKNOWN_CERTIFICATE:
+        return kms_error_set(err, KMS_E_PROTOCOL, "its certificate does not verify");
+    default:
+        ret->was_sent = true;
+        return kms_error_set(err, KMS_E_UNAVAILABLE, "cut off");
+    }
+}
+
+static struct kms_endpoints *begin(size_t count, enum mood one, enum mood two)
+{
+    static const char *const urls[] = {"https://one.example:8200", "https://two.example/base"};
+    const struct kms_endpoints_conf conf = {.name = "test",
+                                            .urls = urls,
+                                            .count = count,
+                                            .open_ns = 60 * KMS_NS_PER_MS,
+                                            .open_max_ns = 120 * KMS_NS_PER_MS};
+    struct kms_endpoints *endpoints = NULL;
+
+    fake_http_init(&fake, answer);
+    moods[0] = one;
+    moods[1] = two;
+    CU_ASSERT_EQUAL_FATAL(kms_endpoints_new(&conf, &fake.door, &endpoints, NULL), KMS_OK);
+    return endpoints;
+}
+
+static void end(struct kms_endpoints *endpoints)
+{
+    kms_endpoints_free(endpoints);
+    kms_http_door_close(&fake.door);
+}
+
+static enum kms_status ask(struct kms_endpoints *endpoints, bool once, struct kms_error *err,
+                           unsigned *ret_status)
+{
+    const struct kms_http_request request = {.method = KMS_HTTP_POST, .url = "/v1/x", .once = once};
+    const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(KMS_NS_PER_S)};
+    struct kms_http_response response = KMS_HTTP_RESPONSE_INIT;
+    enum kms_status status = KMS_OK;
+
+    kms_error_clear(err);
+    status = kms_endpoints_perform(endpoints, &request, &wait, &response, err);
+    *ret_status = response.status;
+    kms_http_response_done(&response);
+    return status;
+}
+
+static void the_first_is_asked(void)
+{
+    struct kms_endpoints *endpoints = begin(2, WELL, WELL);
+    struct kms_error err;
+    unsigned http = 0;
+
+    CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(fake.lines[0], "POST https://one.example:8200/v1/x");
+    CU_ASSERT_EQUAL(fake_http_asked(&fake, "POST https://two"), 0);
+    end(endpoints);
+}
+
+static void the_next_is_asked_at_once(void)
+{
+    static const struct {
+        const char *name;
+        enum mood mood;
+        bool once, goes_on;
+    } rows[] = {
+        {"refused", REFUSES, false, true},
+        {"refused, once", REFUSES, true, true},
+        {"cut off", CUTS, false, true},
+        {"cut off, once", CUTS, true, false},
+        {"503", ANSWERS_503, false, true},
+        {"503, once", ANSWERS_503, true, false},
+        {"certificate", UNKNOWN_CERTIFICATE, true, true},
+    };
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        struct kms_endpoints *endpoints = begin(2, rows[i].mood, WELL);
+        struct kms_error err;
+        unsigned http = 0;
+        enum kms_status status = ask(endpoints, rows[i].once, &err, &http);
+
+        UNIT_CHECK(rows[i].name, (status == KMS_OK && http == 200) == rows[i].goes_on);
+        UNIT_CHECK(rows[i].name, fake.count == (rows[i].goes_on ? 2u : 1u));
+        end(endpoints);
+    }
+}
+
+static void the_last_answer_comes_back(void)
+{
+    struct kms_endpoints *endpoints = begin(2, REFUSES, ANSWERS_503);
+    struct kms_error err;
+    unsigned http = 0;
+
+    CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_OK);
+    CU_ASSERT_EQUAL(http, 503);
+    moods[1] = CUTS;
+    CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_E_UNAVAILABLE);
+    CU_ASSERT_STRING_EQUAL(err.text, "cut off");
+    end(endpoints);
+}
+
+static void a_breaker_opens_and_closes(void)
+{
+    struct kms_endpoints *endpoints = begin(1, REFUSES, WELL);
+    struct kms_error err;
+    unsigned http = 0;
+
+    for (unsigned i = 0; i < 3; i++) {
+        CU_ASSERT_EQUAL(kms_endpoints_healthy(endpoints), 1);
+        CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_E_UNAVAILABLE);
+    }
+    CU_ASSERT_EQUAL(kms_endpoints_healthy(endpoints), 0);
+    CU_ASSERT_EQUAL(fake.count, 3);
+    CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_E_UNAVAILABLE);
+    CU_ASSERT_EQUAL(fake.count, 3); /* nobody was asked */
+    CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "left alone"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "no connection"));
+    CU_ASSERT(err.retry_after_ns > 0 && err.retry_after_ns <= 60 * KMS_NS_PER_MS);
+    (void)poll(NULL, 0, 65);
+    CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_E_UNAVAILABLE); /* half open: fails */
+    CU_ASSERT_EQUAL(fake.count, 4);
+    CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_E_UNAVAILABLE);
+    CU_ASSERT_EQUAL(fake.count, 4); /* open again, for longer */
+    moods[0] = WELL;
+    (void)poll(NULL, 0, 125);
+    CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_OK); /* half open: well */
+    CU_ASSERT_EQUAL(kms_endpoints_healthy(endpoints), 1);
+    end(endpoints);
+}
+
+static void successes_reset_the_count(void)
+{
+    struct kms_endpoints *endpoints = begin(1, REFUSES, WELL);
+    struct kms_error err;
+    unsigned http = 0;
+
+    for (unsigned i = 0; i < 9; i++) {
+        moods[0] = i % 3 == 2 ? WELL : REFUSES;
+        (void)ask(endpoints, false, &err, &http);
+    }
+    CU_ASSERT_EQUAL(kms_endpoints_healthy(endpoints), 1);
+    CU_ASSERT_EQUAL(fake.count, 9);
+    end(endpoints);
+}
+
+static void the_preferred_one_comes_back(void)
+{
+    struct kms_endpoints *endpoints = begin(2, REFUSES, WELL);
+    struct kms_error err;
+    unsigned http = 0;
+
+    for (unsigned i = 0; i < 10; i++) {
+        CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_OK);
+    }
+    CU_ASSERT(fake_http_asked(&fake, "POST https://one") <= 4);
+    moods[0] = WELL;
+    (void)poll(NULL, 0, 125);
+    CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_OK);
+    CU_ASSERT_EQUAL(kms_endpoints_healthy(endpoints), 2);
+    CU_ASSERT_STRING_EQUAL(kms_endpoints_first(endpoints), "https://one.example:8200");
+    end(endpoints);
+}
+
+static void bad_urls_are_refused(void)
+{
+    static const char *const bad[] = {"http://kms.example", "https://host/", "https://host?x",
+                                      "host", ""};
+
+    for (size_t i = 0; i < UNIT_COUNT(bad); i++) {
+        const struct kms_endpoints_conf conf = {.name = "test", .urls = &bad[i], .count = 1};
+        struct kms_endpoints *endpoints = NULL;
+        struct kms_error err = KMS_ERROR_INIT;
+
+        UNIT_CHECK(bad[i], kms_endpoints_new(&conf, NULL, &endpoints, &err) == KMS_E_INVALID);
+        UNIT_CHECK(bad[i], strstr(err.text, "endpoint 1") != NULL);
+    }
+}
+
+static const struct unit_test tests[] = {
+    {"the first is asked", the_first_is_asked},
+    {"the next is asked at once", the_next_is_asked_at_once},
+    {"the last answer comes back", the_last_answer_comes_back},
+    {"a breaker opens and closes", a_breaker_opens_and_closes},
+    {"successes reset the count", successes_reset_the_count},
+    {"the preferred one comes back", the_preferred_one_comes_back},
+    {"bad URLs are refused", bad_urls_are_refused},
+};
+
+int main(void)
+{
+    kms_log_setup(2, KMS_LOG_ERROR, KMS_LOG_TEXT);
+    return kms_secure_init() == KMS_OK ? unit_main("test_rest_endpoints", tests, UNIT_COUNT(tests))
+                                       : EXIT_FAILURE;
+}

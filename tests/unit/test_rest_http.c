@@ -1,0 +1,518 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The door to libcurl, over a server of the test's own that misbehaves as the path says. TLS is in
+ * tests/services. */
+#include <arpa/inet.h>
+#include <poll.h>
+#include <pthread.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "backend/rest/http.h"
+#include "common/clock.h"
+#include "common/secure.h"
+#include "tests/unit/unit.h"
+
+/* ---- the server --------------------------------------------------------------------------- */
+
+static struct server {
+    int fd;
+    unsigned port;
+    pthread_t thread;
+    atomic_uint connections;
+    atomic_uint requests;
+    pthread_mutex_t lock; /* guards what follows */
+    char seen[8192];      /* the last request */
+} server = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+static void put(int fd, const char *text)
+{
+    size_t len = strlen(text);
+
+    while (len > 0) {
+        ssize_t sent = send(fd, text, len, MSG_NOSIGNAL);
+
+        if (sent <= 0) {
+            return;
+        }
+        text += sent;
+        len -= (size_t)sent;
+    }
+}
+
+static void put_many(int fd, const char *line, unsigned count)
+{
+    for (unsigned i = 0; i < count; i++) {
+        put(fd, line);
+    }
+}
+
+/* Answers one request; false to close. */
+static bool respond(int fd, const char *path)
+{
+    if (strncmp(path, "/cut ", 5) == 0) {
+        return false;
+    }
+    if (strncmp(path, "/half ", 6) == 0) {
+        put(fd, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nhalf");
+        return false;
+    }
+    if (strncmp(path, "/slow ", 6) == 0) {
+        put(fd, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n");
+        (void)poll(NULL, 0, 700);
+        return false;
+    }
+    if (strncmp(path, "/big ", 5) == 0) {
+        put(fd, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+        put_many(fd, "0123456789abcdef0123456789abcdef", 1000);
+        return false;
+    }
+    if (strncmp(path, "/heads ", 7) == 0) {
+        put(fd, "HTTP/1.1 200 OK\r\n");
+        put_many(fd, "X-Filler: 0123456789abcdef0123456789abcdef\r\n", 2000);
+        put(fd, "Content-Length: 0\r\n\r\n");
+        return false;
+    }
+    if (strncmp(path, "/noise ", 7) == 0) {
+        put(fd, "220 this is SMTP\r\n");
+        return false;
+    }
+    if (strncmp(path, "/move ", 6) == 0) {
+        put(fd, "HTTP/1.1 307 Moved\r\nLocation: /ok\r\nContent-Length: 0\r\n\r\n");
+        return true;
+    }
+    if (strncmp(path, "/later ", 7) == 0) {
+        put(fd, "HTTP/1.1 429 Slow down\r\nRetry-After: 2\r\nX-Request-Id: r-1\r\n"
+                "x-request-id: r-2\r\nContent-Length: 2\r\n\r\n{}");
+        return true;
+    }
+    put(fd, "HTTP/1.1 200 OK\r\nX-Request-Id:  abc \r\nContent-Length: 5\r\n\r\nhello");
+    return true;
+}
+
+static void *serve_one(void *ctx)
+{
+    int fd = (int)(intptr_t)ctx;
+    bool open = true;
+
+    while (open) {
+        char text[8192] = "";
+        size_t len = 0;
+        const char *path = NULL;
+
+        while (strstr(text, "\r\n\r\n") == NULL && len < sizeof(text) - 1) {
+            ssize_t got = recv(fd, text + len, sizeof(text) - 1 - len, 0);
+
+            if (got <= 0) {
+                (void)close(fd);
+                return NULL;
+            }
+            len += (size_t)got;
+        }
+        pthread_mutex_lock(&server.lock);
+        memcpy(server.seen, text, sizeof(text));
+        pthread_mutex_unlock(&server.lock);
+        atomic_fetch_add(&server.requests, 1);
+        path = strchr(text, ' ');
+        open = path != NULL && respond(fd, path + 1);
+    }
+    (void)shutdown(fd, SHUT_RDWR);
+    (void)close(fd);
+    return NULL;
+}
+
+static void *serve(void *ctx)
+{
+    (void)ctx;
+    for (;;) {
+        int fd = accept(server.fd, NULL, NULL);
+        pthread_t thread;
+
+        if (fd < 0) {
+            return NULL;
+        }
+        atomic_fetch_add(&server.connections, 1);
+        if (pthread_create(&thread, NULL, serve_one, (void *)(intptr_t)fd) == 0) {
+            (void)pthread_detach(thread);
+        }
+    }
+}
+
+static bool server_start(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof(address);
+
+    server.fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (bind(server.fd, (struct sockaddr *)&address, len) != 0 || listen(server.fd, 64) != 0 ||
+        getsockname(server.fd, (struct sockaddr *)&address, &len) != 0) {
+        return false;
+    }
+    server.port = ntohs(address.sin_port);
+    return pthread_create(&server.thread, NULL, serve, NULL) == 0;
+}
+
+/* ---- asking ------------------------------------------------------------------------------- */
+
+static struct kms_http_door *door;
+static const char *const want[] = {"X-Request-Id"};
+
+struct asked {
+    struct kms_http_response response;
+    struct kms_error error;
+    enum kms_status status;
+    uint64_t took_ms;
+};
+
+static struct asked ask_with(const char *path, const struct kms_http_request *like,
+                             const struct kms_http_wait *wait)
+{
+    struct asked asked = {.status = KMS_OK};
+    struct kms_http_request request = *like;
+    uint64_t start = kms_now_ns();
+    char url[256];
+
+    (void)snprintf(url, sizeof(url), "http://127.0.0.1:%u%s", server.port, path);
+    request.url = url;
+    request.want = want;
+    request.want_count = 1;
+    asked.status = kms_http_perform(door, &request, wait, &asked.response, &asked.error);
+    asked.took_ms = (kms_now_ns() - start) / KMS_NS_PER_MS;
+    return asked;
+}
+
+static struct asked ask(const char *path)
+{
+    const struct kms_http_request request = {.method = KMS_HTTP_GET};
+    const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(5 * KMS_NS_PER_S)};
+
+    return ask_with(path, &request, &wait);
+}
+
+static void answers_come(void)
+{
+    struct asked asked = ask("/ok");
+
+    CU_ASSERT_EQUAL(asked.status, KMS_OK);
+    CU_ASSERT_EQUAL(asked.response.status, 200);
+    CU_ASSERT(kms_span_equal(kms_blob_span(&asked.response.body), kms_span_str("hello")));
+    CU_ASSERT_STRING_EQUAL(asked.response.want[0], "abc");
+    CU_ASSERT_TRUE(asked.response.was_sent);
+    kms_http_response_done(&asked.response);
+    asked = ask("/later");
+    CU_ASSERT_EQUAL(asked.response.status, 429);
+    CU_ASSERT_EQUAL(asked.response.retry_after_ns, 2 * KMS_NS_PER_S);
+    CU_ASSERT_STRING_EQUAL(asked.response.want[0], "r-1");
+    kms_http_response_done(&asked.response);
+    asked = ask("/move"); /* not followed */
+    CU_ASSERT_EQUAL(asked.response.status, 307);
+    kms_http_response_done(&asked.response);
+}
+
+static void each_failure_has_its_class(void)
+{
+    static const struct {
+        const char *path;
+        enum kms_status status;
+        const char *word;
+    } rows[] = {
+        {"/cut", KMS_E_UNAVAILABLE, "cut off"},
+        {"/half", KMS_E_UNAVAILABLE, "cut off"},
+        {"/heads", KMS_E_PROTOCOL, "our bounds"},
+        {"/noise", KMS_E_PROTOCOL, "not HTTP"},
+    };
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        struct asked asked = ask(rows[i].path);
+
+        UNIT_CHECK(rows[i].path, asked.status == rows[i].status);
+        UNIT_CHECK(asked.error.text, strstr(asked.error.text, rows[i].word) != NULL);
+        UNIT_CHECK(rows[i].path, asked.response.was_sent);
+        kms_http_response_done(&asked.response);
+    }
+}
+
+static void a_body_has_a_ceiling(void)
+{
+    const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(5 * KMS_NS_PER_S)};
+    const struct kms_http_request small = {.method = KMS_HTTP_GET, .body_max = 31999};
+    const struct kms_http_request exact = {.method = KMS_HTTP_GET, .body_max = 32000};
+    struct asked asked = ask_with("/big", &small, &wait);
+
+    CU_ASSERT_EQUAL(asked.status, KMS_E_PROTOCOL);
+    CU_ASSERT_PTR_NOT_NULL(strstr(asked.error.text, "our bounds"));
+    kms_http_response_done(&asked.response);
+    asked = ask_with("/big", &exact, &wait);
+    CU_ASSERT_EQUAL(asked.status, KMS_OK);
+    CU_ASSERT_EQUAL(asked.response.body.len, 32000);
+    kms_http_response_done(&asked.response);
+}
+
+static void deadlines_hold(void)
+{
+    const struct kms_http_request request = {.method = KMS_HTTP_GET};
+    const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(150 * KMS_NS_PER_MS)};
+    struct asked asked = ask_with("/slow", &request, &wait);
+
+    CU_ASSERT_EQUAL(asked.status, KMS_E_TIMEOUT);
+    CU_ASSERT(asked.took_ms >= 140 && asked.took_ms < 600);
+    kms_http_response_done(&asked.response);
+    asked = ask_with("/slow", &request, &wait); /* passed already: nothing is sent */
+    CU_ASSERT_EQUAL(asked.status, KMS_E_TIMEOUT);
+    CU_ASSERT_FALSE(asked.response.was_sent);
+}
+
+static void *cancel_soon(void *ctx)
+{
+    (void)poll(NULL, 0, 100);
+    atomic_store((atomic_bool *)ctx, true);
+    return NULL;
+}
+
+static void a_caller_may_give_up(void)
+{
+    atomic_bool cancelled = false;
+    const struct kms_http_request request = {.method = KMS_HTTP_GET};
+    const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(5 * KMS_NS_PER_S),
+                                       .cancelled = &cancelled};
+    struct asked asked;
+    pthread_t thread;
+
+    CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, cancel_soon, &cancelled), 0);
+    asked = ask_with("/slow", &request, &wait);
+    CU_ASSERT_EQUAL(asked.status, KMS_E_CANCELLED);
+    CU_ASSERT(asked.took_ms < 500);
+    (void)pthread_join(thread, NULL);
+    asked = ask_with("/ok", &request, &wait);
+    CU_ASSERT_EQUAL(asked.status, KMS_E_CANCELLED);
+}
+
+static void nobody_there_is_told(void)
+{
+    const struct kms_http_request request = {.method = KMS_HTTP_GET, .url = "http://127.0.0.1:1/"};
+    const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(5 * KMS_NS_PER_S)};
+    struct kms_http_response response = KMS_HTTP_RESPONSE_INIT;
+    struct kms_error error = KMS_ERROR_INIT;
+
+    CU_ASSERT_EQUAL(kms_http_perform(door, &request, &wait, &response, &error), KMS_E_UNAVAILABLE);
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.text, "http://127.0.0.1:1: no connection"));
+    CU_ASSERT_FALSE(response.was_sent);
+    kms_http_response_done(&response);
+}
+
+static void what_is_sent(void)
+{
+    const struct kms_http_header headers[] = {{"X-Token", "s3cr3t"}, {"X-None", NULL}};
+    const struct kms_http_header split[] = {{"X-Token", "a\r\nX-Evil: 1"}};
+    struct kms_http_request request = {.method = KMS_HTTP_LIST,
+                                       .headers = headers,
+                                       .header_count = 2,
+                                       .body = {.data = (const uint8_t *)"{}", .len = 2}};
+    const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(5 * KMS_NS_PER_S)};
+    struct asked asked = ask_with("/ok", &request, &wait);
+
+    CU_ASSERT_EQUAL(asked.status, KMS_OK);
+    pthread_mutex_lock(&server.lock);
+    CU_ASSERT_PTR_NOT_NULL(strstr(server.seen, "LIST /ok HTTP/1.1\r\n"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(server.seen, "X-Token: s3cr3t\r\n"));
+    CU_ASSERT_PTR_NULL(strstr(server.seen, "X-None"));
+    CU_ASSERT_PTR_NULL(strstr(server.seen, "Expect"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(server.seen, "Content-Length: 2\r\n"));
+    pthread_mutex_unlock(&server.lock);
+    kms_http_response_done(&asked.response);
+    request.headers = split;
+    request.header_count = 1;
+    asked = ask_with("/ok", &request, &wait);
+    CU_ASSERT_EQUAL(asked.status, KMS_E_INVALID);
+    CU_ASSERT_PTR_NULL(strstr(asked.error.text, "Evil"));
+}
+
+static void connections_are_kept(void)
+{
+    const struct kms_http_request once = {.method = KMS_HTTP_POST, .once = true};
+    const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(5 * KMS_NS_PER_S)};
+    struct asked asked = ask("/ok");
+    unsigned before = atomic_load(&server.connections);
+
+    kms_http_response_done(&asked.response);
+    for (unsigned i = 0; i < 20; i++) {
+        asked = ask("/ok");
+        kms_http_response_done(&asked.response);
+    }
+    CU_ASSERT_EQUAL(atomic_load(&server.connections), before);
+    asked = ask_with("/ok", &once, &wait); /* no kept one, which may turn out to be closed */
+    kms_http_response_done(&asked.response);
+    CU_ASSERT_EQUAL(atomic_load(&server.connections), before + 1);
+}
+
+/* Not for a moment: neither the environment's proxy nor its list of exceptions. */
+static void the_environment_has_no_say(void)
+{
+    struct asked asked;
+
+    (void)setenv("http_proxy", "http://127.0.0.1:1", 1);
+    (void)setenv("all_proxy", "http://127.0.0.1:1", 1);
+    asked = ask("/ok");
+    CU_ASSERT_EQUAL(asked.status, KMS_OK);
+    kms_http_response_done(&asked.response);
+    (void)unsetenv("http_proxy");
+    (void)unsetenv("all_proxy");
+}
+
+static void *many(void *ctx)
+{
+    unsigned *good = ctx;
+
+    for (unsigned i = 0; i < 50; i++) {
+        struct asked asked = ask(i % 10 == 9 ? "/cut" : "/ok");
+
+        *good += asked.status == (i % 10 == 9 ? KMS_E_UNAVAILABLE : KMS_OK) ? 1u : 0u;
+        kms_http_response_done(&asked.response);
+    }
+    return NULL;
+}
+
+static void threads_share_the_door(void)
+{
+    pthread_t threads[16];
+    unsigned good[16] = {0};
+
+    for (size_t i = 0; i < 16; i++) {
+        CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL, many, &good[i]), 0);
+    }
+    for (size_t i = 0; i < 16; i++) {
+        (void)pthread_join(threads[i], NULL);
+        CU_ASSERT_EQUAL(good[i], 50);
+    }
+}
+
+static void calls_have_a_bound(void)
+{
+    const struct kms_http_conf conf = {.name = "test", .calls = 1};
+    struct kms_http_door *whole = door;
+    atomic_bool cancelled = false;
+    const struct kms_http_request request = {.method = KMS_HTTP_GET};
+    const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(60 * KMS_NS_PER_MS),
+                                       .cancelled = &cancelled};
+    struct kms_error error = KMS_ERROR_INIT;
+    struct asked asked;
+
+    CU_ASSERT_EQUAL_FATAL(kms_http_open(&conf, &door, &error), KMS_OK);
+    asked = ask_with("/slow", &request, &wait); /* left behind; the loop takes it down */
+    CU_ASSERT_EQUAL(asked.status, KMS_E_TIMEOUT);
+    kms_http_response_done(&asked.response);
+    for (unsigned i = 0; i < 50; i++) {
+        asked = ask("/ok");
+        kms_http_response_done(&asked.response);
+        if (asked.status == KMS_OK) {
+            break;
+        }
+        CU_ASSERT_EQUAL(asked.status, KMS_E_BUSY);
+        (void)poll(NULL, 0, 10);
+    }
+    CU_ASSERT_EQUAL(asked.status, KMS_OK);
+    kms_http_door_close(door);
+    door = whole;
+}
+
+static void urls_are_judged(void)
+{
+    static const struct {
+        const char *url;
+        bool good;
+    } rows[] = {
+        {"https://kms.example:8200/v1", true},
+        {"https://[2001:db8::1]:443", true},
+        {"http://127.0.0.1:80", true},
+        {"http://[::1]/", true},
+        {"http://localhost:8200", true},
+        {"http://127.255.0.9", true},
+        {"http://example.com", false},
+        {"http://127.0.0.1.example.com", false},
+        {"http://127.1", false},
+        {"http://localhost.example.com", false},
+        {"https://user@host", false},
+        {"https://a:b@host", false},
+        {"http://127.0.0.1@evil.example", false},
+        {"https://", false},
+        {"https://:80", false},
+        {"https://host:0", false},
+        {"https://host:99999", false},
+        {"https://host:1x", false},
+        {"ftp://host", false},
+        {"https://ho st", false},
+        {"https://host/#x", false},
+        {"https://host/\r\nX: y", false},
+        {"http://256.0.0.1", false},
+        {"http://0127.0.0.1", false},
+        {"", false},
+    };
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        struct kms_error error = KMS_ERROR_INIT;
+
+        UNIT_CHECK(rows[i].url,
+                   (kms_http_check_url(rows[i].url, false, &error) == KMS_OK) == rows[i].good);
+    }
+    CU_ASSERT_EQUAL(kms_http_check_url("http://100.100.100.200/latest", true, NULL), KMS_OK);
+}
+
+static void retry_after_is_bounded(void)
+{
+    static const struct {
+        const char *line;
+        uint64_t ns;
+    } rows[] = {
+        {"Retry-After: 1", KMS_NS_PER_S},
+        {"retry-after:0", 0},
+        {"Retry-After: 86400", KMS_HTTP_RETRY_MAX_NS},
+        {"Retry-After: -1", 0},
+        {"Retry-After: Fri, 31 Dec 1999 23:59:59 GMT", 0},
+        {"Retry-After: 99999999999999999999", 0},
+        {"Retry-Afters: 5", 0},
+        {"Retry-After", 0},
+    };
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        const struct kms_http_request request = {.method = KMS_HTTP_GET};
+        struct kms_http_response response = KMS_HTTP_RESPONSE_INIT;
+
+        kms_http_response_take_header(&request, &response, kms_span_str(rows[i].line));
+        UNIT_CHECK(rows[i].line, response.retry_after_ns == rows[i].ns);
+    }
+}
+
+static const struct unit_test tests[] = {
+    {"answers come", answers_come},
+    {"each failure has its class", each_failure_has_its_class},
+    {"a body has a ceiling", a_body_has_a_ceiling},
+    {"deadlines hold", deadlines_hold},
+    {"a caller may give up", a_caller_may_give_up},
+    {"nobody there is told", nobody_there_is_told},
+    {"what is sent", what_is_sent},
+    {"connections are kept", connections_are_kept},
+    {"the environment has no say", the_environment_has_no_say},
+    {"threads share the door", threads_share_the_door},
+    {"calls have a bound", calls_have_a_bound},
+    {"URLs are judged", urls_are_judged},
+    {"Retry-After is bounded", retry_after_is_bounded},
+};
+
+int main(void)
+{
+    const struct kms_http_conf conf = {.name = "test"};
+    struct kms_error error = KMS_ERROR_INIT;
+    int code = EXIT_FAILURE;
+
+    if (kms_secure_init() != KMS_OK || !server_start() ||
+        kms_http_open(&conf, &door, &error) != KMS_OK) {
+        fprintf(stderr, "test_rest_http: %s\n", error.text);
+        return EXIT_FAILURE;
+    }
+    code = unit_main("test_rest_http", tests, UNIT_COUNT(tests));
+    kms_http_door_close(door);
+    (void)shutdown(server.fd, SHUT_RDWR);
+    (void)pthread_join(server.thread, NULL);
+    (void)close(server.fd);
+    return code;
+}

@@ -1,0 +1,402 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The vault backend over a door that answers what no real server would: what must not be believed.
+ */
+#include "backend/vault.h"
+
+#include <string.h>
+
+#include "backend/backend_conf.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/secure.h"
+#include "tests/unit/fake_http.h"
+#include "tests/unit/unit.h"
+
+#define KEY                                                                                        \
+    "\"type\":\"aes256-gcm96\",\"latest_version\":2,\"min_decryption_version\":1,"                 \
+    "\"min_encryption_version\":0,\"keys\":{\"1\":1795907525,\"2\":1795907600}"
+#define SELF "{\"data\":{\"ttl\":0,\"renewable\":false}}"
+/* 12 + 5 + 16 bytes */
+#define SEALED "AAAAAAAAAAAAAAAAQUFBQUFBQUFBQUFBQUFBQUFBQUFB"
+
+static struct fake_http fake;
+static struct kms_backend *vault;
+static const char *key_body, *op_body;
+static unsigned op_status, self_status, key_status;
+
+static enum kms_status answer(struct fake_http *self, const struct kms_http_request *request,
+                              struct kms_http_response *ret, struct kms_error *err)
+{
+    const char *path = strstr(request->url, "/v1/");
+
+    (void)self;
+    (void)err;
+    if (strstr(path, "lookup-self") != NULL) {
+        return fake_http_reply(request, ret, self_status,
+                               self_status == 200 ? SELF : "{\"errors\":[\"permission denied\"]}");
+    }
+    if (request->method == KMS_HTTP_GET) {
+        return fake_http_reply(request, ret, key_status, key_body);
+    }
+    if (request->method == KMS_HTTP_LIST) {
+        return fake_http_reply(request, ret, 200, "{\"data\":{\"keys\":[\"kek\",\"import/\"]}}");
+    }
+    return fake_http_reply(request, ret, op_status, op_body);
+}
+
+static void begin(void)
+{
+    static char address[] = "https://vault.example:8200", method[] = "token";
+    static char token[] = "env:KMS_TEST_TOKEN", name[] = "vault", mount[] = "/team/transit/";
+    static char *addresses[] = {address};
+    static struct kms_vault_auth_conf auth = {.method = method, .token = token};
+    static struct kms_vault_conf conf = {
+        .addresses = addresses, .addresses_count = 1, .auth = &auth, .mount = mount};
+    static const struct kms_backend_conf backend = {.name = name, .type = name, .vault = &conf};
+    struct kms_error err = KMS_ERROR_INIT;
+
+    (void)setenv("KMS_TEST_TOKEN", "s.token", 1);
+    fake_http_init(&fake, answer);
+    key_body = "{\"data\":{" KEY "}}";
+    key_status = op_status = self_status = 200;
+    CU_ASSERT_EQUAL_FATAL(kms_vault_open_over(&backend, &fake.door, &vault, &err), KMS_OK);
+}
+
+static void end(void)
+{
+    kms_vault_ops.close(vault);
+}
+
+static struct kms_call new_call(void)
+{
+    return (struct kms_call){.deadline_ns = kms_deadline_in(5 * KMS_NS_PER_S)};
+}
+
+struct seen {
+    unsigned count;
+    struct kms_key_info info[4];
+};
+
+static bool see(void *ctx, const struct kms_key_info *info)
+{
+    struct seen *seen = ctx;
+
+    if (seen->count < 4) {
+        seen->info[seen->count] = *info;
+    }
+    seen->count++;
+    return true;
+}
+
+static enum kms_status list(struct kms_call *call, const char *spec, struct seen *seen)
+{
+    const struct kms_key_filter filter = {.spec = spec};
+
+    *call = new_call();
+    memset(seen, 0, sizeof(*seen));
+    return kms_vault_ops.list_keys(vault, call, &filter, see, seen);
+}
+
+static void versions_are_keys(void)
+{
+    static struct seen seen;
+    struct kms_call call;
+    const struct kms_key_info *one = &seen.info[0];
+    const struct kms_key_info *two = &seen.info[1];
+
+    begin();
+    CU_ASSERT_EQUAL(list(&call, NULL, &seen), KMS_OK);
+    CU_ASSERT_EQUAL_FATAL(seen.count, 2);
+    /* the documented derivation, computed beside: see vault.h */
+    CU_ASSERT_STRING_EQUAL(one->id, "kbv1-d0ed66d1977ae22f494d96f02d257973a7905656");
+    CU_ASSERT_STRING_EQUAL(one->ref, one->id);
+    CU_ASSERT_STRING_NOT_EQUAL(one->id, two->id);
+    CU_ASSERT_STRING_EQUAL(one->version, "1");
+    CU_ASSERT_STRING_EQUAL(two->name, "team/transit/keys/kek/2");
+    CU_ASSERT(!one->latest && two->latest);
+    CU_ASSERT(one->tag_len == 20 && kms_key_age_compare(one, two) < 0);
+    CU_ASSERT(one->seal == KMS_ALG_AES_GCM && one->bits == 256 && one->local && !one->extractable);
+    CU_ASSERT_EQUAL(fake_http_asked(&fake, "LIST https://vault.example:8200/v1/team/transit/keys"),
+                    1);
+    CU_ASSERT_STRING_EQUAL(fake.token, "s.token");
+    key_body = "{\"data\":{\"exportable\":true,\"imported_key\":true," KEY "}}";
+    CU_ASSERT_EQUAL(list(&call, "kek", &seen), KMS_OK);
+    CU_ASSERT(seen.info[0].extractable && !seen.info[0].local);
+    end();
+}
+
+static void wrong_keys_are_not_believed(void)
+{
+    static const struct {
+        const char *body, *word;
+    } rows[] = {
+        {"{}", "lacks the field \"data\""},
+        {"", "no body"},
+        {"<html>", "not one JSON object"},
+        {"{\"data\":{" KEY "},\"data\":{" KEY "}}", "not one JSON object"},
+        {"{\"data\":{\"latest_version\":1,\"keys\":{}}}", "\"type\""},
+        {"{\"data\":{\"type\":\"aes256-gcm96\",\"latest_version\":\"1\"}}", "\"latest_version\""},
+        {"{\"data\":{\"type\":\"aes256-gcm96\",\"latest_version\":0}}", "\"latest_version\""},
+        {"{\"data\":{\"type\":\"aes256-gcm96\",\"latest_version\":1,\"min_decryption_version\":1,"
+         "\"min_encryption_version\":0}}",
+         "\"keys\""},
+        {"{\"data\":{\"type\":\"aes256-gcm96\",\"latest_version\":1,\"min_decryption_version\":1,"
+         "\"min_encryption_version\":0,\"keys\":{\"1x\":1}}}",
+         "no version"},
+        {"{\"data\":{\"type\":\"aes256-gcm96\",\"latest_version\":1,\"min_decryption_version\":1,"
+         "\"min_encryption_version\":0,\"keys\":{\"1\":\"now\"}}}",
+         "\"1\" is text"},
+        {"{\"data\":{\"type\":\"rsa-2048\",\"latest_version\":1,\"min_decryption_version\":1,"
+         "\"min_encryption_version\":0,\"keys\":{\"1\":{\"public_key\":\"\"}}}}",
+         "\"creation_time\""},
+        {"{\"data\":{\"soft_deleted\":1," KEY "}}", "\"soft_deleted\""},
+    };
+    static struct seen seen;
+    struct kms_call call;
+
+    begin();
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        key_body = rows[i].body;
+        UNIT_CHECK(rows[i].word, list(&call, "kek", &seen) == KMS_E_PROTOCOL);
+        UNIT_CHECK(call.error.text, strstr(call.error.text, rows[i].word) != NULL);
+        UNIT_CHECK(rows[i].word, seen.count == 0);
+    }
+    end();
+}
+
+/* A key is gone when Transit says so, not when somebody else does. */
+static void who_says_that_there_is_none(void)
+{
+    static const struct {
+        unsigned http;
+        const char *body;
+        enum kms_status status;
+    } rows[] = {
+        {404, "{\"errors\":[]}", KMS_OK}, /* no key: none is visited */
+        {404, "{\"errors\":[\"no handler for route\"]}", KMS_E_NOT_FOUND},
+        {404, "<html>not here</html>", KMS_E_PROTOCOL},
+        {404, "", KMS_E_PROTOCOL},
+        {403, "<html>go away</html>", KMS_E_PROTOCOL},
+        {302, "", KMS_E_UNAVAILABLE},
+        {503, "{\"errors\":[\"Vault is sealed\"]}", KMS_E_UNAVAILABLE},
+        {429, "{\"errors\":[\"request path: rate limit quota exceeded\"]}", KMS_E_THROTTLED},
+        {500, "{\"errors\":[\"storage\"]}", KMS_E_UNAVAILABLE},
+    };
+    static struct seen seen;
+    struct kms_call call;
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        begin();
+        key_status = rows[i].http;
+        key_body = rows[i].body;
+        UNIT_CHECK(rows[i].body, list(&call, "kek", &seen) == rows[i].status);
+        UNIT_CHECK(rows[i].body, seen.count == 0);
+        end();
+    }
+}
+
+/* ---- encrypt and decrypt ------------------------------------------------------------------ */
+
+static uint8_t iv[KMS_IV_MAX], ciphertext[2048];
+static struct kms_sealed sealed;
+
+static enum kms_status seal(struct kms_call *call, const char *ref)
+{
+    const struct kms_params params = {.alg = KMS_ALG_BEST, .aad = kms_span_str("aad")};
+
+    *call = new_call();
+    sealed = (struct kms_sealed){.iv = KMS_BUF_OVER(iv), .ciphertext = KMS_BUF_OVER(ciphertext)};
+    return kms_vault_ops.encrypt(vault, call, ref, &params, kms_span_str("hello"), &sealed);
+}
+
+static void the_version_is_pinned(void)
+{
+    static struct seen seen;
+    struct kms_call call;
+
+    begin();
+    CU_ASSERT_EQUAL_FATAL(list(&call, "kek", &seen), KMS_OK);
+    op_body = "{\"data\":{\"ciphertext\":\"vault:v1:" SEALED "\",\"key_version\":1}}";
+    CU_ASSERT_EQUAL(seal(&call, seen.info[0].ref), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(fake.body, "{\"plaintext\":\"aGVsbG8=\",\"associated_data\":\"YWFk\","
+                                      "\"key_version\":1}");
+    CU_ASSERT_STRING_EQUAL(sealed.key_id, seen.info[0].id);
+    CU_ASSERT(sealed.iv.len == 12 && sealed.ciphertext.len == 21 && ciphertext[0] == 'A');
+    end();
+}
+
+static void wrong_ciphertexts_are_not_believed(void)
+{
+    static const char *const bodies[] = {
+        "{\"data\":{\"ciphertext\":\"vault:v2:" SEALED "\",\"key_version\":1}}",
+        "{\"data\":{\"ciphertext\":\"vault:v1:" SEALED "\",\"key_version\":2}}",
+        "{\"data\":{\"ciphertext\":\"vault:v11:" SEALED "\",\"key_version\":1}}",
+        "{\"data\":{\"ciphertext\":\"" SEALED "\",\"key_version\":1}}",
+        "{\"data\":{\"ciphertext\":\"vault:v1:AAAA\",\"key_version\":1}}",
+        "{\"data\":{\"ciphertext\":\"vault:v1:" SEALED "AAAA\",\"key_version\":1}}",
+        "{\"data\":{\"ciphertext\":\"vault:v1:" SEALED "=\",\"key_version\":1}}",
+        "{\"data\":{\"ciphertext\":7,\"key_version\":1}}",
+        "{\"data\":{\"key_version\":1}}",
+        "{\"data\":null}",
+        "",
+    };
+    static struct seen seen;
+    struct kms_call call;
+
+    begin();
+    CU_ASSERT_EQUAL_FATAL(list(&call, "kek", &seen), KMS_OK);
+    for (size_t i = 0; i < UNIT_COUNT(bodies); i++) {
+        op_body = bodies[i];
+        UNIT_CHECK(bodies[i], seal(&call, seen.info[0].ref) == KMS_E_PROTOCOL);
+        UNIT_CHECK(bodies[i], sealed.iv.len == 0 && sealed.ciphertext.len == 0);
+    }
+    end();
+}
+
+static void plaintexts_come_whole(void)
+{
+    static struct seen seen;
+    const uint8_t nonce[12] = {0};
+    const struct kms_params params = {
+        .alg = KMS_ALG_AES_GCM, .aad = kms_span_str("aad"), .iv = kms_span_of(nonce, 12)};
+    uint8_t plain[64];
+    struct kms_buf out = KMS_BUF_OVER(plain);
+    struct kms_call call;
+
+    begin();
+    CU_ASSERT_EQUAL_FATAL(list(&call, "kek", &seen), KMS_OK);
+    op_body = "{\"data\":{\"plaintext\":\"aGVsbG8=\"}}";
+    memset(plain, 0x5a, sizeof(plain));
+    CU_ASSERT_EQUAL(kms_vault_ops.decrypt(vault, &call, seen.info[1].ref, &params,
+                                          kms_span_str("AAAAAAAAAAAAAAAAAAAAA"), &out),
+                    KMS_OK);
+    CU_ASSERT(out.len == 5 && memcmp(plain, "hello", 5) == 0 && plain[5] == 0);
+    CU_ASSERT_PTR_NOT_NULL(strstr(fake.body, "\"ciphertext\":\"vault:v2:" SEALED "\""));
+    op_body = "{\"data\":{\"plaintext\":\"not base64\"}}";
+    out.len = 0;
+    call = new_call();
+    CU_ASSERT_EQUAL(kms_vault_ops.decrypt(vault, &call, seen.info[1].ref, &params,
+                                          kms_span_str("AAAAAAAAAAAAAAAAAAAAA"), &out),
+                    KMS_E_PROTOCOL);
+    CU_ASSERT_EQUAL(out.len, 0);
+    end();
+}
+
+static void answers_have_their_class(void)
+{
+    static const struct {
+        unsigned http;
+        const char *said;
+        enum kms_status status;
+    } rows[] = {
+        {400, "cipher: message authentication failed", KMS_E_BAD_DATA},
+        {400, "invalid ciphertext: version is too new", KMS_E_BAD_DATA},
+        {400, "ciphertext or signature version is disallowed by policy (too old)", KMS_E_KEY_STATE},
+        {400, "requested version for encryption is less than the minimum encryption key version",
+         KMS_E_KEY_STATE},
+        {400, "encryption key not found", KMS_E_NOT_FOUND},
+        {400, "something else", KMS_E_INVALID},
+        {413, "", KMS_E_TOO_LARGE},
+        {429, "quota", KMS_E_THROTTLED},
+        {500, "failed to RSA decrypt the ciphertext", KMS_E_BAD_DATA},
+        {500, "disk", KMS_E_UNAVAILABLE},
+        {502, "", KMS_E_UNAVAILABLE},
+        {503, "Vault is sealed", KMS_E_UNAVAILABLE},
+    };
+    static struct seen seen;
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        char body[256];
+        struct kms_call call;
+
+        begin();
+        CU_ASSERT_EQUAL_FATAL(list(&call, "kek", &seen), KMS_OK);
+        (void)snprintf(body, sizeof(body), "{\"errors\":[\"%s\"]}", rows[i].said);
+        op_body = body;
+        op_status = rows[i].http;
+        UNIT_CHECK(rows[i].said, seal(&call, seen.info[0].ref) == rows[i].status);
+        UNIT_CHECK(call.error.text, strstr(call.error.text, rows[i].said) != NULL);
+        UNIT_CHECK(call.error.code, strncmp(call.error.code, "HTTP ", 5) == 0);
+        end();
+    }
+}
+
+/* 403 is said of a bad token and of a good one: the token is asked about itself. */
+static void denied_is_not_refused(void)
+{
+    static struct seen seen;
+    struct kms_call call;
+    struct kms_health health = {.ready = false};
+
+    begin();
+    CU_ASSERT_EQUAL_FATAL(list(&call, "kek", &seen), KMS_OK);
+    op_body = "{\"errors\":[\"permission denied\"]}";
+    op_status = 403;
+    CU_ASSERT_EQUAL(seal(&call, seen.info[0].ref), KMS_E_DENIED);
+    kms_vault_ops.health(vault, &health);
+    CU_ASSERT_TRUE(health.ready);
+    self_status = 403;
+    CU_ASSERT_EQUAL(seal(&call, seen.info[0].ref), KMS_E_AUTH);
+    CU_ASSERT_PTR_NULL(strstr(call.error.text, "s.token"));
+    kms_vault_ops.health(vault, &health);
+    CU_ASSERT_FALSE(health.ready);
+    CU_ASSERT_EQUAL(health.error.status, KMS_E_AUTH);
+    end();
+}
+
+static void names_stay_names(void)
+{
+    static const char *const names[] = {"../sys/seal", "a/b", "a b",   "",
+                                        "-a",          "a.",  "a%2fb", "a?b"};
+    static struct seen seen;
+    struct kms_call call;
+
+    begin();
+    for (size_t i = 1; i < UNIT_COUNT(names); i++) {
+        const struct kms_key_template tmpl = {.type = KMS_KEY_AES, .label = names[i]};
+        struct kms_key_info info;
+        unsigned before = fake.count;
+
+        call = new_call();
+        UNIT_CHECK(names[i], kms_vault_ops.generate(vault, &call, &tmpl, &info) == KMS_E_INVALID);
+        if (names[i][0] != '\0') {
+            UNIT_CHECK(names[i], list(&call, names[i], &seen) == KMS_OK && seen.count == 0);
+        }
+        UNIT_CHECK(names[i], fake.count == before); /* nobody was asked */
+    }
+    end();
+}
+
+static void destroying_must_be_allowed(void)
+{
+    static struct seen seen;
+    struct kms_call call;
+
+    begin();
+    CU_ASSERT_EQUAL_FATAL(list(&call, "kek", &seen), KMS_OK);
+    call = new_call();
+    CU_ASSERT_EQUAL(kms_vault_ops.destroy(vault, &call, seen.info[0].ref), KMS_E_DENIED);
+    CU_ASSERT_EQUAL(fake_http_asked(&fake, "DELETE"), 0);
+    CU_ASSERT_EQUAL(fake_http_asked(&fake, "POST"), 0);
+    end();
+}
+
+static const struct unit_test tests[] = {
+    {"versions are keys", versions_are_keys},
+    {"wrong keys are not believed", wrong_keys_are_not_believed},
+    {"who says that there is none", who_says_that_there_is_none},
+    {"the version is pinned", the_version_is_pinned},
+    {"wrong ciphertexts are not believed", wrong_ciphertexts_are_not_believed},
+    {"plaintexts come whole", plaintexts_come_whole},
+    {"answers have their class", answers_have_their_class},
+    {"denied is not refused", denied_is_not_refused},
+    {"names stay names", names_stay_names},
+    {"destroying must be allowed", destroying_must_be_allowed},
+};
+
+int main(void)
+{
+    kms_log_setup(2, KMS_LOG_ERROR, KMS_LOG_TEXT);
+    return kms_secure_init() == KMS_OK ? unit_main("test_vault", tests, UNIT_COUNT(tests))
+                                       : EXIT_FAILURE;
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* `vault:` in the configuration: what is needed, what is refused, and where a secret was written.
+ */
+#include <string.h>
+
+#include "backend/backend_conf_schema.h"
+#include "tests/unit/unit.h"
+
+#define SECRET     "hvs.0123456789"
+#define HEAD       "name: v\ntype: vault\nvault:\n"
+#define WHERE      HEAD "  addresses: ['https://a:8200']\n"
+#define TOKEN      "  auth: {method: token, token: 'file:/t'}\n"
+#define WITH(line) WHERE "  " line "\n" TOKEN
+#define AUTH(line) WHERE "  auth: {" line "}\n"
+
+static const cyaml_schema_value_t entry_value = {
+    CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct kms_backend_conf, kms_backend_conf_fields),
+};
+
+static const struct {
+    const char *yaml, *wrong; /* NULL: good */
+} rows[] = {
+    {WHERE TOKEN, NULL},
+    {WITH("mount: team/transit"), NULL},
+    {WITH("namespace: a/b"), NULL},
+    {WITH("connections: 256"), NULL},
+    {WITH("allow_destroy: true"), NULL},
+    {WITH("ca_file: /ca.pem"), NULL},
+    {WHERE "  certificate: /c.pem\n  key: 'pkcs11:token=t;object=k'\n" TOKEN, NULL},
+    {WHERE "  certificate: /c.pem\n  key: /k.pem\n  auth: {method: cert}\n", NULL},
+    {AUTH("method: approle, role_id: r, secret_id: 'env:S'"), NULL},
+    {AUTH("method: approle, role_id: r, secret_id: 'env:S', secret_id_is_wrapped: true"), NULL},
+    {AUTH("method: kubernetes, role: r, jwt: 'file:/j'"), NULL},
+    {AUTH("method: jwt, role: r, jwt: 'credential:j', mount: oidc"), NULL},
+    {HEAD TOKEN, "vault.addresses"},
+    {HEAD "  addresses: []\n" TOKEN, "vault.addresses"},
+    {HEAD "  addresses: ['a:8200']\n" TOKEN, "vault.addresses: each must look like"},
+    {HEAD "  addresses: ['https://a:8200/']\n" TOKEN, "vault.addresses: each must look like"},
+    {HEAD "  addresses: ['https://u@a']\n" TOKEN, "vault.addresses: each must look like"},
+    {WHERE, "vault.auth"},
+    {WITH("mount: ''"), "vault.mount: must"},
+    {WITH("mount: a/../sys"), "vault.mount: must"},
+    {WITH("mount: 'a?b'"), "vault.mount: must"},
+    {WITH("mount: /"), "vault.mount: must"},
+    {WITH("namespace: 'a b'"), "vault.namespace: must"},
+    {WITH("connections: 0"), "vault.connections: must"},
+    {WITH("connections: 257"), "vault.connections: must"},
+    {WITH("connections: 3x"), "vault.connections: must"},
+    {WITH("allow_destroy: maybe"), "vault.allow_destroy: must"},
+    {WITH("ca_file: ca.pem"), "vault.ca_file: must be an absolute"},
+    {WITH("certificate: /c.pem"), "vault.key: and certificate go together"},
+    {WITH("key: /k.pem"), "vault.key: and certificate go together"},
+    {WHERE "  certificate: /c.pem\n  key: 'pkcs11:object=k?pin-value=" SECRET "'\n" TOKEN,
+     "vault.key: must not hold a PIN"},
+    {WITH("proxy: host:3128"), "vault.proxy: must"},
+    {WITH("adresses: x"), "adresses"},
+    {AUTH("method: password"), "vault.auth.method: must be token, approle"},
+    {AUTH("method: token"), "vault.auth.token: is missing"},
+    {AUTH("method: token, token: " SECRET), "vault.auth.token: a secret is never written"},
+    {AUTH("method: token, token: 'file:" SECRET "'"), "vault.auth.token: this reference"},
+    {AUTH("method: token, token: 'env:T', role: r"), "vault.auth.role: is not of this"},
+    {AUTH("method: approle, role_id: r"), "vault.auth.secret_id: is missing"},
+    {AUTH("method: approle, secret_id: 'env:S'"), "vault.auth.role_id: is missing"},
+    {AUTH("method: approle, role_id: r, secret_id: " SECRET), "vault.auth.secret_id: a secret"},
+    {AUTH("method: approle, role_id: r, secret_id: 'env:S', secret_id_is_wrapped: yes"),
+     "vault.auth.secret_id_is_wrapped: must"},
+    {AUTH("method: kubernetes, jwt: 'file:/j'"), "vault.auth.role: is missing"},
+    {AUTH("method: kubernetes, role: r"), "vault.auth.jwt: is missing"},
+    {AUTH("method: kubernetes, role: '', jwt: 'file:/j'"), "vault.auth.role: is empty"},
+    {AUTH("method: cert"), "vault.certificate: is missing"},
+    {AUTH("method: jwt, role: r, jwt: 'file:/j', mount: '../x'"), "vault.auth.mount: must"},
+    {"name: v\ntype: vault\nhsm: {module: /m, token: t}\n", "hsm: is not of this entry's type"},
+    {"name: v\ntype: vault\n", "vault: is missing"},
+};
+
+static void each_is_judged(void)
+{
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        struct kms_conf_text text = {
+            .name = "f", .content = rows[i].yaml, .len = strlen(rows[i].yaml)};
+        struct kms_error err = KMS_ERROR_INIT;
+        void *data = NULL;
+        enum kms_status status =
+            kms_conf_parse(text.name, text.content, text.len, &entry_value, &data, &err);
+
+        if (status == KMS_OK) {
+            status = kms_backend_conf_check(data, &text, "e", &err);
+            kms_conf_free(&entry_value, data);
+        }
+        UNIT_CHECK(rows[i].yaml, status == (rows[i].wrong == NULL ? KMS_OK : KMS_E_INVALID));
+        if (rows[i].wrong != NULL) {
+            UNIT_CHECK(err.text, strstr(err.text, rows[i].wrong) != NULL);
+        }
+        UNIT_CHECK(rows[i].yaml, strstr(err.text, SECRET) == NULL);
+    }
+}
+
+static void numbers_have_defaults(void)
+{
+    static const char yaml[] = WHERE TOKEN;
+    const struct kms_conf_text text = {.name = "f", .content = yaml, .len = sizeof(yaml) - 1};
+    struct kms_error err = KMS_ERROR_INIT;
+    void *data = NULL;
+    const struct kms_backend_conf *conf = NULL;
+
+    CU_ASSERT_EQUAL_FATAL(
+        kms_conf_parse(text.name, text.content, text.len, &entry_value, &data, &err), KMS_OK);
+    CU_ASSERT_EQUAL(kms_backend_conf_check(data, &text, "e", &err), KMS_OK);
+    conf = data;
+    CU_ASSERT_EQUAL(conf->vault->connections, KMS_VAULT_CONNECTIONS_DEFAULT);
+    CU_ASSERT_EQUAL(conf->vault->addresses_count, 1);
+    CU_ASSERT_PTR_NULL(conf->vault->mount);
+    kms_conf_free(&entry_value, data);
+}
+
+static const struct unit_test tests[] = {
+    {"each is judged", each_is_judged},
+    {"numbers have defaults", numbers_have_defaults},
+};
+
+int main(void)
+{
+    return unit_main("test_vault_conf", tests, UNIT_COUNT(tests));
+}
