@@ -162,13 +162,14 @@ static enum kms_status read_request(const struct kms_agentd_conn *conn,
     return status;
 }
 
-/* Whether the peer has nothing to ask for a moment: a list in the midst of his calls would take
- * time from them, and there are modules that fail to make a key while another thread searches. */
+/* Whether the peer has nothing to ask for a moment, or has gone: a list in the midst of his calls
+ * would take time from them, and there are modules that fail to make a key while another thread
+ * searches. */
 static bool is_quiet(const struct kms_agentd_conn *conn)
 {
-    struct pollfd fd = {.fd = conn->fd, .events = POLLIN};
+    struct pollfd fd = {.fd = conn->fd, .events = POLLIN | POLLRDHUP};
 
-    return poll(&fd, 1, QUIET_MS) == 0;
+    return poll(&fd, 1, QUIET_MS) == 0 || (fd.revents & (POLLRDHUP | POLLHUP)) != 0;
 }
 
 static enum kms_status answer(const struct kms_agentd_conn *conn, struct kms_agentd_state *state,

@@ -50,7 +50,7 @@ check 'certutil -R' done_well
 run openssl req -in "$tmp/request.pem" -noout -verify -pubkey
 check 'certutil -R: verified' says 'verify OK'
 check 'certutil -R: with the key of the token' eval 'openssl req -in "$tmp/request.pem" -noout -pubkey | openssl pkey -pubin -outform DER | cmp -s - "$tmp/server.spki"'
-export KMSBRIDGE_LOG=file:$tmp/p11.log,warn
+export KMSBRIDGE_LOG=file:$tmp/p11.log,info
 for type in 'rsa -g 2048' 'ec -q nistp256'; do
     # shellcheck disable=SC2086 # words
     run certutil -R -d "$db" -h "$TOKEN" -f "$tmp/pin.txt" -k $type -s 'CN=nss new' -a -o "$tmp/request.pem" -z "$tmp/noise"

@@ -225,14 +225,11 @@ static void closed_meanwhile(void)
     CK_OBJECT_HANDLE handle = CK_INVALID_HANDLE;
 
     CU_ASSERT_FATAL(slot.store != NULL && object != NULL);
-    object->attrs = kms_attrs_new();
-    CU_ASSERT_FATAL(object->attrs != NULL);
     (void)kms_object_ref(object);
     CU_ASSERT_EQUAL(kms_store_add(&slot, &session, object, &handle), CKR_OK);
     atomic_store(&session.dead, true);
     again = kms_object_new();
     CU_ASSERT_FATAL(again != NULL);
-    again->attrs = kms_attrs_new();
     (void)kms_object_ref(again);
     CU_ASSERT_EQUAL(kms_store_add(&slot, &session, again, &handle), CKR_SESSION_CLOSED);
     CU_ASSERT_EQUAL(atomic_load(&again->refs), 1); /* ours */
