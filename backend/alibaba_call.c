@@ -233,18 +233,30 @@ static enum kms_status ask_with(struct kms_backend *b, struct kms_call *call,
     return status;
 }
 
+/* What a query takes at most: each byte of a value may become three. */
+static size_t room_of(const struct kms_ali_ask *ask)
+{
+    size_t room = 0;
+
+    for (size_t i = 0; i < ask->count; i++) {
+        room += strlen(ask->params[i].name) + 2 + 3 * ask->params[i].value.len;
+    }
+    return room < KMS_ALI_QUERY_MAX ? room : KMS_ALI_QUERY_MAX;
+}
+
 enum kms_status kms_ali_call(struct kms_backend *b, struct kms_call *call,
                              const struct kms_ali_ask *ask, struct kms_ali_reply *ret)
 {
     struct kms_blob url = {.data = NULL};
     struct kms_buf query;
+    size_t room = room_of(ask) + 2; /* "/?" */
     bool again = false;
-    enum kms_status status = kms_blob_reserve(&url, KMS_ALI_QUERY_MAX + 3);
+    enum kms_status status = kms_blob_reserve(&url, room);
 
     if (status != KMS_OK) {
         return kms_error_set(&call->error, status, "no secure memory for a request");
     }
-    query = kms_buf_over(url.data, KMS_ALI_QUERY_MAX + 2);
+    query = kms_buf_over(url.data, room); /* a NUL's room is behind it */
     status = kms_buf_put(&query, kms_span_str("/?"));
     if (status == KMS_OK) {
         status = kms_acs3_query(ask->params, ask->count, &query);
