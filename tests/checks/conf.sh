@@ -192,4 +192,11 @@ print("\n".join(a for s in json.load(open(sys.argv[1]))["Statement"] for a in s[
         not_ok "$file cannot be read"
     fi
 done
+# what the guides show of files is what the files say
+for file in conf/alibaba/ram-policy.json conf/alibaba/rrsa-trust-policy.json; do
+    if "$python" -c 'import sys
+sys.exit(open(sys.argv[1]).read() not in open("docs/alibaba.md").read())' "$file"; then ok "docs/alibaba.md shows $file"; else
+        not_ok "docs/alibaba.md does not show $file as it is"
+    fi
+done
 check_end
