@@ -8,7 +8,15 @@ fake_start guide_alibaba
 command -v curl >/dev/null || fake_without 'there is no curl'
 guide_tools
 control() { curl -sS --fail-with-body --max-time 10 -d "$1" "http://127.0.0.1:$(fake_field control)/"; } # JSON
-control '{"do":"key","alias":"kmsbridge-kek"}' >/dev/null || exit 1
+export KEY_ID
+KEY_ID=$(control '{"do":"key","alias":"kmsbridge-kek"}' | sed -n 's/.*"id": "\([^"]*\)".*/\1/p')
+# what stands for the vendor's command line: the one thing that the document has it do
+cat >"$tmp/bin/aliyun" <<STANDIN
+#!/bin/sh
+[ "\$1 \$2 \$3 \$4" = "kms CreateKeyVersion --KeyId $KEY_ID" ] || exit 1
+exec curl -sS --fail-with-body --max-time 10 -d '{"do":"rotate","key":"$KEY_ID"}' http://127.0.0.1:$(fake_field control)/
+STANDIN
+chmod 755 "$tmp/bin/aliyun"
 control '{"do":"token"}' | sed -n 's/.*"token": "\([^"]*\)".*/\1/p' >"$tmp/token"
 
 export KMS_ENDPOINT KMS_CA=$tmp/ca.pem METADATA
