@@ -83,6 +83,15 @@ if command -v systemd-analyze >/dev/null 2>&1; then
     cp -r "$units" "$CHECK_TMP/planted"
     sed -i 's/^ProtectSystem=.*/ProtectSytem=strict/' "$CHECK_TMP/planted/kmsbridged.service"
     if verifies "$CHECK_TMP/planted"; then not_ok "planted: took a misspelt directive"; else ok planted; fi
+    # with the drop-in for key services on the network
+    mkdir "$units/kmsbridged.service.d"
+    cp conf/systemd/kmsbridged-network.conf "$units/kmsbridged.service.d/network.conf"
+    if verifies "$units"; then ok "units verify with kmsbridged-network.conf"; else
+        not_ok "units do not verify with kmsbridged-network.conf"
+        cat "$CHECK_TMP/out"
+    fi
+    sed -i 's/^IPAddressAllow=/IPAdressAllow=/' "$units/kmsbridged.service.d/network.conf"
+    if verifies "$units"; then not_ok "planted: took a misspelt directive in the drop-in"; else ok planted; fi
     for file in sysusers tmpfiles; do
         if "systemd-$file" --cat-config "$PWD/conf/systemd/kmsbridge.$file.conf" >"$CHECK_TMP/out" 2>&1; then
             ok "$file"
@@ -125,6 +134,33 @@ PY
     else
         not_ok "static pod: $(tail -n 1 "$CHECK_TMP/out")"
     fi
+    if "$python" - conf/kubernetes/kmsbridged-agent-daemonset.yaml conf/alibaba/rrsa-trust-policy.json \
+        "$CHECK_TMP/agent.yaml" >"$CHECK_TMP/out" 2>&1 <<'PY'; then
+import json, os, sys, yaml
+kinds = {d["kind"]: d for d in yaml.safe_load_all(open(sys.argv[1]))}
+account, pod = kinds["ServiceAccount"]["metadata"], kinds["DaemonSet"]["spec"]["template"]["spec"]
+space = kinds["Namespace"]["metadata"]
+assert all(d["metadata"]["namespace"] == space["name"] for k, d in kinds.items() if k != "Namespace")
+assert space["labels"]["pod-identity.alibabacloud.com/injection"] == "on"
+assert pod["serviceAccountName"] == account["name"]
+c, = pod["containers"]
+mounts = {m["mountPath"]: m["name"] for m in c["volumeMounts"]}
+assert set(mounts.values()) == {v["name"] for v in pod["volumes"]}, "mounts and volumes differ"
+text = kinds["ConfigMap"]["data"]["kmsbridge.yaml"]
+assert os.path.dirname(yaml.safe_load(text)["agent"]["socket"]) in mounts, "the socket's folder is not mounted"
+assert c["command"][2] == "/etc/kmsbridge/kmsbridge.yaml"
+trust, = json.load(open(sys.argv[2]))["Statement"]
+assert trust["Condition"]["StringEquals"]["oidc:sub"] == "system:serviceaccount:%s:%s" % (space["name"], account["name"])
+open(sys.argv[3], "w").write(text)
+PY
+        ok "the DaemonSet fits its configuration and the trust policy"
+        if loads "$CHECK_TMP/agent.yaml"; then ok "the DaemonSet's configuration loads"; else
+            not_ok "the DaemonSet's configuration does not load"
+            cat "$CHECK_TMP/out"
+        fi
+    else
+        not_ok "DaemonSet: $(tail -n 1 "$CHECK_TMP/out")"
+    fi
     "$python" - conf/prometheus/kmsbridge-alerts.yaml >"$CHECK_TMP/metrics" <<'PY'
 import re, sys, yaml
 rules = [r for g in yaml.safe_load(open(sys.argv[1]))["groups"] for r in g["rules"]]
@@ -141,4 +177,26 @@ PY
 else
     skip "python3-yaml is not installed: manifest and alert rules not read"
 fi
+
+# --- Alibaba Cloud -------------------------------------------------------------------------------
+
+for file in conf/alibaba/ram-policy*.json; do
+    if "$python" -c 'import json, sys
+print("\n".join(a for s in json.load(open(sys.argv[1]))["Statement"] for a in s["Action"]))' "$file" >"$CHECK_TMP/actions"; then
+        while IFS= read -r action; do
+            if grep -qF "\"${action#kms:}\"" backend/alibaba*.c; then ok "$file: $action"; else
+                not_ok "$file allows $action, which nobody calls"
+            fi
+        done <"$CHECK_TMP/actions"
+    else
+        not_ok "$file cannot be read"
+    fi
+done
+# what the guides show of files is what the files say
+for file in conf/alibaba/ram-policy.json conf/alibaba/rrsa-trust-policy.json; do
+    if "$python" -c 'import sys
+sys.exit(open(sys.argv[1]).read() not in open("docs/alibaba.md").read())' "$file"; then ok "docs/alibaba.md shows $file"; else
+        not_ok "docs/alibaba.md does not show $file as it is"
+    fi
+done
 check_end

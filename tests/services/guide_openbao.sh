@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# docs/openbao.md, command by command, on a real OpenBao with TLS. What stands for the cluster's API
+# server is the stub that vault_auth.sh has, too.
+# shellcheck disable=SC2154 # what openbao.sh sets
+. "$(dirname "$0")/openbao.sh"
+. "$(dirname "$0")/guide.sh"
+lane guide_openbao
+bao_tls_start
+# an engine is there; the document enables its own
+api DELETE sys/mounts/transit
+guide_tools
+ln -s "$bao" "$tmp/bin/bao"
+export BAO_ADDR=$bao_url BAO_CACERT=$bao_ca BAO_TOKEN=$bao_root UNSEAL_KEY=$bao_unseal
+
+# the client's certificate, by the CA that the document trusts
+certify client 'DNS:kmsbridge'
+install -m 0600 "$tmp/client.key" "$CONF/vault-client.key"
+install -m 0644 "$tmp/client.pem" "$CONF/vault-client.pem"
+export CLIENT_CA=$bao_ca
+
+# the cluster, and a token of its service account kmsbridge
+certify stub 'IP:127.0.0.1'
+/usr/bin/python3 "$top/tests/services/token_review.py" "$tmp/stub.pem" "$tmp/stub.key" us >"$tmp/stub.log" 2>&1 &
+stub=$!
+trap 'kill $stub 2>/dev/null; bao_exit' EXIT
+for _ in {1..100}; do
+    stub_port=$(sed -n 's/^listening //p' "$tmp/stub.log" 2>/dev/null)
+    [ -z "$stub_port" ] || break
+    sleep 0.05
+done
+export KUBE_API=https://127.0.0.1:$stub_port KUBE_CA=$bao_ca SERVICE_ACCOUNT_TOKEN=$tmp/service-account
+/usr/bin/python3 - >"$SERVICE_ACCOUNT_TOKEN" <<'PY'
+import base64, json, time
+name, now = "kmsbridge", int(time.time())
+claims = {"iss": "kubernetes", "sub": "system:serviceaccount:kube-system:" + name, "iat": now, "nbf": now - 5,
+          "exp": now + 600, "kubernetes.io": {"namespace": "kube-system",
+                                              "serviceaccount": {"name": name, "uid": "1"}}}
+parts = (json.dumps(part).encode() for part in ({"alg": "RS256", "kid": "k"}, claims))
+print(".".join([base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in parts] + ["c2ln"]), end="")
+PY
+
+guide_planted
+guide "$top/docs/openbao.md"
+guide_end guide_openbao
