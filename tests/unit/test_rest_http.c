@@ -77,6 +77,11 @@ static bool respond(int fd, const char *path)
         put(fd, "220 this is SMTP\r\n");
         return false;
     }
+    if (strncmp(path, "/busy ", 6) == 0) {
+        (void)poll(NULL, 0, 300);
+        put(fd, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        return true;
+    }
     if (strncmp(path, "/move ", 6) == 0) {
         put(fd, "HTTP/1.1 307 Moved\r\nLocation: /ok\r\nContent-Length: 0\r\n\r\n");
         return true;
@@ -415,6 +420,44 @@ static void calls_have_a_bound(void)
     door = whole;
 }
 
+struct busy_caller {
+    pthread_t thread;
+    enum kms_status status;
+    char text[KMS_ERROR_TEXT_MAX];
+};
+
+static void *ask_busy(void *ctx)
+{
+    struct busy_caller *caller = ctx;
+    struct asked asked = ask("/busy");
+
+    caller->status = asked.status;
+    (void)snprintf(caller->text, sizeof(caller->text), "%s", asked.error.text);
+    kms_http_response_done(&asked.response);
+    return NULL;
+}
+
+/* A server that is slow is there: the time to connect is not that of waiting for a connection. */
+static void waiting_for_a_connection_is_no_failure(void)
+{
+    const struct kms_http_conf conf = {
+        .name = "test", .connections = 1, .connect_timeout_ns = 100 * KMS_NS_PER_MS};
+    struct kms_http_door *whole = door;
+    struct kms_error error = KMS_ERROR_INIT;
+    struct busy_caller callers[2];
+
+    CU_ASSERT_EQUAL_FATAL(kms_http_open(&conf, &door, &error), KMS_OK);
+    for (size_t i = 0; i < UNIT_COUNT(callers); i++) {
+        CU_ASSERT_EQUAL_FATAL(pthread_create(&callers[i].thread, NULL, ask_busy, &callers[i]), 0);
+    }
+    for (size_t i = 0; i < UNIT_COUNT(callers); i++) {
+        (void)pthread_join(callers[i].thread, NULL);
+        UNIT_CHECK(callers[i].text, callers[i].status == KMS_OK);
+    }
+    kms_http_door_close(door);
+    door = whole;
+}
+
 static void urls_are_judged(void)
 {
     static const struct {
@@ -494,6 +537,7 @@ static const struct unit_test tests[] = {
     {"the environment has no say", the_environment_has_no_say},
     {"threads share the door", threads_share_the_door},
     {"calls have a bound", calls_have_a_bound},
+    {"waiting for a connection is no failure", waiting_for_a_connection_is_no_failure},
     {"URLs are judged", urls_are_judged},
     {"Retry-After is bounded", retry_after_is_bounded},
 };
