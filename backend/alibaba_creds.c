@@ -13,7 +13,8 @@
 #include "common/clock.h"
 #include "common/secret.h"
 
-#define STATIC_REFRESH_NS (60 * KMS_NS_PER_S) /* how often what lasts is read anew */
+#define STATIC_REFRESH_NS (60 * KMS_NS_PER_S)          /* how often what lasts is read anew */
+#define LIFE_MAX          (UINT64_C(10) * 366 * 86400) /* seconds; a later end is taken for this */
 
 const char *kms_ali_setting(const char *configured, const char *variable, const char *otherwise)
 {
@@ -56,7 +57,8 @@ enum kms_status kms_ali_offer_sts(const struct kms_json *object, struct kms_cred
     if (seconds <= now) {
         return kms_error_set(err, KMS_E_AUTH, "what came had expired already (at %s)", expires);
     }
-    offer.lifetime_ns = (seconds - now) * KMS_NS_PER_S;
+    seconds = seconds - now < LIFE_MAX ? seconds - now : LIFE_MAX;
+    offer.lifetime_ns = seconds * KMS_NS_PER_S;
     return kms_credential_put(slot, &offer, err);
 }
 

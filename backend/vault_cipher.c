@@ -292,8 +292,9 @@ enum kms_status kms_vault_wrap(struct kms_backend *backend, struct kms_call *cal
 
 /* ---- decrypt ------------------------------------------------------------------------------ */
 
-static enum kms_status take_plaintext(struct kms_call *call, const struct kms_json *data,
-                                      size_t sealed_len, struct kms_buf *ret)
+static enum kms_status take_plaintext(struct kms_call *call, enum kms_alg alg,
+                                      const struct kms_json *data, size_t sealed_len,
+                                      struct kms_buf *ret)
 {
     struct kms_blob blob = {.data = NULL};
     struct kms_buf plain;
@@ -305,6 +306,11 @@ static enum kms_status take_plaintext(struct kms_call *call, const struct kms_js
     }
     plain = kms_buf_over(blob.data, sealed_len);
     status = kms_json_base64(data, "plaintext", &plain, &call->error);
+    if (status == KMS_OK && alg == KMS_ALG_AES_GCM && plain.len + GCM_IV + GCM_TAG != sealed_len) {
+        status =
+            kms_error_set(&call->error, KMS_E_PROTOCOL,
+                          "a plaintext of %zu bytes out of %zu sealed ones", plain.len, sealed_len);
+    }
     if (status == KMS_OK && plain.len > room) {
         status = kms_error_set(&call->error, KMS_E_TOO_LARGE,
                                "a plaintext of %zu bytes has no room", plain.len);
@@ -359,7 +365,7 @@ static enum kms_status unseal(struct kms_backend *backend, struct kms_call *call
     }
     status = ask_cipher(backend, call, "/decrypt/", key, &body, &reply, &data);
     if (status == KMS_OK) {
-        status = take_plaintext(call, &data, size, ret_plaintext);
+        status = take_plaintext(call, params->alg, &data, size, ret_plaintext);
     }
     kms_vault_reply_done(&reply);
     kms_vault_body_done(&body);

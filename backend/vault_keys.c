@@ -349,6 +349,7 @@ static enum kms_status look_up(struct kms_backend *backend, struct kms_call *cal
     struct sieve all = {.visit = look_on};
     enum kms_status status = KMS_OK;
     bool stale = false;
+    bool mine = false;
     bool found = kms_vault_table_find(&backend->table, ref, ret_key, &stale);
 
     if (found && !stale) {
@@ -357,8 +358,10 @@ static enum kms_status look_up(struct kms_backend *backend, struct kms_call *cal
     if (found) {
         return read_again(backend, call, ref, ret_key);
     }
-    if (kms_vault_table_may_list(&backend->table)) {
+    status = kms_vault_table_may_list(&backend->table, call, &mine);
+    if (mine) {
         status = list_all(backend, call, &all);
+        kms_vault_table_listed(&backend->table, status == KMS_OK);
     }
     return status == KMS_OK ? find_known(backend, call, ref, ret_key) : status;
 }

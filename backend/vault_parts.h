@@ -71,11 +71,13 @@ struct kms_vault_key {
 };
 
 struct kms_vault_table {
-    pthread_mutex_t lock; /* guards all below */
+    pthread_mutex_t lock;  /* guards all below */
+    pthread_cond_t listed; /* is_listing became false */
     struct kms_vault_key *keys;
     size_t count;
     size_t room;
-    uint64_t listed_ns;
+    uint64_t listed_ns; /* when a list came last; 0: none, or the last one failed */
+    bool is_listing;
 };
 void kms_vault_table_init(struct kms_vault_table *table);
 void kms_vault_table_done(struct kms_vault_table *table);
@@ -89,8 +91,14 @@ enum kms_status kms_vault_table_replace(struct kms_vault_table *table, const cha
  */
 bool kms_vault_table_find(struct kms_vault_table *table, const char *ref,
                           struct kms_vault_key *ret_key, bool *ret_stale);
-/* True when nobody has listed for a moment; it is then this caller's to do. */
-bool kms_vault_table_may_list(struct kms_vault_table *table);
+/*
+ * *ret_may: nobody has listed for a moment, and it is this caller's to do, who then calls
+ * kms_vault_table_listed(). A list that is on its way is waited for, and one that failed says
+ * nothing of any key: the next caller lists anew. KMS_E_TIMEOUT, KMS_E_CANCELLED.
+ */
+enum kms_status kms_vault_table_may_list(struct kms_vault_table *table, struct kms_call *call,
+                                         bool *ret_may) KMS_MUST_CHECK;
+void kms_vault_table_listed(struct kms_vault_table *table, bool whole);
 
 /* ---- the backend ---------------------------------------------------------------------------- */
 

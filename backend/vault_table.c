@@ -4,20 +4,24 @@
 
 #include "backend/vault_parts.h"
 #include "common/clock.h"
+#include "common/cond.h"
 
 #define FRESH_NS (10 * KMS_NS_PER_S)
 #define LIST_NS  KMS_NS_PER_S
+#define NAP_NS   (20 * KMS_NS_PER_MS) /* how often who waits looks whether to go on */
 #define ROOM_MAX (KMS_VAULT_KEYS_MAX * 16u)
 
 void kms_vault_table_init(struct kms_vault_table *table)
 {
     *table = (struct kms_vault_table){.count = 0};
     (void)pthread_mutex_init(&table->lock, NULL);
+    kms_cond_init(&table->listed);
 }
 
 void kms_vault_table_done(struct kms_vault_table *table)
 {
     free(table->keys);
+    (void)pthread_cond_destroy(&table->listed);
     (void)pthread_mutex_destroy(&table->lock);
 }
 
@@ -102,14 +106,44 @@ bool kms_vault_table_find(struct kms_vault_table *table, const char *ref,
     return found != NULL;
 }
 
-bool kms_vault_table_may_list(struct kms_vault_table *table)
+static enum kms_status await_locked(struct kms_vault_table *table, struct kms_call *call)
 {
-    uint64_t now = kms_now_ns();
-    bool may = false;
+    uint64_t nap = call->cancelled == NULL ? KMS_DEADLINE_NONE : kms_deadline_in(NAP_NS);
 
+    if (call->cancelled != NULL && atomic_load(call->cancelled)) {
+        return kms_error_set(&call->error, KMS_E_CANCELLED, "the caller gave up");
+    }
+    if (kms_deadline_passed(call->deadline_ns)) {
+        return kms_error_set(&call->error, KMS_E_TIMEOUT, "the list of keys is late");
+    }
+    (void)kms_cond_wait(&table->listed, &table->lock,
+                        nap < call->deadline_ns ? nap : call->deadline_ns);
+    return KMS_OK;
+}
+
+enum kms_status kms_vault_table_may_list(struct kms_vault_table *table, struct kms_call *call,
+                                         bool *ret_may)
+{
+    enum kms_status status = KMS_OK;
+
+    *ret_may = false;
     pthread_mutex_lock(&table->lock);
-    may = table->listed_ns == 0 || now - table->listed_ns > LIST_NS;
-    table->listed_ns = may ? now : table->listed_ns;
+    while (status == KMS_OK && table->is_listing) {
+        status = await_locked(table, call);
+    }
+    if (status == KMS_OK) {
+        *ret_may = table->listed_ns == 0 || kms_now_ns() - table->listed_ns > LIST_NS;
+        table->is_listing = *ret_may;
+    }
     pthread_mutex_unlock(&table->lock);
-    return may;
+    return status;
+}
+
+void kms_vault_table_listed(struct kms_vault_table *table, bool whole)
+{
+    pthread_mutex_lock(&table->lock);
+    table->is_listing = false;
+    table->listed_ns = whole ? kms_now_ns() : 0;
+    (void)pthread_cond_broadcast(&table->listed);
+    pthread_mutex_unlock(&table->lock);
 }

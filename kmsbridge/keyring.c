@@ -225,7 +225,8 @@ static enum kms_status settle_active(struct kms_keyring *ring, struct kms_call *
                              was->info.id, next->info.id);
     }
     enum kms_status status = kms_ring_key_probe(ring->waist, call, next, NULL);
-    if (status != KMS_OK && kept != NULL) {
+    /* a service that rotates by itself seals with the next one alone: the ring stays as it is */
+    if (status != KMS_OK && kept != NULL && can_be_active(&kept->info)) {
         kms_log_error(KMS_LOG_WARN, &call->error, "keyring: newer key %s does not work, %s stays",
                       next->info.id, was->info.id);
         kms_error_clear(&call->error);

@@ -13,7 +13,11 @@
  * Seals bytes, or a key, under a key service's symmetric key, by the strongest authenticated
  * algorithm that the key has there: nobody but the service opens it. C_Encrypt and C_Decrypt
  * (updates gather up to 65536 bytes), C_WrapKey and C_UnwrapKey. No standard mechanism: its output
- * can be processed by no other token, but by this module in any other process. It is
+ * can be processed by no other token, but by this module in any other process.
+ *
+ * Of a service whose ciphertext is its own affair (Alibaba Cloud KMS) it is that ciphertext and
+ * nothing else, unchanged: for Alibaba the base64 text, which the vendor's own clients open, too.
+ * Of the others it is
  *
  *     offset  bytes
  *          0      4  "KMSB"

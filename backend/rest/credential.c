@@ -16,7 +16,8 @@
 #define REFUSED_YOUNG_NS KMS_NS_PER_S          /* a younger value is not worth replacing */
 #define REFRESH_AGAIN_NS                                                                           \
     (5 * KMS_NS_PER_S) /* after a refresh that failed while the old one is good */
-#define CANCEL_NAP_NS (20 * KMS_NS_PER_MS)
+#define REFRESH_MAX_NS (5 * KMS_NS_PER_S) /* a refresh takes no more of its caller's time */
+#define CANCEL_NAP_NS  (20 * KMS_NS_PER_MS)
 
 /* A value and its count; the parts' text lies behind it. */
 struct held {
@@ -39,6 +40,7 @@ struct kms_credential {
     bool is_fetching;
     bool is_refused; /* the current one is not to be used any more */
     uint64_t failed_ns;
+    uint64_t late_ns; /* when a refresh ran out of the time that it was given; 0: none did */
     struct kms_error failure;
 };
 
@@ -153,8 +155,11 @@ static bool is_good_locked(const struct kms_credential *credential)
 
 static bool is_due_locked(const struct kms_credential *credential)
 {
+    uint64_t now = kms_now_ns();
+
     return kms_deadline_passed(credential->current->value.refresh_ns) &&
-           (credential->failed_ns == 0 || kms_now_ns() - credential->failed_ns > REFRESH_AGAIN_NS);
+           (credential->failed_ns == 0 || now - credential->failed_ns > REFRESH_AGAIN_NS) &&
+           (credential->late_ns == 0 || now - credential->late_ns > REFRESH_AGAIN_NS);
 }
 
 static bool has_just_failed_locked(const struct kms_credential *credential)
@@ -215,7 +220,7 @@ static void settle_locked(struct kms_credential *credential, enum kms_status sta
         give_locked(credential->current);
         credential->current = fresh;
         credential->is_refused = false;
-        credential->failed_ns = 0;
+        credential->failed_ns = credential->late_ns = 0;
         kms_error_clear(&credential->failure);
     } else if (is_of_source(status)) {
         credential->failed_ns = kms_now_ns();
@@ -253,12 +258,23 @@ static enum kms_status fetch_locked(struct kms_credential *credential,
     return status;
 }
 
-/* Ahead of the end; the old one is good whatever comes. */
+/*
+ * Ahead of the end; the old one is good whatever comes. So a source that hangs gets half of the
+ * caller's time, who needs the rest to use the old one, and does not get it from every caller.
+ */
 static void refresh_locked(struct kms_credential *credential, const struct kms_http_wait *wait)
 {
     struct kms_error failure = KMS_ERROR_INIT;
+    uint64_t half = kms_deadline_left(wait->deadline_ns) / 2;
+    struct kms_http_wait sooner = *wait;
+    enum kms_status status = KMS_OK;
 
-    if (fetch_locked(credential, wait, &failure) != KMS_OK) {
+    sooner.deadline_ns = kms_deadline_in(half < REFRESH_MAX_NS ? half : REFRESH_MAX_NS);
+    status = fetch_locked(credential, &sooner, &failure);
+    if (status == KMS_E_TIMEOUT) {
+        credential->late_ns = kms_now_ns();
+    }
+    if (status != KMS_OK) {
         kms_log_error(KMS_LOG_WARN, &failure, "credential %s is not refreshed yet",
                       credential->source.name);
     }

@@ -68,11 +68,11 @@ void kms_credential_free(struct kms_credential *credential); /* NULL is fine; al
 
 /*
  * The credential to use now; the caller gives it back. Who comes first in the time of refreshing
- * fetches the next one, inside its own deadline, and when that fails goes on with the old one while
- * it is good (the failure is logged, and tried again later). Without a good one, one caller fetches
- * and the others wait. A failure is remembered for a second (a tenth of it when it may pass by
- * itself), so that a source that is down is not asked by every call. Errors: "<source>: why",
- * KMS_E_AUTH for whatever is wrong with source or credential; KMS_E_TIMEOUT, KMS_E_CANCELLED.
+ * fetches the next one, inside half of its own deadline, and when that fails goes on with the old
+ * one while it is good (the failure is logged, and tried again later). Without a good one, one
+ * caller fetches and the others wait. A failure is remembered for a second (a tenth of it when it
+ * may pass by itself), so that a source that is down is not asked by every call. Errors: "<source>:
+ * why", KMS_E_AUTH for whatever is wrong with source or credential; KMS_E_TIMEOUT, KMS_E_CANCELLED.
  */
 enum kms_status kms_credential_get(struct kms_credential *credential,
                                    const struct kms_http_wait *wait,

@@ -8,6 +8,7 @@
 #include "backend/rest/http_parts.h"
 #include "common/clock.h"
 #include "common/cond.h"
+#include "common/secure.h"
 
 /* ---- a job's copies ----------------------------------------------------------------------- */
 
@@ -20,6 +21,7 @@ static bool copy_url(const struct kms_http *http, struct kms_http_job *job, cons
     const char *authority = strstr(url, "://") + 3;
     size_t len = strcspn(authority, "/?");
     size_t host_len = len;
+    size_t url_size = 0;
     const char *colon = NULL;
 
     if (http->server_name == NULL) {
@@ -30,11 +32,13 @@ static bool copy_url(const struct kms_http *http, struct kms_http_job *job, cons
     if (colon != NULL && memchr(colon, ']', len - (size_t)(colon - authority)) == NULL) {
         host_len = (size_t)(colon - authority);
     }
-    if (asprintf(&job->url, "%.*s%s%s", (int)(authority - url), url, http->server_name,
-                 authority + host_len) < 0) {
-        job->url = NULL;
+    url_size = strlen(url) - host_len + strlen(http->server_name) + 1;
+    job->url = malloc(url_size); /* asprintf() would leave copies behind */
+    if (job->url == NULL) {
         return false;
     }
+    (void)snprintf(job->url, url_size, "%.*s%s%s", (int)(authority - url), url, http->server_name,
+                   authority + host_len);
     if (asprintf(&job->connect_to_text, "::%.*s:", (int)host_len, authority) < 0) {
         job->connect_to_text = NULL;
         return false;
@@ -113,6 +117,9 @@ void kms_http_job_free(struct kms_http_job *job)
     curl_slist_free_all(job->headers);
     curl_slist_free_all(job->connect_to);
     free(job->connect_to_text);
+    if (job->url != NULL) {
+        kms_wipe(job->url, strlen(job->url)); /* a query may hold what is to be encrypted */
+    }
     free(job->url);
     kms_blob_done(&job->body);
     kms_http_response_done(&job->response);

@@ -44,18 +44,27 @@ static void free_all(struct kms_http_job *jobs)
     }
 }
 
+/*
+ * For the next exchange, or freed. What curl_easy_reset() leaves in a handle are the parts of its
+ * last URL, and a query may hold what is to be encrypted.
+ */
+static void keep_or_free(struct kms_http *http, const struct kms_http_job *job)
+{
+    if (http->idle_count < KMS_HTTP_IDLE_MAX && strchr(job->url, '?') == NULL) {
+        curl_easy_reset(job->easy);
+        http->idle[http->idle_count++] = job->easy;
+    } else {
+        curl_easy_cleanup(job->easy);
+    }
+}
+
 /* Hands a finished job, which is in no list any more, to its caller. */
 static void hand_back(struct kms_http *http, struct kms_http_job *job)
 {
     struct kms_http_job *garbage = NULL;
 
     if (job->easy != NULL) {
-        if (http->idle_count < KMS_HTTP_IDLE_MAX) {
-            curl_easy_reset(job->easy);
-            http->idle[http->idle_count++] = job->easy;
-        } else {
-            curl_easy_cleanup(job->easy);
-        }
+        keep_or_free(http, job);
         job->easy = NULL;
     }
     pthread_mutex_lock(&http->lock);

@@ -220,8 +220,13 @@ static CK_RV open_frame(const struct kms_token_use *use, enum kms_token_op how, 
     struct kms_sealed_frame frame = {.alg = KMS_ALG_NONE};
     struct kms_object *version = NULL;
     const struct kms_object *key = use->key;
-    CK_RV rv = kms_sealed_unpack(*in, &frame);
+    CK_RV rv = CKR_OK;
 
+    if (kms_alg_set_has(&key->algs, KMS_ALG_SEALED)) { /* the service's blob, without a frame */
+        params->alg = KMS_ALG_SEALED;
+        return CKR_OK;
+    }
+    rv = kms_sealed_unpack(*in, &frame);
     if (rv == CKR_OK) {
         rv = find_version(use, how, frame.key_id, &version);
     }

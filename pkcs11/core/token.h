@@ -56,7 +56,7 @@ CK_RV kms_token_decrypt(struct kms_token_use *use, enum kms_token_op how, bool a
 CK_RV kms_token_sign(struct kms_token_use *use, struct kms_span in, struct kms_buf *out);
 CK_RV kms_token_verify(struct kms_token_use *use, struct kms_span in, struct kms_span signature);
 
-/* SEALED's frame; kmsbridge-pkcs11.h has its layout. */
+/* SEALED's frame; kmsbridge-pkcs11.h has its layout, and who has none (KMS_ALG_SEALED). */
 #define KMS_SEALED_HEADER  8
 #define KMS_SEALED_ROOM    (KMS_SEALED_HEADER + KMS_KEY_ID_MAX + KMS_IV_MAX + 1024)
 #define KMS_SEALED_VERSION 1

@@ -21,7 +21,7 @@
     } while (0)
 
 /* A signature with the token's key, from a library that is initialised. */
-static int sign_once(void)
+static int sign_on(CK_SLOT_ID slot)
 {
     CK_MECHANISM mechanism = {CKM_SHA256_RSA_PKCS, NULL, 0};
     CK_OBJECT_CLASS class = CKO_PRIVATE_KEY;
@@ -32,7 +32,7 @@ static int sign_once(void)
     CK_ULONG n = sizeof(signature);
     CK_RV rv = CKR_OK;
 
-    STEP(11, m.f->C_OpenSession(module_slot(), CKF_SERIAL_SESSION, NULL, NULL, &s) == CKR_OK);
+    STEP(11, m.f->C_OpenSession(slot, CKF_SERIAL_SESSION, NULL, NULL, &s) == CKR_OK);
     rv = m.f->C_Login(s, CKU_USER, bytes_of(m.pin), strlen(m.pin));
     STEP(12, rv == CKR_OK || rv == CKR_USER_ALREADY_LOGGED_IN);
     STEP(13, m.f->C_FindObjectsInit(s, tmpl, 2) == CKR_OK);
@@ -43,6 +43,11 @@ static int sign_once(void)
     STEP(17, m.f->C_Sign(s, bytes_of("x"), 1, signature, &n) == CKR_OK && n == 256);
     STEP(18, m.f->C_CloseSession(s) == CKR_OK);
     return 0;
+}
+
+static int sign_once(void)
+{
+    return sign_on(module_slot());
 }
 
 /* ---- fork ------------------------------------------------------------------------------------ */
@@ -381,22 +386,27 @@ static int exit_without_finalize(void *ctx)
     exit(0);
 }
 
+/* Nothing is asserted here: it goes on after C_Finalize and in exit(). */
 static void *sign_for_ever(void *arg)
 {
+    const CK_SLOT_ID *slot = arg;
+
     for (;;) {
-        (void)sign_once();
+        (void)sign_on(*slot);
     }
     return arg;
 }
 
 static int exit_with_thread_inside(void *ctx)
 {
+    static CK_SLOT_ID slot;
     const struct timespec nap = {.tv_nsec = 30 * 1000 * 1000};
     pthread_t thread;
 
     STEP(1, leave_open() == 0);
+    slot = module_slot();
     for (int i = 0; i < 3; i++) {
-        STEP(2, pthread_create(&thread, NULL, sign_for_ever, NULL) == 0);
+        STEP(2, pthread_create(&thread, NULL, sign_for_ever, &slot) == 0);
     }
     (void)nanosleep(&nap, NULL);
     if (ctx != NULL) {

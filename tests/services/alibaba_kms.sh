@@ -126,6 +126,15 @@ round_trip 'expired credentials are renewed' "$tmp/record2"
 # --- PKCS#11 -------------------------------------------------------------------------------------
 
 export KMSBRIDGE_AGENT=$tmp/agent.sock
+# An envelope: the wrapped key is the service's own ciphertext, base64 text as it came.
+envelope() { timeout 60 "$build/tests/services/envelope" "$module" kmsbridge-kek "$@" >"$tmp/out" 2>&1; }
+if envelope seal "$tmp/sealed"; then good 'the key of an envelope is wrapped'; else bad "wrap: $(tail -n 1 "$tmp/out")"; fi
+if envelope open "$tmp/sealed"; then good '... and unwrapped in another process'; else bad "unwrap: $(tail -n 1 "$tmp/out")"; fi
+if dd if="$tmp/sealed" bs=1 skip=8 count=64 2>/dev/null | grep -qE '^[A-Za-z0-9+/]{64}$'; then
+    good '... and is the ciphertext of the service, unchanged'
+else
+    bad "not the service's blob: $(dd if="$tmp/sealed" bs=1 skip=8 count=64 2>/dev/null | tr -dc ' -~')"
+fi
 p11() { said=$(timeout 30 pkcs11-tool --module "$module" "$@" 2>&1 | tr '\n' ' '); }
 p11 -O
 for word in kmsbridge-kek web; do

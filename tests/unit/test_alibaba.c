@@ -5,6 +5,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "backend/alibaba.h"
 #include "common/clock.h"
@@ -94,6 +95,49 @@ static void dates_are_read(void)
     for (size_t i = 0; i < UNIT_COUNT(bad); i++) {
         UNIT_CHECK(bad[i], !kms_ali_date(bad[i], &seconds));
     }
+}
+
+/* An Expiration that is beyond what nanoseconds in 64 bits can say, by a minute. */
+static enum kms_status offer_far(void *ctx, const struct kms_http_wait *wait,
+                                 const struct kms_credential_value *old,
+                                 struct kms_credential_slot *slot, struct kms_error *err)
+{
+    time_t end = (time_t)(kms_wall_ms() / 1000 + UINT64_MAX / KMS_NS_PER_S + 60);
+    struct tm tm;
+    char date[32];
+    char text[256];
+    struct kms_json_doc *doc = NULL;
+    struct kms_json root;
+    enum kms_status status = KMS_E_INTERNAL;
+
+    (void)ctx;
+    (void)wait;
+    (void)old;
+    (void)strftime(date, sizeof(date), "%Y-%m-%dT%H:%M:%SZ", gmtime_r(&end, &tm));
+    (void)snprintf(text, sizeof(text),
+                   "{\"AccessKeyId\":\"a\",\"AccessKeySecret\":\"b\",\"SecurityToken\":\"c\","
+                   "\"Expiration\":\"%s\"}",
+                   date);
+    status = kms_json_parse("STS", kms_span_str(text), &doc, &root, err);
+    if (status == KMS_OK) {
+        status = kms_ali_offer_sts(&root, slot, err);
+    }
+    kms_json_free(doc);
+    return status;
+}
+
+static void far_ends_are_far(void)
+{
+    const struct kms_credential_source source = {.name = "far", .fetch = offer_far};
+    const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(KMS_NS_PER_S)};
+    struct kms_credential *credential = kms_credential_new(&source);
+    const struct kms_credential_value *value = NULL;
+    struct kms_error err = KMS_ERROR_INIT;
+
+    CU_ASSERT_EQUAL_FATAL(kms_credential_get(credential, &wait, &value, &err), KMS_OK);
+    CU_ASSERT(kms_deadline_left(value->expires_ns) > 86400 * KMS_NS_PER_S);
+    kms_credential_give(credential, value);
+    kms_credential_free(credential);
 }
 
 /* ---- errors ------------------------------------------------------------------------------- */
@@ -364,6 +408,7 @@ int main(void)
         {"identities are frozen", identities_are_frozen},
         {"refs are taken apart", refs_are_taken_apart},
         {"dates are read", dates_are_read},
+        {"far ends are far", far_ends_are_far},
         {"codes have their class", codes_have_their_class},
         {"signatures change their form", signatures_change_their_form},
         {"Encrypt is written and read", encrypt_is_written_and_read},

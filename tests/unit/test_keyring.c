@@ -379,6 +379,26 @@ static void a_rotation_that_is_not_listed_is_unavailable(void)
     kms_keyring_free(ring);
 }
 
+/* The version before can no longer seal: it does not stay the active one because the probe of the
+ * next one failed, once; else nothing would be sealed until the next refresh. */
+static void a_version_that_cannot_seal_does_not_stay(void)
+{
+    struct sealed sealed;
+    fake_reset();
+    fake_add("kb1-v1", "kek", 1);
+    struct kms_keyring *ring = ring_with("kek");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    fake_add("kb1-v2", "kek", 2);
+    fake_move("kb1-v1", "kb1-v2");
+    fake.keys[0].cannot_seal = true;
+    fake.keys[1].broken = true;
+    CU_ASSERT_EQUAL(encrypt(ring, "x", &sealed), KMS_E_PROTOCOL); /* the probe's */
+    fake.keys[1].broken = false;
+    CU_ASSERT_EQUAL(encrypt(ring, "x", &sealed), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(sealed.key_id, "kb1-v2");
+    kms_keyring_free(ring);
+}
+
 static void *encrypt_many(void *ring)
 {
     for (unsigned i = 0; i < 20; i++) {
@@ -456,6 +476,7 @@ int main(void)
         {"rotation is followed", a_rotation_is_followed_at_the_first_encrypt},
         {"probe follows a rotation", a_probe_follows_a_rotation},
         {"rotation that is not listed", a_rotation_that_is_not_listed_is_unavailable},
+        {"version that cannot seal", a_version_that_cannot_seal_does_not_stay},
         {"callers wait for one that looks", callers_wait_for_the_one_that_looks},
         {"sizes are bounded", sizes_are_bounded},
     };

@@ -20,6 +20,7 @@ static struct {
     _Atomic uint64_t refresh_ns;
     atomic_uint takes_ms;
     atomic_bool had_old;
+    atomic_bool hangs;
 } source;
 
 static enum kms_status fetch(void *ctx, const struct kms_http_wait *wait,
@@ -35,11 +36,14 @@ static enum kms_status fetch(void *ctx, const struct kms_http_wait *wait,
     enum kms_status status = source.status;
 
     (void)ctx;
-    (void)wait;
     if (together > atomic_load(&source.most)) {
         atomic_store(&source.most, together);
     }
     atomic_store(&source.had_old, old != NULL);
+    if (atomic_load(&source.hangs)) { /* until the caller's time is over, as a server that hangs */
+        (void)poll(NULL, 0, (int)(kms_deadline_left(wait->deadline_ns) / KMS_NS_PER_MS) + 1);
+        status = KMS_E_TIMEOUT;
+    }
     (void)poll(NULL, 0, (int)atomic_load(&source.takes_ms));
     atomic_fetch_sub(&source.together, 1);
     if (status != KMS_OK) {
@@ -56,6 +60,7 @@ static struct kms_credential *begin(uint64_t lifetime_ns, uint64_t refresh_ns)
     atomic_store(&source.fetched, 0);
     atomic_store(&source.most, 0);
     atomic_store(&source.takes_ms, 0);
+    atomic_store(&source.hangs, false);
     source.status = KMS_OK;
     source.lifetime_ns = lifetime_ns;
     source.refresh_ns = refresh_ns;
@@ -199,6 +204,27 @@ static void a_refresh_may_fail(void)
     kms_credential_free(credential);
 }
 
+/* The old one is good: a source that hangs leaves its caller the time to use it, and is not asked
+ * by every call. */
+static void a_refresh_may_hang(void)
+{
+    struct kms_credential *credential = begin(10 * KMS_NS_PER_S, 5 * KMS_NS_PER_MS);
+    char text[32];
+
+    CU_ASSERT_EQUAL(get(credential, text, 1000), KMS_OK);
+    (void)poll(NULL, 0, 10);
+    atomic_store(&source.hangs, true);
+    for (unsigned i = 0; i < 5; i++) {
+        const uint64_t deadline_ns = kms_deadline_in(400 * KMS_NS_PER_MS);
+
+        CU_ASSERT_EQUAL(get(credential, text, 400), KMS_OK);
+        CU_ASSERT_STRING_EQUAL(text, "value-1");
+        CU_ASSERT(kms_deadline_left(deadline_ns) > 100 * KMS_NS_PER_MS);
+    }
+    CU_ASSERT_EQUAL(atomic_load(&source.fetched), 2);
+    kms_credential_free(credential);
+}
+
 static void failures_are_told_and_kept_briefly(void)
 {
     static const struct {
@@ -281,6 +307,7 @@ static const struct unit_test tests[] = {
     {"the first ones wait", the_first_ones_wait},
     {"others go on with the old", others_go_on_with_the_old},
     {"a refresh may fail", a_refresh_may_fail},
+    {"a refresh may hang", a_refresh_may_hang},
     {"failures are told, and kept briefly", failures_are_told_and_kept_briefly},
     {"waiting has an end", waiting_has_an_end},
     {"a refused one is replaced once", a_refused_one_is_replaced_once},

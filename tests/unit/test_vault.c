@@ -3,6 +3,8 @@
  */
 #include "backend/vault.h"
 
+#include <poll.h>
+#include <pthread.h>
 #include <string.h>
 
 #include "backend/backend_conf.h"
@@ -22,7 +24,7 @@
 static struct fake_http fake;
 static struct kms_backend *vault;
 static const char *key_body, *op_body;
-static unsigned op_status, self_status, key_status;
+static unsigned op_status, self_status, key_status, list_status, list_ms;
 
 static enum kms_status answer(struct fake_http *self, const struct kms_http_request *request,
                               struct kms_http_response *ret, struct kms_error *err)
@@ -39,7 +41,10 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
         return fake_http_reply(request, ret, key_status, key_body);
     }
     if (request->method == KMS_HTTP_LIST) {
-        return fake_http_reply(request, ret, 200, "{\"data\":{\"keys\":[\"kek\",\"import/\"]}}");
+        (void)poll(NULL, 0, (int)list_ms);
+        return fake_http_reply(request, ret, list_status,
+                               list_status == 200 ? "{\"data\":{\"keys\":[\"kek\",\"import/\"]}}"
+                                                  : "{\"errors\":[\"storage\"]}");
     }
     return fake_http_reply(request, ret, op_status, op_body);
 }
@@ -58,7 +63,8 @@ static void begin(void)
     (void)setenv("KMS_TEST_TOKEN", "s.token", 1);
     fake_http_init(&fake, answer);
     key_body = "{\"data\":{" KEY "}}";
-    key_status = op_status = self_status = 200;
+    key_status = op_status = self_status = list_status = 200;
+    list_ms = 0;
     CU_ASSERT_EQUAL_FATAL(kms_vault_open_over(&backend, &fake.door, &vault, &err), KMS_OK);
 }
 
@@ -272,8 +278,14 @@ static void plaintexts_come_whole(void)
                     KMS_OK);
     CU_ASSERT(out.len == 5 && memcmp(plain, "hello", 5) == 0 && plain[5] == 0);
     CU_ASSERT_PTR_NOT_NULL(strstr(fake.body, "\"ciphertext\":\"vault:v2:" SEALED "\""));
-    op_body = "{\"data\":{\"plaintext\":\"not base64\"}}";
+    op_body = "{\"data\":{\"plaintext\":\"aGVsbA==\"}}"; /* of another length than was sealed */
     out.len = 0;
+    call = new_call();
+    CU_ASSERT_EQUAL(kms_vault_ops.decrypt(vault, &call, seen.info[1].ref, &params,
+                                          kms_span_str("AAAAAAAAAAAAAAAAAAAAA"), &out),
+                    KMS_E_PROTOCOL);
+    CU_ASSERT_EQUAL(out.len, 0);
+    op_body = "{\"data\":{\"plaintext\":\"not base64\"}}";
     call = new_call();
     CU_ASSERT_EQUAL(kms_vault_ops.decrypt(vault, &call, seen.info[1].ref, &params,
                                           kms_span_str("AAAAAAAAAAAAAAAAAAAAA"), &out),
@@ -319,6 +331,59 @@ static void answers_have_their_class(void)
         UNIT_CHECK(call.error.code, strncmp(call.error.code, "HTTP ", 5) == 0);
         end();
     }
+}
+
+/* ---- keys that nobody has seen yet -------------------------------------------------------- */
+
+#define KNOWN "kbv1-d0ed66d1977ae22f494d96f02d257973a7905656"
+
+/* That the list of keys did not come says nothing of a key, to the next caller either. */
+static void a_list_that_fails_says_nothing_of_keys(void)
+{
+    struct kms_call call;
+
+    begin();
+    op_body = "{\"data\":{\"ciphertext\":\"vault:v1:" SEALED "\",\"key_version\":1}}";
+    list_status = 500;
+    for (unsigned i = 0; i < 3; i++) {
+        CU_ASSERT_EQUAL(seal(&call, KNOWN), KMS_E_UNAVAILABLE);
+    }
+    list_status = 200;
+    CU_ASSERT_EQUAL(seal(&call, KNOWN), KMS_OK);
+    CU_ASSERT_EQUAL(seal(&call, "kbv1-none"), KMS_E_NOT_FOUND);
+    end();
+}
+
+static void *seal_known(void *ctx)
+{
+    const struct kms_params params = {.alg = KMS_ALG_BEST};
+    uint8_t storage[64], nonce[KMS_IV_MAX];
+    struct kms_sealed out = {.iv = KMS_BUF_OVER(nonce), .ciphertext = KMS_BUF_OVER(storage)};
+    struct kms_call call = new_call();
+
+    *(enum kms_status *)ctx =
+        kms_vault_ops.encrypt(vault, &call, KNOWN, &params, kms_span_str("hello"), &out);
+    return NULL;
+}
+
+/* Whoever comes while the keys are listed waits for the list. */
+static void a_list_on_its_way_is_waited_for(void)
+{
+    enum kms_status first = KMS_E_INTERNAL;
+    enum kms_status second = KMS_E_INTERNAL;
+    pthread_t thread;
+
+    begin();
+    op_body = "{\"data\":{\"ciphertext\":\"vault:v1:" SEALED "\",\"key_version\":1}}";
+    list_ms = 200;
+    CU_ASSERT_EQUAL_FATAL(pthread_create(&thread, NULL, seal_known, &first), 0);
+    (void)poll(NULL, 0, 50);
+    (void)seal_known(&second);
+    (void)pthread_join(thread, NULL);
+    CU_ASSERT_EQUAL(first, KMS_OK);
+    CU_ASSERT_EQUAL(second, KMS_OK);
+    CU_ASSERT_EQUAL(fake_http_asked(&fake, "LIST "), 1);
+    end();
 }
 
 /* 403 is said of a bad token and of a good one: the token is asked about itself. */
@@ -389,6 +454,8 @@ static const struct unit_test tests[] = {
     {"wrong ciphertexts are not believed", wrong_ciphertexts_are_not_believed},
     {"plaintexts come whole", plaintexts_come_whole},
     {"answers have their class", answers_have_their_class},
+    {"a list that fails says nothing of keys", a_list_that_fails_says_nothing_of_keys},
+    {"a list on its way is waited for", a_list_on_its_way_is_waited_for},
     {"denied is not refused", denied_is_not_refused},
     {"names stay names", names_stay_names},
     {"destroying must be allowed", destroying_must_be_allowed},
