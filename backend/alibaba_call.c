@@ -209,6 +209,11 @@ static void note(struct kms_backend *b, const struct kms_call *call, enum kms_st
     case KMS_E_PROTOCOL:
         b->trouble = call->error;
         break;
+    case KMS_E_CANCELLED: /* they say nothing of the service */
+    case KMS_E_BUSY:
+    case KMS_E_THROTTLED:
+    case KMS_E_NOMEM:
+        break;
     default: /* the service answered as it should */
         kms_error_clear(&b->trouble);
     }
