@@ -6,12 +6,14 @@
  *   offset  size  what
  *        0     3  "KMB"
  *        3     1  format version, 1
- *        4     1  algorithm, enum kms_alg: 1 AES-GCM, 2 RSA-OAEP-SHA256, 3 AES-CBC-PAD +
- * HMAC-SHA256, 4 the service's own blob 5     1  flags, 0; a reader refuses every bit it does not
- * know 6     1  length of the IV 7     1  length of the extensions, 0 in this version; room to
- * grow: type-length-value rows that a version 1 reader refuses, so that nothing unknown is ever
- * ignored 8     8  key hint: the first 8 bytes of SHA-256(key_id) 16     n  extensions, then the
- * IV, then the ciphertext with its tag behind it, to the end
+ *        4     1  algorithm, enum kms_alg: 1 AES-GCM, 2 RSA-OAEP-SHA256,
+ *                 3 AES-CBC-PAD + HMAC-SHA256, 4 the service's own blob
+ *        5     1  flags, 0; a reader refuses every bit it does not know
+ *        6     1  length of the IV
+ *        7     1  length of the extensions, 0 in this version; room to grow: type-length-value
+ *                 rows that a version 1 reader refuses, so that nothing unknown is ever ignored
+ *        8     8  key hint: the first 8 bytes of SHA-256(key_id)
+ *       16     n  extensions, then the IV, then the ciphertext with its tag behind it, to the end
  *
  * Authenticated as additional data (AAD): every byte before the IV, then the key_id's bytes. So
  * format, algorithm and key_id cannot be exchanged without the tag failing. (RSA-OAEP has no tag:

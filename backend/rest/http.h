@@ -94,9 +94,10 @@ struct kms_http_door {
      *   KMS_E_TIMEOUT      wait->deadline_ns
      *   KMS_E_CANCELLED    wait->cancelled
      *   KMS_E_PROTOCOL     not HTTP; a certificate that does not verify or has another name; a
-     * reply over a ceiling (not KMS_E_TOO_LARGE: it is not the caller's data) KMS_E_INVALID the
-     * request or our own TLS files KMS_E_TOO_LARGE    the request's body KMS_E_BUSY         too
-     * many exchanges at once
+     *                      reply over a ceiling (not KMS_E_TOO_LARGE: it is not the caller's data)
+     *   KMS_E_INVALID      the request or our own TLS files
+     *   KMS_E_TOO_LARGE    the request's body
+     *   KMS_E_BUSY         too many exchanges at once
      */
     enum kms_status (*perform)(struct kms_http_door *door, const struct kms_http_request *request,
                                const struct kms_http_wait *wait, struct kms_http_response *ret,
