@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 # The commands of docs/pkcs11.md as they are printed there, in its order, in one folder: every line of
-# every ```sh block. Servers are started and asked; the files that a reader has are made here. The
+# every ```sh block; then those of the README's block for other programs. Servers are started and asked; the files that a reader has are made here. The
 # module is where the page says it is, in a mount namespace of our own.
 # shellcheck disable=SC2016,SC2317 # holds() evaluates its words later
 unset MODULE
@@ -62,7 +62,9 @@ export OPENSSL_CONF=$PWD/openssl.cnf
 # Every line, with what is continued; comments go.
 awk '/^```sh$/ { on = 1; next } /^```/ { on = 0 } on' "$page" |
     sed -e ':a' -e '/\\$/{N;s/\\\n *//;ba' -e '}' -e 's/ \{2,\}#.*$//' >"$tmp/commands"
-check 'the page has commands' holds '[ "$(wc -l <"$tmp/commands")" -ge 25 ]'
+awk '/^```/ { on = !on; next } on && /^MODULE=/ { show = 1 } on && show { print } !on && show { exit }' \
+    "$top/README.md" >>"$tmp/commands"
+check 'the page has commands' holds '[ "$(wc -l <"$tmp/commands")" -ge 32 ]'
 {
     echo 'exec 2>&1'
     echo 'set -u'
@@ -88,7 +90,7 @@ server=
 while IFS= read -r command <&3; do
     ran=$((ran + 1))
     case $command in
-    export\ * | K=*)
+    export\ * | K=* | MODULE=*)
         echo "$command" >>"$tmp/state"
         try true
         check "$command" done_well
