@@ -209,7 +209,7 @@ enum kms_status kms_agentd_token_why(struct kms_agentd_token *token, struct kms_
 
 #define STACK_SIZE (512u * 1024u) /* PKCS#11 modules run on it */
 
-/* Detached, with all signals blocked: those that we wait for are the main thread's. */
+/* With all signals blocked: those that we wait for are the main thread's. */
 static bool start_thread(void *(*main)(void *), void *arg)
 {
     pthread_t thread;
@@ -221,12 +221,17 @@ static bool start_thread(void *(*main)(void *), void *arg)
     sigfillset(&all);
     pthread_attr_init(&attr);
     pthread_attr_setstacksize(&attr, STACK_SIZE);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     error = pthread_create(&thread, &attr, main, arg);
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&attr);
     return error == 0;
+}
+
+static void touched_down_locked(struct kms_agentd_backends *backends)
+{
+    backends->flights--;
+    pthread_cond_broadcast(&backends->landed);
 }
 
 bool kms_agentd_take_off(struct kms_agentd_backends *backends, void *(*main)(void *), void *arg)
@@ -238,23 +243,39 @@ bool kms_agentd_take_off(struct kms_agentd_backends *backends, void *(*main)(voi
     backends->flights += may ? 1u : 0u;
     pthread_mutex_unlock(&backends->mutex);
     if (may && !start_thread(main, arg)) {
-        kms_agentd_touch_down(backends);
+        pthread_mutex_lock(&backends->mutex);
+        touched_down_locked(backends);
+        pthread_mutex_unlock(&backends->mutex);
         may = false;
     }
     return may;
 }
 
-/* The last that a flight's thread touches. */
+/*
+ * The last that a flight's thread touches. It joins the one before it, and who waits for all joins
+ * the last: when the process ends, no thread is still giving back what it had in libraries.
+ */
 void kms_agentd_touch_down(struct kms_agentd_backends *backends)
 {
+    pthread_t before = pthread_self();
+    bool has_before = false;
+
     pthread_mutex_lock(&backends->mutex);
-    backends->flights--;
-    pthread_cond_broadcast(&backends->landed);
+    has_before = backends->has_last;
+    before = has_before ? backends->last : before;
+    backends->last = pthread_self();
+    backends->has_last = true;
+    touched_down_locked(backends);
     pthread_mutex_unlock(&backends->mutex);
+    if (has_before) {
+        (void)pthread_join(before, NULL);
+    }
 }
 
 bool kms_agentd_backends_land(struct kms_agentd_backends *backends, uint64_t deadline_ns)
 {
+    pthread_t last = pthread_self();
+    bool has_last = false;
     bool waits = true;
     bool all = false;
 
@@ -264,7 +285,15 @@ bool kms_agentd_backends_land(struct kms_agentd_backends *backends, uint64_t dea
         waits = kms_cond_wait(&backends->landed, &backends->mutex, deadline_ns);
     }
     all = backends->flights == 0;
+    if (all && backends->has_last) {
+        has_last = true;
+        last = backends->last;
+        backends->has_last = false;
+    }
     pthread_mutex_unlock(&backends->mutex);
+    if (has_last) {
+        (void)pthread_join(last, NULL);
+    }
     return all;
 }
 

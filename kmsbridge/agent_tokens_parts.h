@@ -25,6 +25,8 @@ struct kms_agentd_backends {
     pthread_mutex_t mutex; /* guards the members below, and each one's own; the list only grows */
     pthread_cond_t landed;
     unsigned flights; /* threads that ask for a list */
+    bool has_last;    /* the thread that touched down last has not been joined */
+    pthread_t last;
     struct kms_agentd_backend *first;
 };
 
