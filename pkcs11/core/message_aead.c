@@ -11,7 +11,9 @@
  *   CKG_GENERATE_COUNTER_XOR            those of the process's first IV, XOR a number of at most 64
  *                                       bits (TLS 1.3, RFC 8446 5.3)
  * Numbers are the key's, from 0: two sessions with one key never make the same IV from the same
- * fixed bits. When they are used up it is CKR_TOKEN_RESOURCE_EXCEEDED, for ever.
+ * fixed bits, or the same first IV. First IVs that differ in the number's bits alone could meet:
+ * they are the host's, which must choose one a key. When they are used up it is
+ * CKR_TOKEN_RESOURCE_EXCEEDED, for ever.
  */
 #include <string.h>
 
