@@ -83,10 +83,11 @@ enum kms_status kms_ring_key_seal(struct kms_waist *waist, struct kms_call *call
     return KMS_OK;
 }
 
-/* RSA opens OAEP, AES opens the two symmetric schemes. */
-static bool alg_fits(enum kms_alg alg, enum kms_key_type type)
+/* RSA opens OAEP; a service with a scheme of its own opens that, and AES the two symmetric ones. */
+static bool alg_fits(enum kms_alg alg, const struct kms_key_info *info)
 {
-    return (alg == KMS_ALG_RSA_OAEP_SHA256) == (type == KMS_KEY_RSA);
+    return (alg == KMS_ALG_RSA_OAEP_SHA256) == (info->type == KMS_KEY_RSA) &&
+           (alg == KMS_ALG_SEALED) == kms_alg_set_has(&info->algs, KMS_ALG_SEALED);
 }
 
 enum kms_status kms_ring_key_unseal(struct kms_waist *waist, struct kms_call *call,
@@ -99,7 +100,7 @@ enum kms_status kms_ring_key_unseal(struct kms_waist *waist, struct kms_call *ca
         return kms_error_set(&call->error, KMS_E_BAD_DATA, "envelope: it is not of key_id %s",
                              key->info.id);
     }
-    if (!alg_fits(env->alg, key->info.type)) {
+    if (!alg_fits(env->alg, &key->info)) {
         return kms_error_set(&call->error, KMS_E_BAD_DATA,
                              "envelope: algorithm %s does not fit key_id %s",
                              kms_alg_name(env->alg), key->info.id);

@@ -211,6 +211,9 @@ enum kms_status kms_waist_decrypt(struct kms_waist *waist, struct kms_call *call
     if (status != KMS_OK) {
         return status;
     }
+    if (ciphertext.len < TAG_LEN) {
+        return kms_error_set(&call->error, KMS_E_BAD_DATA, "fake: no tag");
+    }
     struct kms_span body = kms_span_of(ciphertext.data, ciphertext.len - TAG_LEN);
     tag_of(&key, params->aad, params->iv, body, tag);
     /* not memcmp(): a fuzzer would read the right tag off its arguments */

@@ -218,6 +218,18 @@ static void every_alteration_is_refused(void)
     bad = sealed;
     bad.len++;
     CU_ASSERT_EQUAL(decrypt(ring, &bad, text, NULL), KMS_E_BAD_DATA);
+    /* whatever algorithm it claims; the scheme of another service's keys is not even tried */
+    for (unsigned alg = 0; alg < 256; alg++) {
+        struct kms_error err = KMS_ERROR_INIT;
+        bad = sealed;
+        bad.bytes[4] = (uint8_t)alg;
+        if (alg != sealed.bytes[4]) {
+            CU_ASSERT_EQUAL(decrypt(ring, &bad, text, &err), KMS_E_BAD_DATA);
+        }
+        if (alg == KMS_ALG_SEALED || alg == KMS_ALG_RSA_OAEP_SHA256) {
+            CU_ASSERT_PTR_NULL(strstr(err.text, "fake"));
+        }
+    }
     CU_ASSERT_EQUAL(decrypt(ring, &sealed, text, NULL), KMS_OK);
     kms_keyring_free(ring);
 }
