@@ -16,6 +16,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 # shellcheck source=lib.sh
 . "$here/lib.sh"
 
+prepare
 case $service in
 openbao)
     # shellcheck source=../services/openbao.sh
@@ -38,9 +39,10 @@ alibaba)
 esac
 export KMSBRIDGE_KEY_SERVICE=$service
 
-prepare
-# Both clean up: the servers of the tests, and the key service.
-if [ "$service" = openbao ]; then trap 'cleanup; bao_exit' EXIT; else trap 'cleanup; fake_stop' EXIT; fi
+# Both clean up: the servers of the tests, and the key service; the exit code stays.
+if [ "$service" = openbao ]; then stop_service=bao_exit; else stop_service=fake_stop; fi
+# shellcheck disable=SC2154 # code
+trap 'code=$?; set +e; cleanup; (exit "$code"); $stop_service' EXIT
 compile "$TMPDIR/client.test" ./client
 # Left out is what only a PKCS#11 token has: sessions that get lost, and ids that order the keys.
 run client "$TMPDIR/client.test" -test.parallel=8 -test.timeout=10m \

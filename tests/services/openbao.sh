@@ -41,6 +41,7 @@ without() { # WHAT is missing
 }
 bao_exit() {
     local code=$?
+    set +e # of those that source us: a killed server's exit code is not ours
     bao_stop
     if [ "$code" -ne 0 ] && [ "$code" -ne 77 ] && [ -s "$tmp/bao.log" ]; then
         echo "the server's last words:"
@@ -141,7 +142,20 @@ bao_start() {
     } >"$tmp/bao.hcl"
     bao_url=$scheme://127.0.0.1:$port
     bao_listen
-    answer=$(api POST sys/init '{"secret_shares":1,"secret_threshold":1}') || exit 1
+    # Just started it may fail half-way ("cannot find peer"): then with a new store.
+    for _ in {1..10}; do
+        answer=$(api POST sys/init '{"secret_shares":1,"secret_threshold":1}' 2>>"$tmp/init.log") && break
+        echo "$answer" >>"$tmp/init.log"
+        answer=
+        bao_stop
+        rm -rf "$tmp/store"
+        mkdir "$tmp/store"
+        bao_listen
+    done
+    [ -n "$answer" ] || {
+        echo "OpenBao cannot be initialised: $(tail -n 2 "$tmp/init.log")"
+        exit 1
+    }
     bao_unseal=$(printf %s "$answer" | field keys_base64)
     bao_root=$(printf %s "$answer" | field root_token)
     bao_unsealed || exit 1
