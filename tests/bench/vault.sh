@@ -151,7 +151,9 @@ report() {
     [ -z "$peer" ] || "$peer" -version | sed 's/^\([^ ]*\) \(.*\)$/| \1 | \2 |/'
     echo "| runs | $rounds of $seconds s each, interleaved; medians |"
     echo
-    awk -f "$here/vault_report.awk" "$results"
+    awk -f "$here/vault_report.awk" "$results" || exit 1
     echo "| messages to OpenBao during $statuses Status calls: at most the probe's | 8 | $((after - before)) | $([ $((after - before)) -le 8 ] && echo yes || echo no) |"
 }
-if [ -n "$output" ]; then report | tee "$output"; else report; fi
+report >"$tmp/report" || die "no report can be made"
+cat "$tmp/report"
+[ -z "$output" ] || cp "$tmp/report" "$output"

@@ -7,8 +7,8 @@ function median(key,   n, i, j, t, v) {
     return n ? v[int((n + 1) / 2)] + 0 : 0
 }
 {
-    n = field("callers") != "" ? field("callers") : field("threads")
-    key = $1 " " $2 " " n
+    callers = field("callers") != "" ? field("callers") : field("threads")
+    key = $1 " " $2 " " callers
     if (!(key in seen)) { seen[key] = 1; order[++rows] = key }
     values[key, "rate"] = values[key, "rate"] " " field("per_second")
     values[key, "p50"] = values[key, "p50"] " " field("p50_us")
