@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `alibaba:` in the configuration. */
-#include <stdio.h>
 #include <string.h>
 
 #include "backend/alibaba_conf_schema.h"
@@ -8,7 +7,6 @@
 #include "common/numbers.h"
 #include "common/secret.h"
 #include "common/span.h"
-#include "common/yaml.h"
 
 #define OPTIONAL (CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL)
 #define TEXT(key, member)                                                                          \
@@ -56,20 +54,6 @@ const cyaml_schema_field_t kms_alibaba_conf_fields[] = {
 
 /* ---- checks ------------------------------------------------------------------------------- */
 
-struct place {
-    const struct kms_conf_text *text;
-    const char *entry; /* "backends[0]" */
-    struct kms_error *err;
-};
-
-static enum kms_status fail(const struct place *place, const char *key, const char *sentence)
-{
-    char path[KMS_YAML_PATH_MAX];
-
-    (void)snprintf(path, sizeof(path), "%s.alibaba.%s", place->entry, key);
-    return kms_conf_error(place->err, place->text, path, "%s", sentence);
-}
-
 static bool is_set(const char *text)
 {
     return text != NULL && text[0] != '\0';
@@ -83,26 +67,26 @@ static bool is_region(const char *text)
     return len > 0 && len <= 32 && strspn(text, "abcdefghijklmnopqrstuvwxyz0123456789-") == len;
 }
 
-static enum kms_status check_where(const struct place *place, struct kms_alibaba_conf *ali)
+static enum kms_status check_where(const struct kms_conf_place *place, struct kms_alibaba_conf *ali)
 {
     if (ali->region != NULL && !is_region(ali->region)) {
-        return fail(place, "region", "must be a region's id, such as cn-hangzhou");
+        return kms_conf_place_fail(place, "region", "must be a region's id, such as cn-hangzhou");
     }
     if (!is_set(ali->region) && !is_set(ali->endpoint)) {
-        return fail(place, "region", "is missing, and so is endpoint");
+        return kms_conf_place_fail(place, "region", "is missing, and so is endpoint");
     }
     if (ali->network != NULL && strcmp(ali->network, "public") != 0 &&
         strcmp(ali->network, "vpc") != 0) {
-        return fail(place, "network", "must be public or vpc");
+        return kms_conf_place_fail(place, "network", "must be public or vpc");
     }
     if (ali->network != NULL && ali->endpoint != NULL) {
-        return fail(place, "network", "says nothing beside endpoint");
+        return kms_conf_place_fail(place, "network", "says nothing beside endpoint");
     }
     return KMS_OK;
 }
 
 /* By their look alone: whether one can be used says the backend that opens it. */
-static enum kms_status check_urls(const struct place *place, struct kms_alibaba_conf *ali)
+static enum kms_status check_urls(const struct kms_conf_place *place, struct kms_alibaba_conf *ali)
 {
     const struct {
         const char *key;
@@ -117,14 +101,15 @@ static enum kms_status check_urls(const struct place *place, struct kms_alibaba_
         if (url != NULL &&
             ((strncmp(url, "https://", 8) != 0 && strncmp(url, "http://", 7) != 0) ||
              url[strlen(url) - 1] == '/' || strpbrk(url, "@? ") != NULL || strlen(url) > 200)) {
-            return fail(place, urls[i].key,
-                        "must look like https://host, without a slash at the end");
+            return kms_conf_place_fail(place, urls[i].key,
+                                       "must look like https://host, without a slash at the end");
         }
     }
     return KMS_OK;
 }
 
-static enum kms_status check_numbers(const struct place *place, struct kms_alibaba_conf *ali)
+static enum kms_status check_numbers(const struct kms_conf_place *place,
+                                     struct kms_alibaba_conf *ali)
 {
     uint64_t days = DELETION_DEFAULT;
     uint64_t seconds = SESSION_DEFAULT;
@@ -132,16 +117,18 @@ static enum kms_status check_numbers(const struct place *place, struct kms_aliba
 
     if (ali->deletion_days_text != NULL &&
         kms_parse_u64(ali->deletion_days_text, DELETION_MIN, DELETION_MAX, &days) != KMS_OK) {
-        return fail(place, "deletion_days", "must be a number of days from 7 to 366");
+        return kms_conf_place_fail(place, "deletion_days",
+                                   "must be a number of days from 7 to 366");
     }
     if (ali->session_seconds_text != NULL &&
         kms_parse_u64(ali->session_seconds_text, SESSION_MIN, SESSION_MAX, &seconds) != KMS_OK) {
-        return fail(place, "session_seconds", "must be a number of seconds from 900 to 43200");
+        return kms_conf_place_fail(place, "session_seconds",
+                                   "must be a number of seconds from 900 to 43200");
     }
     if (ali->connections_text != NULL &&
         kms_parse_u64(ali->connections_text, 1, KMS_ALIBABA_CONNECTIONS_MAX, &connections) !=
             KMS_OK) {
-        return fail(place, "connections", "must be a number from 1 to 256");
+        return kms_conf_place_fail(place, "connections", "must be a number from 1 to 256");
     }
     ali->connections = (unsigned)connections;
     ali->deletion_days = (unsigned)days;
@@ -150,29 +137,32 @@ static enum kms_status check_numbers(const struct place *place, struct kms_aliba
 }
 
 /* "name=value"; the AAD's own entry is not for others. */
-static enum kms_status check_context(const struct place *place, struct kms_alibaba_conf *ali)
+static enum kms_status check_context(const struct kms_conf_place *place,
+                                     struct kms_alibaba_conf *ali)
 {
     for (unsigned i = 0; i < ali->encryption_context_count; i++) {
         const char *entry = ali->encryption_context[i];
         const char *equals = strchr(entry, '=');
 
         if (equals == NULL || equals == entry || strlen(entry) > KMS_ALIBABA_CONTEXT_ENTRY_MAX) {
-            return fail(place, "encryption_context",
-                        "each must be name=value, of 200 bytes at most");
+            return kms_conf_place_fail(place, "encryption_context",
+                                       "each must be name=value, of 200 bytes at most");
         }
         for (unsigned j = 0; j < i; j++) {
             if (strncmp(entry, ali->encryption_context[j], (size_t)(equals - entry) + 1) == 0) {
-                return fail(place, "encryption_context", "names something twice");
+                return kms_conf_place_fail(place, "encryption_context", "names something twice");
             }
         }
         if (strncmp(entry, "kmsbridge-aad=", strlen("kmsbridge-aad=")) == 0) {
-            return fail(place, "encryption_context", "kmsbridge-aad is kmsbridge's own");
+            return kms_conf_place_fail(place, "encryption_context",
+                                       "kmsbridge-aad is kmsbridge's own");
         }
     }
     return KMS_OK;
 }
 
-static enum kms_status check_source(const struct place *place, struct kms_alibaba_conf *ali)
+static enum kms_status check_source(const struct kms_conf_place *place,
+                                    struct kms_alibaba_conf *ali)
 {
     static const char *const words[] = {"auto",    "access_key", "environment", "rrsa",
                                         "profile", "ecs",        "uri"};
@@ -182,41 +172,42 @@ static enum kms_status check_source(const struct place *place, struct kms_alibab
             return KMS_OK;
         }
     }
-    return fail(place, "credentials",
-                "must be auto, access_key, environment, rrsa, profile, ecs or uri");
+    return kms_conf_place_fail(place, "credentials",
+                               "must be auto, access_key, environment, rrsa, profile, ecs or uri");
 }
 
-static enum kms_status check_access_key(const struct place *place, struct kms_alibaba_conf *ali)
+static enum kms_status check_access_key(const struct kms_conf_place *place,
+                                        struct kms_alibaba_conf *ali)
 {
     struct kms_error error = KMS_ERROR_INIT;
     bool wanted = ali->credentials != NULL && strcmp(ali->credentials, "access_key") == 0;
 
     if ((wanted || ali->access_key_secret != NULL) && !is_set(ali->access_key_id)) {
-        return fail(place, "access_key_id", "is missing");
+        return kms_conf_place_fail(place, "access_key_id", "is missing");
     }
     if ((wanted || ali->access_key_id != NULL) && ali->access_key_secret == NULL) {
-        return fail(place, "access_key_secret", "is missing");
+        return kms_conf_place_fail(place, "access_key_secret", "is missing");
     }
     if (ali->access_key_secret != NULL &&
         kms_secret_check_ref(ali->access_key_secret, &error) != KMS_OK) {
-        return fail(place, "access_key_secret", error.text);
+        return kms_conf_place_fail(place, "access_key_secret", error.text);
     }
     return KMS_OK;
 }
 
-static enum kms_status check_imds(const struct place *place, struct kms_alibaba_conf *ali)
+static enum kms_status check_imds(const struct kms_conf_place *place, struct kms_alibaba_conf *ali)
 {
     const char *word = ali->imds_v1_text == NULL ? "false" : ali->imds_v1_text;
 
     if (strcmp(word, "true") != 0 && strcmp(word, "false") != 0) {
-        return fail(place, "tokenless_metadata", "must be true or false");
+        return kms_conf_place_fail(place, "tokenless_metadata", "must be true or false");
     }
     ali->imds_v1 = strcmp(word, "true") == 0;
     return KMS_OK;
 }
 
 /* What we read must not depend on where the daemon was started. */
-static enum kms_status check_paths(const struct place *place, struct kms_alibaba_conf *ali)
+static enum kms_status check_paths(const struct kms_conf_place *place, struct kms_alibaba_conf *ali)
 {
     const struct {
         const char *key;
@@ -227,7 +218,7 @@ static enum kms_status check_paths(const struct place *place, struct kms_alibaba
 
     for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
         if (paths[i].path != NULL && paths[i].path[0] != '/') {
-            return fail(place, paths[i].key, "must be an absolute path");
+            return kms_conf_place_fail(place, paths[i].key, "must be an absolute path");
         }
     }
     return KMS_OK;
@@ -237,11 +228,12 @@ enum kms_status kms_alibaba_conf_check(struct kms_alibaba_conf *ali,
                                        const struct kms_conf_text *text, const char *path,
                                        struct kms_error *err)
 {
-    static enum kms_status (*const checks[])(const struct place *place,
+    static enum kms_status (*const checks[])(const struct kms_conf_place *place,
                                              struct kms_alibaba_conf *ali) = {
         check_where,  check_urls,       check_numbers, check_context,
         check_source, check_access_key, check_imds,    check_paths};
-    const struct place place = {.text = text, .entry = path, .err = err};
+    const struct kms_conf_place place = {
+        .text = text, .entry = path, .section = "alibaba.", .err = err};
     enum kms_status status = KMS_OK;
 
     for (size_t i = 0; status == KMS_OK && i < sizeof(checks) / sizeof(checks[0]); i++) {

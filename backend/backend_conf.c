@@ -40,67 +40,64 @@ const cyaml_schema_field_t kms_backend_conf_fields[] = {
     CYAML_FIELD_END,
 };
 
-/* Where we are, for error texts. */
-struct place {
-    const struct kms_conf_text *text;
-    const char *entry; /* "backends[0]" */
-    struct kms_error *err;
-};
-
-static enum kms_status fail(const struct place *place, const char *key, const char *sentence)
+enum kms_status kms_conf_place_fail(const struct kms_conf_place *place, const char *key,
+                                    const char *sentence)
 {
     char path[KMS_YAML_PATH_MAX];
 
-    (void)snprintf(path, sizeof(path), "%s.%s", place->entry, key);
+    (void)snprintf(path, sizeof(path), "%s.%s%s", place->entry, place->section, key);
     return kms_conf_error(place->err, place->text, path, "%s", sentence);
 }
 
 /* A name with a slash is a path, and must not depend on where the daemon was started. */
-static enum kms_status check_module(const struct place *place, struct kms_hsm_conf *hsm)
+static enum kms_status check_module(const struct kms_conf_place *place, struct kms_hsm_conf *hsm)
 {
     if (hsm->module[0] == '\0' || (hsm->module[0] != '/' && strchr(hsm->module, '/') != NULL)) {
-        return fail(place, "hsm.module",
-                    "must be the absolute path of a PKCS#11 module, or a p11-kit module's name");
+        return kms_conf_place_fail(
+            place, "hsm.module",
+            "must be the absolute path of a PKCS#11 module, or a p11-kit module's name");
     }
     return KMS_OK;
 }
 
-static enum kms_status check_token(const struct place *place, struct kms_hsm_conf *hsm)
+static enum kms_status check_token(const struct kms_conf_place *place, struct kms_hsm_conf *hsm)
 {
     bool is_uri = strncmp(hsm->token, "pkcs11:", strlen("pkcs11:")) == 0;
 
     if (is_uri && strstr(hsm->token, "pin-") != NULL) { /* RFC 7512: pin-value, pin-source */
-        return fail(place, "hsm.token", "must not hold a PIN; write a reference to it as hsm.pin");
+        return kms_conf_place_fail(place, "hsm.token",
+                                   "must not hold a PIN; write a reference to it as hsm.pin");
     }
     if (hsm->token[0] == '\0' || (!is_uri && strlen(hsm->token) > TOKEN_LABEL_MAX)) {
-        return fail(place, "hsm.token", "must be a token label of 1 to 32 bytes, or a pkcs11: URI");
+        return kms_conf_place_fail(place, "hsm.token",
+                                   "must be a token label of 1 to 32 bytes, or a pkcs11: URI");
     }
     return KMS_OK;
 }
 
-static enum kms_status check_pin(const struct place *place, struct kms_hsm_conf *hsm)
+static enum kms_status check_pin(const struct kms_conf_place *place, struct kms_hsm_conf *hsm)
 {
     struct kms_error error = KMS_ERROR_INIT;
 
     if (hsm->pin != NULL && kms_secret_check_ref(hsm->pin, &error) != KMS_OK) {
-        return fail(place, "hsm.pin", error.text);
+        return kms_conf_place_fail(place, "hsm.pin", error.text);
     }
     return KMS_OK;
 }
 
-static enum kms_status check_sessions(const struct place *place, struct kms_hsm_conf *hsm)
+static enum kms_status check_sessions(const struct kms_conf_place *place, struct kms_hsm_conf *hsm)
 {
     uint64_t value = KMS_HSM_SESSIONS_DEFAULT;
 
     if (hsm->sessions_text != NULL &&
         kms_parse_u64(hsm->sessions_text, 1, KMS_HSM_SESSIONS_MAX, &value) != KMS_OK) {
-        return fail(place, "hsm.sessions", "must be a number from 1 to 1024");
+        return kms_conf_place_fail(place, "hsm.sessions", "must be a number from 1 to 1024");
     }
     hsm->sessions = (unsigned)value;
     return KMS_OK;
 }
 
-static enum kms_status check_mechanism(const struct place *place, struct kms_hsm_conf *hsm)
+static enum kms_status check_mechanism(const struct kms_conf_place *place, struct kms_hsm_conf *hsm)
 {
     static const char *const words[] = {"auto", "aes-gcm", "aes-cbc-hmac", "rsa-oaep"};
 
@@ -109,12 +106,13 @@ static enum kms_status check_mechanism(const struct place *place, struct kms_hsm
             return KMS_OK;
         }
     }
-    return fail(place, "hsm.mechanism", "must be auto, aes-gcm, aes-cbc-hmac or rsa-oaep");
+    return kms_conf_place_fail(place, "hsm.mechanism",
+                               "must be auto, aes-gcm, aes-cbc-hmac or rsa-oaep");
 }
 
-static enum kms_status check_hsm(const struct place *place, struct kms_backend_conf *conf)
+static enum kms_status check_hsm(const struct kms_conf_place *place, struct kms_backend_conf *conf)
 {
-    static enum kms_status (*const checks[])(const struct place *place,
+    static enum kms_status (*const checks[])(const struct kms_conf_place *place,
                                              struct kms_hsm_conf *hsm) = {
         check_module, check_token, check_pin, check_sessions, check_mechanism};
     enum kms_status status = KMS_OK;
@@ -135,7 +133,8 @@ static bool has_alibaba(const struct kms_backend_conf *conf)
     return conf->alibaba != NULL;
 }
 
-static enum kms_status check_alibaba(const struct place *place, struct kms_backend_conf *conf)
+static enum kms_status check_alibaba(const struct kms_conf_place *place,
+                                     struct kms_backend_conf *conf)
 {
     return kms_alibaba_conf_check(conf->alibaba, place->text, place->entry, place->err);
 }
@@ -145,7 +144,8 @@ static bool has_vault(const struct kms_backend_conf *conf)
     return conf->vault != NULL;
 }
 
-static enum kms_status check_vault(const struct place *place, struct kms_backend_conf *conf)
+static enum kms_status check_vault(const struct kms_conf_place *place,
+                                   struct kms_backend_conf *conf)
 {
     return kms_vault_conf_check(conf->vault, place->text, place->entry, place->err);
 }
@@ -154,7 +154,7 @@ static enum kms_status check_vault(const struct place *place, struct kms_backend
 static const struct settings_row {
     const char *type;
     bool (*has)(const struct kms_backend_conf *conf);
-    enum kms_status (*check)(const struct place *place, struct kms_backend_conf *conf);
+    enum kms_status (*check)(const struct kms_conf_place *place, struct kms_backend_conf *conf);
 } settings_rows[] = {
     {"hsm", has_hsm, check_hsm},
     {"alibaba", has_alibaba, check_alibaba},
@@ -165,7 +165,7 @@ enum kms_status kms_backend_conf_check(struct kms_backend_conf *conf,
                                        const struct kms_conf_text *text, const char *path,
                                        struct kms_error *err)
 {
-    const struct place place = {.text = text, .entry = path, .err = err};
+    const struct kms_conf_place place = {.text = text, .entry = path, .section = "", .err = err};
     enum kms_status status = KMS_OK;
 
     for (size_t i = 0; i < sizeof(settings_rows) / sizeof(settings_rows[0]); i++) {
@@ -173,7 +173,8 @@ enum kms_status kms_backend_conf_check(struct kms_backend_conf *conf,
         bool wanted = strcmp(conf->type, row->type) == 0;
 
         if (wanted != row->has(conf)) {
-            return fail(&place, row->type, wanted ? "is missing" : "is not of this entry's type");
+            return kms_conf_place_fail(&place, row->type,
+                                       wanted ? "is missing" : "is not of this entry's type");
         }
         if (wanted) {
             status = row->check(&place, conf);

@@ -11,6 +11,18 @@
 
 extern const cyaml_schema_field_t kms_backend_conf_fields[];
 
+/* Where a check is, for what it has to say. */
+struct kms_conf_place {
+    const struct kms_conf_text *text;
+    const char *entry;   /* "backends[0]" */
+    const char *section; /* "vault."; "" where keys bear it themselves */
+    struct kms_error *err;
+};
+
+/* Says @sentence of the key @key there; returns KMS_E_INVALID. */
+enum kms_status kms_conf_place_fail(const struct kms_conf_place *place, const char *key,
+                                    const char *sentence) KMS_MUST_CHECK;
+
 /*
  * Checks the entry at @path ("backends[0]") of @text all but for its name and type, and completes
  * it: numbers from their texts, defaults. KMS_E_INVALID names the key; a PIN that was written

@@ -1,13 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `vault:` in the configuration. */
-#include <stdio.h>
 #include <string.h>
 
 #include "backend/backend_conf_schema.h"
 #include "backend/vault_conf_schema.h"
 #include "common/numbers.h"
 #include "common/secret.h"
-#include "common/yaml.h"
 
 #define REQUIRED CYAML_FLAG_POINTER
 #define OPTIONAL (CYAML_FLAG_POINTER | CYAML_FLAG_OPTIONAL)
@@ -48,22 +46,9 @@ const cyaml_schema_field_t kms_vault_conf_fields[] = {
 
 /* ---- checks ------------------------------------------------------------------------------- */
 
-struct place {
-    const struct kms_conf_text *text;
-    const char *entry; /* "backends[0]" */
-    struct kms_error *err;
-};
-
-static enum kms_status fail(const struct place *place, const char *key, const char *sentence)
-{
-    char path[KMS_YAML_PATH_MAX];
-
-    (void)snprintf(path, sizeof(path), "%s.vault.%s", place->entry, key);
-    return kms_conf_error(place->err, place->text, path, "%s", sentence);
-}
-
 /* By its look alone: whether it is a URL that may be used says the backend that opens it. */
-static enum kms_status check_addresses(const struct place *place, struct kms_vault_conf *vault)
+static enum kms_status check_addresses(const struct kms_conf_place *place,
+                                       struct kms_vault_conf *vault)
 {
     for (unsigned i = 0; i < vault->addresses_count; i++) {
         const char *address = vault->addresses[i];
@@ -71,8 +56,9 @@ static enum kms_status check_addresses(const struct place *place, struct kms_vau
 
         if ((strncmp(address, "https://", 8) != 0 && strncmp(address, "http://", 7) != 0) ||
             address[len - 1] == '/' || strpbrk(address, "@? ") != NULL) {
-            return fail(place, "addresses",
-                        "each must look like https://host:8200, without a slash at the end");
+            return kms_conf_place_fail(
+                place, "addresses",
+                "each must look like https://host:8200, without a slash at the end");
         }
     }
     return KMS_OK;
@@ -95,7 +81,7 @@ static bool is_bool(const char *text)
     return text == NULL || strcmp(text, "true") == 0 || strcmp(text, "false") == 0;
 }
 
-static enum kms_status check_words(const struct place *place, struct kms_vault_conf *vault)
+static enum kms_status check_words(const struct kms_conf_place *place, struct kms_vault_conf *vault)
 {
     const struct {
         const char *key;
@@ -122,19 +108,20 @@ static enum kms_status check_words(const struct place *place, struct kms_vault_c
 
     for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
         if (!rows[i].good) {
-            return fail(place, rows[i].key, rows[i].sentence);
+            return kms_conf_place_fail(place, rows[i].key, rows[i].sentence);
         }
     }
     return KMS_OK;
 }
 
-static enum kms_status check_connections(const struct place *place, struct kms_vault_conf *vault)
+static enum kms_status check_connections(const struct kms_conf_place *place,
+                                         struct kms_vault_conf *vault)
 {
     uint64_t value = KMS_VAULT_CONNECTIONS_DEFAULT;
 
     if (vault->connections_text != NULL &&
         kms_parse_u64(vault->connections_text, 1, KMS_VAULT_CONNECTIONS_MAX, &value) != KMS_OK) {
-        return fail(place, "connections", "must be a number from 1 to 256");
+        return kms_conf_place_fail(place, "connections", "must be a number from 1 to 256");
     }
     vault->connections = (unsigned)value;
     return KMS_OK;
@@ -153,24 +140,24 @@ static const struct method {
     {"cert", MAY, NOT, NOT, NOT, NOT, MUST},
 };
 
-static enum kms_status check_need(const struct place *place, const char *key, enum need need,
-                                  const char *value, bool is_secret)
+static enum kms_status check_need(const struct kms_conf_place *place, const char *key,
+                                  enum need need, const char *value, bool is_secret)
 {
     struct kms_error error = KMS_ERROR_INIT;
 
     if (need == MUST && value == NULL) {
-        return fail(place, key, "is missing, and this auth method needs it");
+        return kms_conf_place_fail(place, key, "is missing, and this auth method needs it");
     }
     if (need == NOT && value != NULL) {
-        return fail(place, key, "is not of this auth method");
+        return kms_conf_place_fail(place, key, "is not of this auth method");
     }
     if (is_secret && value != NULL && kms_secret_check_ref(value, &error) != KMS_OK) {
-        return fail(place, key, error.text);
+        return kms_conf_place_fail(place, key, error.text);
     }
-    return value != NULL && value[0] == '\0' ? fail(place, key, "is empty") : KMS_OK;
+    return value != NULL && value[0] == '\0' ? kms_conf_place_fail(place, key, "is empty") : KMS_OK;
 }
 
-static enum kms_status check_auth(const struct place *place, struct kms_vault_conf *vault)
+static enum kms_status check_auth(const struct kms_conf_place *place, struct kms_vault_conf *vault)
 {
     const struct kms_vault_auth_conf *auth = vault->auth;
     const struct method *method = NULL;
@@ -180,7 +167,8 @@ static enum kms_status check_auth(const struct place *place, struct kms_vault_co
         method = strcmp(methods[i].name, auth->method) == 0 ? &methods[i] : NULL;
     }
     if (method == NULL) {
-        return fail(place, "auth.method", "must be token, approle, kubernetes, jwt or cert");
+        return kms_conf_place_fail(place, "auth.method",
+                                   "must be token, approle, kubernetes, jwt or cert");
     }
     const struct {
         const char *key;
@@ -205,10 +193,11 @@ static enum kms_status check_auth(const struct place *place, struct kms_vault_co
 enum kms_status kms_vault_conf_check(struct kms_vault_conf *vault, const struct kms_conf_text *text,
                                      const char *path, struct kms_error *err)
 {
-    static enum kms_status (*const checks[])(
-        const struct place *place, struct kms_vault_conf *vault) = {check_addresses, check_words,
-                                                                    check_connections, check_auth};
-    const struct place place = {.text = text, .entry = path, .err = err};
+    static enum kms_status (*const checks[])(const struct kms_conf_place *place,
+                                             struct kms_vault_conf *vault) = {
+        check_addresses, check_words, check_connections, check_auth};
+    const struct kms_conf_place place = {
+        .text = text, .entry = path, .section = "vault.", .err = err};
     enum kms_status status = KMS_OK;
 
     for (size_t i = 0; status == KMS_OK && i < sizeof(checks) / sizeof(checks[0]); i++) {
