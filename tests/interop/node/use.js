@@ -31,7 +31,9 @@ function refuses(what, ...names) {
 (async () => {
   const p11 = new P.PKCS11();
   p11.load(module_);
-  p11.C_Initialize();
+  // The asynchronous calls run on threads of libuv: without this flag a module may leave its locks
+  // out (PKCS#11 v3.1, 5.4.1), and SoftHSM does.
+  p11.C_Initialize({ flags: P.CKF_OS_LOCKING_OK });
   const slot = p11.C_GetSlotList(true).find((s) => p11.C_GetTokenInfo(s).label.trim() === tokenLabel);
   const session = p11.C_OpenSession(slot, P.CKF_RW_SESSION | P.CKF_SERIAL_SESSION);
   await check('wrong PIN', () => refuses(() => p11.C_Login(session, P.CKU_USER, '9999'), 'CKR_PIN_INCORRECT'));
