@@ -175,12 +175,9 @@ static uint64_t pause_ns(unsigned attempt)
     return kms_jitter(PAUSE_MIN_NS, ceiling > PAUSE_MAX_NS ? PAUSE_MAX_NS : ceiling);
 }
 
-/* False when the caller gave up, or the pause would outlast the deadline. */
+/* False when the caller gave up. */
 static bool pause_for(const struct kms_call *call, uint64_t ns)
 {
-    if (kms_deadline_left(call->deadline_ns) <= ns) {
-        return false;
-    }
     while (ns > 0 && !cancelled(call)) {
         uint64_t nap = ns < NAP_NS ? ns : NAP_NS;
         const struct timespec until = {.tv_sec = 0, .tv_nsec = (long)nap};
@@ -201,14 +198,13 @@ static uint64_t pause_after(const struct kms_error *error, unsigned tries)
                                                                : error->retry_after_ns + pause;
 }
 
-static void earn(struct kms_waist *waist)
+static void earn(struct kms_waist *waist, unsigned amount)
 {
     unsigned have = atomic_load(&waist->purse);
     unsigned next = 0;
 
     do {
-        next = have + waist->ops->retry_budget < PURSE_MAX ? have + waist->ops->retry_budget
-                                                           : PURSE_MAX;
+        next = have + amount < PURSE_MAX ? have + amount : PURSE_MAX;
     } while (next != have && !atomic_compare_exchange_weak(&waist->purse, &have, next));
 }
 
@@ -226,6 +222,20 @@ static bool spend(struct kms_waist *waist)
         }
     }
     return false;
+}
+
+/* Whether there is another attempt, when its time has come. Only one that is made costs anything:
+ * not where the pause would outlast the deadline, nor where the caller gives up in it. */
+static bool again(struct kms_waist *waist, const struct kms_call *call, uint64_t pause)
+{
+    if (kms_deadline_left(call->deadline_ns) <= pause || !spend(waist)) {
+        return false;
+    }
+    if (!pause_for(call, pause)) {
+        earn(waist, RETRY_PRICE);
+        return false;
+    }
+    return true;
 }
 
 static enum kms_status attempt(const struct kms_waist *waist, struct kms_call *call, enum kms_op op,
@@ -266,7 +276,7 @@ static enum kms_status run(struct kms_waist *waist, struct kms_call *call, enum 
     if (status != KMS_OK) {
         return status;
     }
-    earn(waist);
+    earn(waist, waist->ops->retry_budget);
     for (unsigned tries = 0;; tries++) {
         status = attempt(waist, call, op, args);
         if (status == KMS_OK) {
@@ -275,8 +285,8 @@ static enum kms_status run(struct kms_waist *waist, struct kms_call *call, enum 
         /* a backend that said nothing: the status is all there is */
         (void)kms_error_set(&call->error, status, "backend %s: %s: %s", waist->conf->name,
                             kms_op_name(op), kms_status_name(status));
-        if (!rows[op].retry || !kms_status_is_transient(status) || !spend(waist) ||
-            !pause_for(call, pause_after(&call->error, tries))) {
+        if (!rows[op].retry || !kms_status_is_transient(status) ||
+            !again(waist, call, pause_after(&call->error, tries))) {
             return status;
         }
         kms_error_clear(&call->error);

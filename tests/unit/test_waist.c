@@ -348,7 +348,53 @@ static void retries_are_paid_for(void)
     fake_ops.retry_budget = 0;
 }
 
+/* Which retries the reserve still pays for. */
+static unsigned left_in_reserve(struct kms_waist *waist)
+{
+    struct kms_call call = {.deadline_ns = 0};
+
+    asked = 0;
+    says_after_ns = 0;
+    CU_ASSERT_EQUAL(encrypt(waist, &call, 3000), KMS_E_UNAVAILABLE);
+    return asked - 1;
+}
+
+/* A retry that is not made: the deadline comes before it, or the caller gives up. */
+static void what_is_not_made_costs_nothing(void)
+{
+    static const enum kms_status line = KMS_E_UNAVAILABLE;
+    struct kms_waist *waist = NULL;
+    atomic_bool gone;
+    struct kms_call call = {.cancelled = &gone};
+
+    fake_ops.retry_budget = 1; /* a call pays for next to nothing */
+    waist = open_fake();
+    script = &line;
+    script_len = 1;
+    says_after_ns = 60 * KMS_NS_PER_S;
+    atomic_init(&gone, false);
+    for (unsigned i = 0; i < 2 * KMS_RETRY_RESERVE; i++) {
+        CU_ASSERT_EQUAL(encrypt(waist, &call, 3000), KMS_E_UNAVAILABLE);
+    }
+    CU_ASSERT_EQUAL(asked, 2 * KMS_RETRY_RESERVE);
+    CU_ASSERT_EQUAL(left_in_reserve(waist), KMS_RETRY_RESERVE);
+    kms_waist_close(waist);
+
+    waist = open_fake();
+    cancels = &gone;
+    for (unsigned i = 0; i < 2 * KMS_RETRY_RESERVE; i++) {
+        atomic_store(&gone, false);
+        CU_ASSERT_EQUAL(encrypt(waist, &call, 3000), KMS_E_UNAVAILABLE);
+    }
+    CU_ASSERT_EQUAL(asked, 2 * KMS_RETRY_RESERVE);
+    cancels = NULL;
+    CU_ASSERT_EQUAL(left_in_reserve(waist), KMS_RETRY_RESERVE);
+    kms_waist_close(waist);
+    fake_ops.retry_budget = 0;
+}
+
 static const struct unit_test tests[] = {
+    {"what is not made costs nothing", what_is_not_made_costs_nothing},
     {"a service is left alone as it asks", a_service_is_left_alone_as_it_asks},
     {"retries are paid for", retries_are_paid_for},
     {"transient ones are tried again", transient_ones_are_tried_again},
