@@ -207,8 +207,14 @@ void kms_http_response_take_header(const struct kms_http_request *request,
     size_t end = line.len;
     char value[KMS_HTTP_VALUE_MAX] = "";
 
+    if (line.len >= 5 && memcmp(text, "HTTP/", 5) == 0) {
+        /* what came before was of an interim reply (RFC 9110 15.2), and says nothing of this one */
+        memset(response->want, 0, sizeof(response->want));
+        response->retry_after_ns = 0;
+        return;
+    }
     if (colon == NULL) {
-        return; /* the status line, or the empty one */
+        return; /* the empty line */
     }
     while (at < end && (text[at] == ' ' || text[at] == '\t')) {
         at++;

@@ -150,7 +150,7 @@ enum kms_status kms_http_response_fill(const struct kms_http_request *request,
                                        struct kms_http_response *response, unsigned status,
                                        struct kms_span body,
                                        const char *const *header_lines) KMS_MUST_CHECK;
-/* One header line, without its line end. */
+/* One header line, with or without its line end; a status line begins anew. */
 void kms_http_response_take_header(const struct kms_http_request *request,
                                    struct kms_http_response *response, struct kms_span line);
 /* Some of the body; KMS_E_PROTOCOL over the ceiling. */

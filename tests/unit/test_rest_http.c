@@ -91,6 +91,16 @@ static bool respond(int fd, const char *path)
                 "x-request-id: r-2\r\nContent-Length: 2\r\n\r\n{}");
         return true;
     }
+    if (strncmp(path, "/early ", 7) == 0) {
+        put(fd, "HTTP/1.1 103 Early: Hints\r\nX-Request-Id: early\r\nRetry-After: 7\r\n\r\n"
+                "HTTP/1.1 200 OK\r\nX-Request-Id: final\r\nContent-Length: 0\r\n\r\n");
+        return true;
+    }
+    if (strncmp(path, "/early/alone ", 13) == 0) {
+        put(fd, "HTTP/1.1 100 Continue\r\nX-Request-Id: early\r\n\r\n"
+                "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
+        return true;
+    }
     put(fd, "HTTP/1.1 200 OK\r\nX-Request-Id:  abc \r\nContent-Length: 5\r\n\r\nhello");
     return true;
 }
@@ -211,6 +221,22 @@ static void answers_come(void)
     kms_http_response_done(&asked.response);
     asked = ask("/move"); /* not followed */
     CU_ASSERT_EQUAL(asked.response.status, 307);
+    kms_http_response_done(&asked.response);
+}
+
+/* An interim reply's header fields are not the answer's. */
+static void interim_replies_are_none(void)
+{
+    struct asked asked = ask("/early");
+
+    CU_ASSERT_EQUAL(asked.status, KMS_OK);
+    CU_ASSERT_EQUAL(asked.response.status, 200);
+    CU_ASSERT_STRING_EQUAL(asked.response.want[0], "final");
+    CU_ASSERT_EQUAL(asked.response.retry_after_ns, 0);
+    kms_http_response_done(&asked.response);
+    asked = ask("/early/alone");
+    CU_ASSERT_EQUAL(asked.status, KMS_OK);
+    CU_ASSERT_STRING_EQUAL(asked.response.want[0], "");
     kms_http_response_done(&asked.response);
 }
 
@@ -619,6 +645,7 @@ static void retry_after_is_bounded(void)
 
 static const struct unit_test tests[] = {
     {"answers come", answers_come},
+    {"interim replies are none", interim_replies_are_none},
     {"each failure has its class", each_failure_has_its_class},
     {"a body has a ceiling", a_body_has_a_ceiling},
     {"deadlines hold", deadlines_hold},
