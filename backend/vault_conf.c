@@ -71,6 +71,29 @@ static bool is_path(const char *text)
                             strstr(text, "//") == NULL && strspn(text, "/") < strlen(text));
 }
 
+/*
+ * It stands in a URL for the address's host: labels of letters, digits, '-' and, as some have it,
+ * '_' (RFC 1123 2.1, RFC 1035 2.3.4), or an IPv4 address. A final dot is in no certificate.
+ */
+static bool is_host(const char *text)
+{
+    static const char chars[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_";
+    const char *at = text;
+
+    for (;;) {
+        size_t len = strspn(at, chars);
+
+        if (len == 0 || len > 63 || at[0] == '-' || at[len - 1] == '-') {
+            return false;
+        }
+        at += len;
+        if (*at != '.') {
+            return *at == '\0' && at - text <= 253;
+        }
+        at++;
+    }
+}
+
 static bool is_absolute(const char *text)
 {
     return text == NULL || text[0] == '/';
@@ -99,6 +122,8 @@ static enum kms_status check_words(const struct kms_conf_place *place, struct km
          "must not hold a PIN; a file with it can be named as pin-source"},
         {"key", (vault->certificate == NULL) == (vault->key == NULL),
          "and certificate go together"},
+        {"server_name", vault->server_name == NULL || is_host(vault->server_name),
+         "must be a host name, as in the certificate"},
         {"proxy", vault->proxy == NULL || strncmp(vault->proxy, "http", 4) == 0,
          "must look like http://host:port"},
         {"allow_destroy", is_bool(vault->allow_destroy), "must be true or false"},

@@ -10,6 +10,7 @@
 #define HEAD       "name: v\ntype: vault\nvault:\n"
 #define WHERE      HEAD "  addresses: ['https://a:8200']\n"
 #define TOKEN      "  auth: {method: token, token: 'file:/t'}\n"
+#define LABEL_62   "a0123456789012345678901234567890123456789012345678901234567890"
 #define WITH(line) WHERE "  " line "\n" TOKEN
 #define AUTH(line) WHERE "  auth: {" line "}\n"
 
@@ -26,6 +27,11 @@ static const struct {
     {WITH("connections: 256"), NULL},
     {WITH("allow_destroy: true"), NULL},
     {WITH("ca_file: /ca.pem"), NULL},
+    {WITH("server_name: vault.example"), NULL},
+    {WITH("server_name: Vault_1"), NULL},
+    {WITH("server_name: 10.0.0.1"), NULL},
+    {WITH("server_name: x" LABEL_62), NULL},
+    {WITH("server_name: a." LABEL_62 "." LABEL_62 "." LABEL_62 "." LABEL_62), NULL},
     {WHERE "  certificate: /c.pem\n  key: 'pkcs11:token=t;object=k'\n" TOKEN, NULL},
     {WHERE "  certificate: /c.pem\n  key: /k.pem\n  auth: {method: cert}\n", NULL},
     {AUTH("method: approle, role_id: r, secret_id: 'env:S'"), NULL},
@@ -53,6 +59,23 @@ static const struct {
     {WHERE "  certificate: /c.pem\n  key: 'pkcs11:object=k?pin-value=" SECRET "'\n" TOKEN,
      "vault.key: must not hold a PIN"},
     {WITH("proxy: host:3128"), "vault.proxy: must"},
+    {WITH("server_name: vault.example/v1"), "e.vault.server_name: must be a host name"},
+    {WITH("server_name: ''"), "vault.server_name: must"},
+    {WITH("server_name: 'a b'"), "vault.server_name: must"},
+    {WITH("server_name: vault.example:8200"), "vault.server_name: must"},
+    {WITH("server_name: user@vault.example"), "vault.server_name: must"},
+    {WITH("server_name: 'vault.example#'"), "vault.server_name: must"},
+    {WITH("server_name: 'vault.example?x'"), "vault.server_name: must"},
+    {WITH("server_name: 'vault.example.'"), "vault.server_name: must"},
+    {WITH("server_name: vault..example"), "vault.server_name: must"},
+    {WITH("server_name: -vault.example"), "vault.server_name: must"},
+    {WITH("server_name: vault-.example"), "vault.server_name: must"},
+    {WITH("server_name: '[::1]'"), "vault.server_name: must"},
+    {WITH("server_name: \"v\\u00e4ult\""), "vault.server_name: must"},
+    {WITH("server_name: \"vault\\r\\nX: y\""), "vault.server_name: must"},
+    {WITH("server_name: xx" LABEL_62), "vault.server_name: must"},
+    {WITH("server_name: aa." LABEL_62 "." LABEL_62 "." LABEL_62 "." LABEL_62),
+     "vault.server_name: must"},
     {WITH("adresses: x"), "adresses"},
     {AUTH("method: password"), "vault.auth.method: must be token, approle"},
     {AUTH("method: token"), "vault.auth.token: is missing"},
