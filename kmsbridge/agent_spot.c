@@ -122,8 +122,13 @@ enum kms_status kms_agentd_token_named(struct kms_agentd_token *token, struct km
 void kms_agentd_token_learn(struct kms_agentd_token *token, const struct kms_key_info *info,
                             struct kms_span spki)
 {
-    struct kms_agentd_key *key = kms_agentd_key_new(token, info, spki);
+    struct kms_agentd_key *key = NULL;
 
+    /* listed by the configuration: whether it is one of those says the next list, which is short */
+    if (token->conf->key_count > 0) {
+        return;
+    }
+    key = kms_agentd_key_new(token, info, spki);
     if (key != NULL) { /* else it is there with the next list */
         pthread_mutex_lock(&token->mutex);
         kms_agentd_spot_add_locked(token, key, kms_now_ns());

@@ -109,7 +109,8 @@ enum kms_status kms_agentd_token_key(struct kms_agentd_token *token, struct kms_
                                      struct kms_agentd_key **ret_key) KMS_MUST_CHECK;
 /* The list has changed at the service: the next one who asks gets a new one. */
 void kms_agentd_token_touch(struct kms_agentd_token *token);
-/* One that was just made, after kms_agentd_token_touch(): it can be used before the next list. */
+/* One that was just made, after kms_agentd_token_touch(): it can be used before the next list, but
+ * for a token whose keys the configuration lists. */
 void kms_agentd_token_learn(struct kms_agentd_token *token, const struct kms_key_info *info,
                             struct kms_span spki);
 /* After a call: sends for a new list if the last one is too old, and does not wait for it. */

@@ -341,9 +341,17 @@ static void pin(void)
     frames_close(&frames);
 }
 
+static bool generate_ref(struct frames *frames, const char *label, char ret_ref[FRAMES_REF])
+{
+    return frames_generate(frames, KMS_KEY_EC, label) == KMS_OK && frames->reply->n_keys == 1 &&
+           kms_agent_get_text("ref", frames->reply->keys[0]->ref, ret_ref, FRAMES_REF,
+                              &frames->error) == KMS_OK;
+}
+
 static void only_listed_keys(void)
 {
     struct frames frames;
+    char ref[FRAMES_REF];
 
     CU_ASSERT_TRUE_FATAL(
         restart("  tokens: [{backend: hsm, keys: [app-sign, \"id:01\"]}]\n", RULES));
@@ -352,6 +360,13 @@ static void only_listed_keys(void)
     CU_ASSERT_EQUAL(frames.reply->n_keys, 2);
     CU_ASSERT_EQUAL(frames_list(&frames, "other"), KMS_OK);
     CU_ASSERT_EQUAL(frames.reply->n_keys, 0);
+    /* one that was just made can be used at once, if it is listed */
+    CU_ASSERT_TRUE(generate_ref(&frames, "stray", ref));
+    CU_ASSERT_EQUAL(frames_sign(&frames, ref, KMS_ALG_ECDSA, digest()), KMS_E_NOT_FOUND);
+    CU_ASSERT_EQUAL(frames_destroy(&frames, ref), KMS_E_NOT_FOUND);
+    CU_ASSERT_TRUE(generate_ref(&frames, "app-sign", ref));
+    CU_ASSERT_EQUAL(frames_sign(&frames, ref, KMS_ALG_ECDSA, digest()), KMS_OK);
+    CU_ASSERT_EQUAL(frames_destroy(&frames, ref), KMS_OK);
     frames_close(&frames);
 }
 
