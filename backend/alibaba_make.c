@@ -6,7 +6,8 @@
 
 #include "backend/alibaba_parts.h"
 
-#define ALIAS_MAX (KMS_LABEL_MAX + 8)
+#define ALIAS_MAX   (KMS_LABEL_MAX + 8)
+#define DESCRIPTION "kmsbridge: "
 
 /* ---- generate ----------------------------------------------------------------------------- */
 
@@ -109,9 +110,28 @@ static enum kms_status look_for_alias(struct kms_backend *b, struct kms_call *ca
                                key.id);
 }
 
-static enum kms_status create_key(struct kms_backend *b, struct kms_call *call,
-                                  const struct kms_key_template *tmpl, struct kms_ali_key *ret_key)
+/* A key may have been made whose KeyId nobody knows: its description is how to find it. */
+static enum kms_status tell_of_key(struct kms_call *call, const struct kms_ali_reply *reply,
+                                   const char *description)
 {
+    enum kms_status status = call->error.status;
+    char text[KMS_ERROR_TEXT_MAX];
+
+    if (!reply->response.was_sent || (status != KMS_E_UNAVAILABLE && status != KMS_E_TIMEOUT &&
+                                      status != KMS_E_CANCELLED && status != KMS_E_PROTOCOL)) {
+        return status;
+    }
+    (void)snprintf(text, sizeof(text),
+                   "there may be a key without an alias now, with the description \"%s\"",
+                   description);
+    return kms_ali_retell(&call->error, text);
+}
+
+static enum kms_status create_key(struct kms_backend *b, struct kms_call *call,
+                                  const struct kms_key_template *tmpl, const char *alias,
+                                  struct kms_ali_key *ret_key)
+{
+    char description[ALIAS_MAX + sizeof(DESCRIPTION)];
     struct kms_ali_ask ask = {.action = "CreateKey", .once = true};
     struct kms_ali_reply reply = KMS_ALI_REPLY_INIT;
     struct kms_json metadata;
@@ -119,6 +139,8 @@ static enum kms_status create_key(struct kms_backend *b, struct kms_call *call,
 
     kms_ali_param_text(&ask, "KeySpec", spec_for(tmpl)->name);
     kms_ali_param_text(&ask, "KeyUsage", usage_for(tmpl));
+    (void)snprintf(description, sizeof(description), DESCRIPTION "%s", alias);
+    kms_ali_param_text(&ask, "Description", description);
     if (b->ali->instance != NULL && b->ali->instance[0] != '\0') {
         kms_ali_param_text(&ask, "DKMSInstanceId", b->ali->instance);
     }
@@ -132,50 +154,10 @@ static enum kms_status create_key(struct kms_backend *b, struct kms_call *call,
     if (status == KMS_OK && ret_key->spec != spec_for(tmpl)) {
         status = kms_ali_protocol(call, &reply, ask.action, "is about another kind of key");
     }
-    kms_ali_reply_done(&reply);
-    return status;
-}
-
-static enum kms_status call_plainly(struct kms_backend *b, struct kms_call *call,
-                                    const struct kms_ali_ask *ask)
-{
-    struct kms_ali_reply reply = KMS_ALI_REPLY_INIT;
-    enum kms_status status = kms_ali_call(b, call, ask, &reply);
-
-    kms_ali_reply_done(&reply);
-    return status;
-}
-
-static enum kms_status schedule_deletion(struct kms_backend *b, struct kms_call *call,
-                                         const char *key)
-{
-    struct kms_ali_ask ask = {.action = "ScheduleKeyDeletion"};
-    char days[16];
-
-    (void)snprintf(days, sizeof(days), "%u", b->ali->deletion_days);
-    kms_ali_param_text(&ask, "KeyId", key);
-    kms_ali_param_text(&ask, "PendingWindowInDays", days);
-    return call_plainly(b, call, &ask);
-}
-
-/* A key that got no name would be there, cost money and be found by nobody: it goes again. */
-static enum kms_status name_key(struct kms_backend *b, struct kms_call *call, const char *key,
-                                const char *alias, bool move)
-{
-    struct kms_ali_ask ask = {.action = move ? "UpdateAlias" : "CreateAlias"};
-    enum kms_status status = KMS_OK;
-
-    kms_ali_param_text(&ask, "KeyId", key);
-    kms_ali_param_text(&ask, "AliasName", alias);
-    status = call_plainly(b, call, &ask);
     if (status != KMS_OK) {
-        struct kms_call again = *call;
-
-        kms_error_clear(&again.error);
-        if (schedule_deletion(b, &again, key) != KMS_OK) {
-            kms_error_clear(&again.error);
-        }
+        status = tell_of_key(call, &reply, description);
     }
+    kms_ali_reply_done(&reply);
     return status;
 }
 
@@ -184,6 +166,7 @@ enum kms_status kms_ali_generate(struct kms_backend *b, struct kms_call *call,
 {
     struct kms_ali_key key;
     char alias[ALIAS_MAX];
+    char made[KMS_ERROR_TEXT_MAX];
     bool move = false;
     enum kms_status status = check_template(tmpl, &call->error);
 
@@ -193,12 +176,19 @@ enum kms_status kms_ali_generate(struct kms_backend *b, struct kms_call *call,
     (void)snprintf(alias, sizeof(alias), "alias/%s", tmpl->label);
     status = look_for_alias(b, call, alias, &move);
     if (status == KMS_OK) {
-        status = create_key(b, call, tmpl, &key);
+        status = create_key(b, call, tmpl, alias, &key);
     }
     if (status == KMS_OK) {
-        status = name_key(b, call, key.id, alias, move);
+        status = kms_ali_name_key(b, call, key.id, alias, move);
     }
-    return status == KMS_OK ? kms_ali_latest(b, call, &key, tmpl->label, ret_info) : status;
+    if (status == KMS_OK) {
+        status = kms_ali_latest(b, call, &key, tmpl->label, ret_info);
+        if (status != KMS_OK) {
+            (void)snprintf(made, sizeof(made), "key %s is made and named %s, but", key.id, alias);
+            status = kms_ali_retell(&call->error, made);
+        }
+    }
+    return status;
 }
 
 /* ---- destroy, rotate ---------------------------------------------------------------------- */
@@ -231,7 +221,7 @@ enum kms_status kms_ali_destroy(struct kms_backend *b, struct kms_call *call, co
                                "one, %s, to schedule the whole key",
                                latest.version);
     }
-    return status == KMS_OK ? schedule_deletion(b, call, key.id) : status;
+    return status == KMS_OK ? kms_ali_schedule_deletion(b, call, key.id) : status;
 }
 
 /* The version that CreateKeyVersion says it made, as a ref. */

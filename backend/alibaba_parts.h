@@ -246,6 +246,20 @@ enum kms_status kms_ali_destroy(struct kms_backend *b, struct kms_call *call,
 enum kms_status kms_ali_rotate(struct kms_backend *b, struct kms_call *call, const char *ref,
                                struct kms_key_info *ret_info) KMS_MUST_CHECK;
 
+/* ---- alibaba_name.c -------------------------------------------------------------------------- */
+
+enum kms_status kms_ali_schedule_deletion(struct kms_backend *b, struct kms_call *call,
+                                          const char *key) KMS_MUST_CHECK;
+/*
+ * Gives the new key @key its @alias; @move: from a key that is to be deleted. May take three
+ * seconds more than @call has, and another two to schedule the deletion of a key that gets no name.
+ * The error names the key and says what has become of it.
+ */
+enum kms_status kms_ali_name_key(struct kms_backend *b, struct kms_call *call, const char *key,
+                                 const char *alias, bool move) KMS_MUST_CHECK;
+/* Puts @text before the error's own. */
+enum kms_status kms_ali_retell(struct kms_error *err, const char *text);
+
 /* ---- alibaba_creds*.c: where the credential comes from --------------------------------------- */
 
 /* A fetch of struct kms_credential_source; @ctx is the backend. */

@@ -252,7 +252,10 @@ struct kms_backend_ops {
     enum kms_status (*list_keys)(struct kms_backend *backend, struct kms_call *call,
                                  const struct kms_key_filter *filter, kms_key_visit visit,
                                  void *ctx);
-    /* Never retried. KMS_E_EXISTS when a key with the tag is there, whatever its label. */
+    /*
+     * Never retried. KMS_E_EXISTS when a key with the tag is there, whatever its label. It may take
+     * some seconds longer than the deadline to name a key that was made, or to take it back.
+     */
     enum kms_status (*generate)(struct kms_backend *backend, struct kms_call *call,
                                 const struct kms_key_template *tmpl, struct kms_key_info *ret_info);
     enum kms_status (*destroy)(struct kms_backend *backend, struct kms_call *call, const char *ref);

@@ -1,0 +1,294 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* What becomes of a key that was made, when it cannot be named: over a door that plays the service,
+ * and fails where a test says so. */
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "backend/alibaba.h"
+#include "backend/alibaba_parts.h"
+#include "common/clock.h"
+#include "common/log.h"
+#include "common/secure.h"
+#include "tests/unit/unit.h"
+
+#define KEY "key-hzz1234"
+#define METADATA                                                                                   \
+    "{\"KeyMetadata\":{\"KeyId\":\"" KEY "\",\"Arn\":\"acs:kms:r:1:key/" KEY "\",\"KeySpec\":"     \
+    "\"Aliyun_AES_256\",\"KeyUsage\":\"ENCRYPT/DECRYPT\",\"KeyState\":\"Enabled\","                \
+    "\"PrimaryKeyVersion\":\"version-1\"},\"RequestId\":\"r\"}"
+#define REFUSED(code) "{\"Code\":\"" code "\",\"Message\":\"planted\",\"RequestId\":\"planted-id\"}"
+
+/* How an action is answered: @times so, and from then on well. */
+struct plan {
+    const char *action;
+    unsigned times;
+    enum kms_status fails; /* no answer, after the request was sent */
+    unsigned status;
+    const char *body;
+    unsigned sleep_ms;
+    bool done; /* the service has done it all the same */
+};
+
+static struct {
+    const struct plan *plans;
+    size_t count;
+    unsigned met[4];
+    bool made, named, leaving;
+    char seen[512]; /* the actions in their order */
+    char url[1024]; /* of CreateKey */
+} service;
+
+static const struct plan *plan_for(const char *action)
+{
+    for (size_t i = 0; i < service.count; i++) {
+        if (strcmp(service.plans[i].action, action) == 0 &&
+            service.met[i] < service.plans[i].times) {
+            service.met[i]++;
+            return &service.plans[i];
+        }
+    }
+    return NULL;
+}
+
+static void do_it(const char *action)
+{
+    service.made = service.made || strcmp(action, "CreateKey") == 0;
+    service.named = service.named || strcmp(action, "CreateAlias") == 0;
+    service.leaving = service.leaving || strcmp(action, "ScheduleKeyDeletion") == 0;
+}
+
+static enum kms_status play(const char *action, const struct kms_http_request *request,
+                            struct kms_http_response *ret)
+{
+    unsigned status = 200;
+    const char *body = "{\"RequestId\":\"r\"}";
+
+    if (strcmp(action, "DescribeKey") == 0 && !service.named) {
+        status = 404;
+        body = REFUSED("Forbidden.AliasNotFound");
+    } else if (strcmp(action, "CreateAlias") == 0 && service.named) {
+        status = 409;
+        body = REFUSED("Rejected.AlreadyExist");
+    } else if (strcmp(action, "DescribeKey") == 0 || strcmp(action, "CreateKey") == 0) {
+        body = METADATA;
+    } else if (strcmp(action, "ListKeyVersions") == 0) {
+        body = "{\"KeyVersions\":{\"KeyVersion\":[{\"KeyId\":\"" KEY "\",\"KeyVersionId\":"
+               "\"version-1\",\"CreationDate\":\"2026-11-29T00:00:00Z\"}]},\"TotalCount\":1,"
+               "\"PageNumber\":1,\"PageSize\":100,\"RequestId\":\"r\"}";
+    }
+    do_it(action);
+    return kms_http_response_fill(request, ret, status, kms_span_str(body), NULL);
+}
+
+static enum kms_status answer(struct kms_http_door *door, const struct kms_http_request *request,
+                              const struct kms_http_wait *wait, struct kms_http_response *ret,
+                              struct kms_error *err)
+{
+    const char *action = "";
+    const struct plan *plan = NULL;
+
+    (void)door;
+    for (size_t i = 0; i < request->header_count; i++) {
+        action = strcmp(request->headers[i].name, "x-acs-action") == 0 ? request->headers[i].value
+                                                                       : action;
+    }
+    (void)strncat(service.seen, action, sizeof(service.seen) - strlen(service.seen) - 1);
+    (void)strncat(service.seen, " ", sizeof(service.seen) - strlen(service.seen) - 1);
+    if (strcmp(action, "CreateKey") == 0) {
+        (void)snprintf(service.url, sizeof(service.url), "%s", request->url);
+    }
+    plan = plan_for(action);
+    if (plan == NULL) {
+        return play(action, request, ret);
+    }
+    (void)usleep(plan->sleep_ms * 1000);
+    if (plan->done) {
+        do_it(action);
+    }
+    if (plan->fails != KMS_OK) {
+        ret->was_sent = true;
+        return kms_error_set(
+            err, kms_deadline_passed(wait->deadline_ns) ? KMS_E_TIMEOUT : plan->fails, "cut off");
+    }
+    return kms_http_response_fill(request, ret, plan->status, kms_span_str(plan->body), NULL);
+}
+
+static void close_door(struct kms_http_door *door)
+{
+    free(door);
+}
+
+static struct kms_http_door *new_door(void)
+{
+    struct kms_http_door *door = calloc(1, sizeof(*door));
+
+    *door = (struct kms_http_door){.perform = answer, .close = close_door};
+    return door;
+}
+
+static char *unconst(const char *text)
+{
+    return (char *)(uintptr_t)text;
+}
+
+/* What one key's making comes to, with @ms for it. */
+static enum kms_status make(const struct plan *plans, size_t count, unsigned ms,
+                            struct kms_call *call)
+{
+    struct kms_alibaba_conf settings = {.region = unconst("cn-test"),
+                                        .credentials = unconst("access_key"),
+                                        .access_key_id = unconst("ID"),
+                                        .access_key_secret = unconst("env:TEST_ALI_SECRET"),
+                                        .deletion_days = 7};
+    struct kms_backend_conf conf = {
+        .name = unconst("a"), .type = unconst("alibaba"), .alibaba = &settings};
+    const struct kms_key_template tmpl = {.type = KMS_KEY_AES, .label = "app/new"};
+    struct kms_key_info info;
+    struct kms_backend *b = NULL;
+    enum kms_status status = KMS_OK;
+
+    memset(&service, 0, sizeof(service));
+    service.plans = plans;
+    service.count = count;
+    CU_ASSERT_EQUAL_FATAL(kms_ali_open_over(&conf, new_door(), new_door(), &b, NULL), KMS_OK);
+    *call = (struct kms_call){.deadline_ns = kms_deadline_in(ms * KMS_NS_PER_MS)};
+    status = kms_ali_generate(b, call, &tmpl, &info);
+    kms_alibaba_ops.close(b);
+    return status;
+}
+
+static bool said(const struct kms_call *call, const char *text)
+{
+    return strstr(call->error.text, text) != NULL;
+}
+
+static void a_name_is_insisted_on(void)
+{
+    static const struct {
+        const char *name;
+        struct plan plan;
+        unsigned ms;
+    } rows[] = {
+        {"well", {.action = ""}, 2000},
+        {"throttled",
+         {"CreateAlias", 2, KMS_OK, 429, REFUSED("Rejected.Throttling"), 0, false},
+         2000},
+        {"unavailable",
+         {"CreateAlias", 2, KMS_OK, 503, REFUSED("ServiceUnavailable"), 0, false},
+         2000},
+        {"cut off", {"CreateAlias", 1, KMS_E_UNAVAILABLE, 0, NULL, 0, false}, 2000},
+        {"cut off, and done", {"CreateAlias", 1, KMS_E_UNAVAILABLE, 0, NULL, 0, true}, 2000},
+        {"the deadline passed",
+         {"CreateAlias", 1, KMS_OK, 429, REFUSED("Rejected.Throttling"), 250, false},
+         200},
+    };
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        struct kms_call call;
+
+        (void)make(&rows[i].plan, 1, rows[i].ms, &call);
+        UNIT_CHECK(rows[i].name, service.made && service.named && !service.leaving);
+        if (rows[i].ms > 1000) {
+            UNIT_CHECK(call.error.text, call.error.status == KMS_OK);
+        } else { /* late, and said so, with what there is now */
+            UNIT_CHECK(call.error.text, call.error.status == KMS_E_TIMEOUT);
+            UNIT_CHECK(call.error.text, said(&call, "key " KEY " is made and named alias/app/new"));
+        }
+    }
+    CU_ASSERT_PTR_NOT_NULL(strstr(service.url, "Description=kmsbridge%3A%20alias%2Fapp%2Fnew"));
+}
+
+static void a_key_without_a_name_goes_again(void)
+{
+    static const struct plan plans[] = {
+        {"CreateAlias", 99, KMS_OK, 403, REFUSED("Forbidden.NoPermission"), 0, false},
+        {"ScheduleKeyDeletion", 1, KMS_E_UNAVAILABLE, 0, NULL, 0, false},
+    };
+    static const struct plan lost[] = {
+        {"CreateAlias", 99, KMS_OK, 403, REFUSED("Forbidden.NoPermission"), 0, false},
+        {"ScheduleKeyDeletion", 1, KMS_E_UNAVAILABLE, 0, NULL, 0, true},
+        {"ScheduleKeyDeletion", 9, KMS_OK, 409, REFUSED("Rejected.PendingDeletion"), 0, true},
+    };
+    struct kms_call call;
+
+    CU_ASSERT_EQUAL(make(plans, 2, 2000, &call), KMS_E_DENIED);
+    CU_ASSERT(service.made && !service.named && service.leaving);
+    CU_ASSERT(said(&call, "key " KEY " was made, cannot be named alias/app/new, and is to be "
+                          "deleted again: CreateAlias: HTTP 403"));
+    CU_ASSERT_STRING_EQUAL(call.error.code, "Forbidden.NoPermission");
+    CU_ASSERT_STRING_EQUAL(call.error.request_id, "planted-id");
+    CU_ASSERT_EQUAL(make(lost, 3, 2000, &call), KMS_E_DENIED);
+    CU_ASSERT(said(&call, "is to be deleted again"));
+}
+
+/* Nothing is lost silently. */
+static void a_key_that_stays_is_told(void)
+{
+    static const struct plan plans[] = {
+        {"CreateAlias", 99, KMS_OK, 503, REFUSED("ServiceUnavailable"), 0, false},
+        {"ScheduleKeyDeletion", 99, KMS_OK, 503, REFUSED("ServiceUnavailable"), 0, false},
+    };
+    int pipes[2];
+    char log[4096] = "";
+    struct kms_call call;
+    uint64_t start = kms_now_ns();
+    ssize_t len = 0;
+
+    CU_ASSERT_EQUAL_FATAL(pipe(pipes), 0);
+    kms_log_setup(pipes[1], KMS_LOG_ERROR, KMS_LOG_TEXT);
+    CU_ASSERT_EQUAL(make(plans, 2, 500, &call), KMS_E_UNAVAILABLE);
+    kms_log_setup(2, KMS_LOG_ERROR, KMS_LOG_TEXT);
+    CU_ASSERT(kms_now_ns() - start < 7 * KMS_NS_PER_S);
+    CU_ASSERT(service.made && !service.named && !service.leaving);
+    CU_ASSERT(said(&call, "key " KEY " was made, cannot be named alias/app/new, and is still "
+                          "there: name it by CreateAlias"));
+    len = read(pipes[0], log, sizeof(log) - 1);
+    CU_ASSERT(len > 0 && strstr(log, "backend a: key " KEY " was made") != NULL &&
+              strstr(log, "backend a: key " KEY ": every endpoint") != NULL);
+    (void)close(pipes[0]);
+    (void)close(pipes[1]);
+}
+
+static void a_key_that_may_be_there_is_told(void)
+{
+    static const struct {
+        const char *name;
+        struct plan plan;
+        bool may_be;
+    } rows[] = {
+        {"cut off", {"CreateKey", 1, KMS_E_UNAVAILABLE, 0, NULL, 0, true}, true},
+        {"another kind", {"CreateKey", 1, KMS_OK, 200, "{\"RequestId\":\"r\"}", 0, true}, true},
+        {"denied",
+         {"CreateKey", 1, KMS_OK, 403, REFUSED("Forbidden.NoPermission"), 0, false},
+         false},
+        {"throttled",
+         {"CreateKey", 1, KMS_OK, 429, REFUSED("Rejected.Throttling"), 0, false},
+         false},
+    };
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        struct kms_call call;
+
+        UNIT_CHECK(rows[i].name, make(&rows[i].plan, 1, 2000, &call) != KMS_OK);
+        UNIT_CHECK(rows[i].name,
+                   said(&call, "there may be a key without an alias now, with the description "
+                               "\"kmsbridge: alias/app/new\"") == rows[i].may_be);
+        UNIT_CHECK(rows[i].name, strcmp(service.seen, "DescribeKey CreateKey ") == 0);
+    }
+}
+
+static const struct unit_test tests[] = {
+    {"a name is insisted on", a_name_is_insisted_on},
+    {"a key without a name goes again", a_key_without_a_name_goes_again},
+    {"a key that stays is told", a_key_that_stays_is_told},
+    {"a key that may be there is told", a_key_that_may_be_there_is_told},
+};
+
+int main(void)
+{
+    if (kms_secure_init() != KMS_OK || setenv("TEST_ALI_SECRET", "secret", 1) != 0) {
+        return EXIT_FAILURE;
+    }
+    return unit_main("test_alibaba_make", tests, UNIT_COUNT(tests));
+}
