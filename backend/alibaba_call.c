@@ -277,7 +277,9 @@ enum kms_status kms_ali_call(struct kms_backend *b, struct kms_call *call,
         kms_ali_reply_done(ret);
         status = ask_with(b, call, ask, (const char *)url.data, ret, &again);
     }
-    note(b, call, status);
+    if (!ret->response.is_over) {
+        note(b, call, status);
+    }
     if (status == KMS_OK) { /* for the audit line: what ActionTrail calls the request */
         (void)snprintf(call->error.request_id, sizeof(call->error.request_id), "%s",
                        ret->request_id);

@@ -181,7 +181,7 @@ enum kms_status kms_vault_ask_as(struct kms_backend *backend, const struct kms_h
         .header_count = sizeof(headers) / sizeof(headers[0]),
         .body = ask->body,
         .once = ask->once,
-        .body_max = 4 * KMS_HTTP_BODY_MAX, /* a key with a thousand public keys */
+        .body_max = KMS_VAULT_REPLY_MAX,
     };
     enum kms_status status =
         kms_endpoints_perform(backend->endpoints, &request, wait, &ret->http, err);
@@ -280,7 +280,9 @@ enum kms_status kms_vault_ask(struct kms_backend *backend, struct kms_call *call
         kms_error_clear(&call->error);
         status = ask_once(backend, &wait, ask, ret, &again, &call->error);
     }
-    note(backend, status, &call->error);
+    if (!ret->http.is_over) {
+        note(backend, status, &call->error);
+    }
     if (status == KMS_OK) {
         tell_request(ret, call);
     }

@@ -136,6 +136,9 @@ static enum kms_status read_key(struct kms_backend *backend, struct kms_call *ca
     } else if (status == KMS_E_NOT_FOUND &&
                kms_vault_table_replace(&backend->table, name, NULL, 0, NULL) != KMS_OK) {
         status = KMS_E_INTERNAL;
+    } else if (reply.http.is_over) {
+        kms_error_clear(&call->error);
+        status = kms_vault_too_many(&call->error);
     }
     kms_vault_reply_done(&reply);
     return status;
@@ -225,7 +228,11 @@ static enum kms_status list_each(struct kms_backend *backend, struct kms_call *c
         if (status == KMS_OK && kms_vault_name_is_valid(name)) { /* "import/" is a folder */
             status = read_key(backend, call, name, sift, sieve, &stop);
         }
-        if (status == KMS_E_NOT_FOUND) { /* went between the two */
+        if (status == KMS_E_TOO_LARGE) { /* the others are there all the same */
+            kms_log_error(KMS_LOG_WARN, &call->error, "backend %s: key %s is not shown",
+                          backend->conf->name, name);
+        }
+        if (status == KMS_E_TOO_LARGE || status == KMS_E_NOT_FOUND) { /* went between the two */
             kms_error_clear(&call->error);
             status = KMS_OK;
         }

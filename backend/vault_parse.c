@@ -44,6 +44,14 @@ static enum kms_status read_created(const struct kms_json *versions, const char 
     return status;
 }
 
+enum kms_status kms_vault_too_many(struct kms_error *err)
+{
+    return kms_error_set(err, KMS_E_TOO_LARGE,
+                         "the key has too many versions, more than %d or %u bytes of them: archive "
+                         "old ones (min_decryption_version)",
+                         KMS_VAULT_VERSIONS_MAX, KMS_VAULT_REPLY_MAX);
+}
+
 static enum kms_status add_version(void *ctx, const struct kms_json *versions, const char *key,
                                    struct kms_error *err)
 {
@@ -52,8 +60,7 @@ static enum kms_status add_version(void *ctx, const struct kms_json *versions, c
     struct kms_vault_version *version = NULL;
 
     if (read->count == gather->room) {
-        return kms_error_set(err, KMS_E_TOO_LARGE, "a key has more than %d versions",
-                             KMS_VAULT_VERSIONS_MAX);
+        return kms_vault_too_many(err);
     }
     version = &read->versions[read->count];
     if (kms_parse_u64(key, 1, INT32_MAX, &version->version) != KMS_OK) {
@@ -78,8 +85,7 @@ static enum kms_status count_versions(struct kms_vault_read *read, struct kms_er
     uint64_t first = read->min_decrypt == 0 ? 1 : read->min_decrypt;
 
     if (first > read->latest || read->latest - first >= KMS_VAULT_VERSIONS_MAX) {
-        return kms_error_set(err, KMS_E_TOO_LARGE, "a key has more than %d versions",
-                             KMS_VAULT_VERSIONS_MAX);
+        return kms_vault_too_many(err);
     }
     for (uint64_t version = first; version <= read->latest; version++) {
         read->versions[read->count++].version = version;

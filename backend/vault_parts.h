@@ -11,11 +11,13 @@
 #include "backend/rest/endpoints.h"
 #include "backend/rest/json.h"
 
-#define KMS_VAULT_NAME_MAX     256 /* of a Transit key, with NUL */
-#define KMS_VAULT_TIME_MAX     64  /* a creation time as text, with NUL */
-#define KMS_VAULT_VERSIONS_MAX 1024
-#define KMS_VAULT_KEYS_MAX     1024 /* of one mount */
-#define KMS_VAULT_DIGEST       32
+#define KMS_VAULT_NAME_MAX     256  /* of a Transit key, with NUL */
+#define KMS_VAULT_TIME_MAX     64   /* a creation time as text, with NUL */
+#define KMS_VAULT_VERSIONS_MAX 4096 /* of a key, from min_decryption_version on */
+/* Of a reply: all versions of a key, with 1 KiB for each: an RSA-4096's PEM takes 950 bytes. */
+#define KMS_VAULT_REPLY_MAX (KMS_VAULT_VERSIONS_MAX * 1024u + 8192u)
+#define KMS_VAULT_KEYS_MAX  1024 /* of one mount */
+#define KMS_VAULT_DIGEST    32
 
 /* ---- vault_types.c: what Transit has -------------------------------------------------------- */
 
@@ -206,6 +208,7 @@ struct kms_vault_read {
 };
 enum kms_status kms_vault_parse_key(const struct kms_json *data, struct kms_vault_read *ret,
                                     struct kms_error *err) KMS_MUST_CHECK;
+enum kms_status kms_vault_too_many(struct kms_error *err); /* KMS_E_TOO_LARGE */
 void kms_vault_read_done(struct kms_vault_read *read);
 /* The identity of version @at of @read, as vault.h says, and all that follows from it. */
 enum kms_status kms_vault_describe_key(const struct kms_backend *backend, const char *name,

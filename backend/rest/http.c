@@ -244,7 +244,8 @@ enum kms_status kms_http_response_take_body(const struct kms_http_request *reque
     size_t max = request->body_max == 0 ? KMS_HTTP_BODY_MAX : request->body_max;
     enum kms_status status = kms_blob_put(&response->body, bytes, max);
 
-    return status == KMS_E_TOO_LARGE ? KMS_E_PROTOCOL : status;
+    response->is_over = status == KMS_E_TOO_LARGE;
+    return response->is_over ? KMS_E_PROTOCOL : status;
 }
 
 enum kms_status kms_http_response_fill(const struct kms_http_request *request,

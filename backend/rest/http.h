@@ -83,6 +83,8 @@ struct kms_http_response {
     uint64_t retry_after_ns; /* Retry-After in seconds (RFC 9110 10.2.3), 0: none or a date */
     bool was_sent; /* on failure, too: the service may have seen the request. When false, asking
                       again is safe whatever the request is */
+    bool is_over;  /* KMS_E_PROTOCOL because the body is over its ceiling: of who sent it that says
+                      nothing */
     const char *origin; /* kms_endpoints_perform(): the endpoint that was asked; lives with it */
 };
 

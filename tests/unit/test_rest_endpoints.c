@@ -11,7 +11,7 @@
 #include "tests/unit/fake_http.h"
 #include "tests/unit/unit.h"
 
-enum mood { WELL, REFUSES, CUTS, ANSWERS_503, UNKNOWN_CERTIFICATE };
+enum mood { WELL, REFUSES, CUTS, ANSWERS_503, UNKNOWN_CERTIFICATE, ANSWERS_MUCH };
 static enum mood moods[2];
 static struct fake_http fake;
 
@@ -24,6 +24,8 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
         return fake_http_reply(request, ret, 200, "{}");
     case ANSWERS_503:
         return fake_http_reply(request, ret, 503, "{}");
+    case ANSWERS_MUCH:
+        return fake_http_reply(request, ret, 200, "{\"more\":\"than 16 bytes\"}");
     case REFUSES:
         return kms_error_set(err, KMS_E_UNAVAILABLE, "no connection");
     case UNKNOWN_CERTIFICATE:
@@ -60,7 +62,8 @@ static void end(struct kms_endpoints *endpoints)
 static enum kms_status ask(struct kms_endpoints *endpoints, bool once, struct kms_error *err,
                            unsigned *ret_status)
 {
-    const struct kms_http_request request = {.method = KMS_HTTP_POST, .url = "/v1/x", .once = once};
+    const struct kms_http_request request = {
+        .method = KMS_HTTP_POST, .url = "/v1/x", .once = once, .body_max = 16};
     const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(KMS_NS_PER_S)};
     struct kms_http_response response = KMS_HTTP_RESPONSE_INIT;
     enum kms_status status = KMS_OK;
@@ -155,6 +158,24 @@ static void a_breaker_opens_and_closes(void)
     end(endpoints);
 }
 
+/* A reply over our ceiling is no mark of an ill endpoint, and the next one's would be as long. */
+static void too_much_is_no_illness(void)
+{
+    struct kms_endpoints *endpoints = begin(2, ANSWERS_MUCH, WELL);
+    struct kms_error err;
+    unsigned http = 0;
+
+    for (unsigned i = 0; i < 8; i++) {
+        CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_E_PROTOCOL);
+    }
+    CU_ASSERT_EQUAL(kms_endpoints_healthy(endpoints), 2);
+    CU_ASSERT_EQUAL(fake_http_asked(&fake, "POST https://two"), 0);
+    moods[0] = WELL;
+    CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_OK);
+    CU_ASSERT_EQUAL(fake_http_asked(&fake, "POST https://two"), 0);
+    end(endpoints);
+}
+
 static void successes_reset_the_count(void)
 {
     struct kms_endpoints *endpoints = begin(1, REFUSES, WELL);
@@ -208,6 +229,7 @@ static const struct unit_test tests[] = {
     {"the next is asked at once", the_next_is_asked_at_once},
     {"the last answer comes back", the_last_answer_comes_back},
     {"a breaker opens and closes", a_breaker_opens_and_closes},
+    {"too much is no illness", too_much_is_no_illness},
     {"successes reset the count", successes_reset_the_count},
     {"the preferred one comes back", the_preferred_one_comes_back},
     {"bad URLs are refused", bad_urls_are_refused},

@@ -272,9 +272,11 @@ static void a_body_has_a_ceiling(void)
 
     CU_ASSERT_EQUAL(asked.status, KMS_E_PROTOCOL);
     CU_ASSERT_PTR_NOT_NULL(strstr(asked.error.text, "our bounds"));
+    CU_ASSERT_TRUE(asked.response.is_over);
     kms_http_response_done(&asked.response);
     asked = ask_with("/big", &exact, &wait);
     CU_ASSERT_EQUAL(asked.status, KMS_OK);
+    CU_ASSERT_FALSE(asked.response.is_over);
     CU_ASSERT_EQUAL(asked.response.body.len, 32000);
     kms_http_response_done(&asked.response);
 }

@@ -23,7 +23,7 @@
 
 static struct fake_http fake;
 static struct kms_backend *vault;
-static const char *key_body, *op_body;
+static const char *key_body, *op_body, *huge_body; /* of the key "huge", where there is one */
 static unsigned op_status, self_status, key_status, list_status, list_ms;
 
 static enum kms_status answer(struct fake_http *self, const struct kms_http_request *request,
@@ -37,14 +37,18 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
         return fake_http_reply(request, ret, self_status,
                                self_status == 200 ? SELF : "{\"errors\":[\"permission denied\"]}");
     }
+    if (request->method == KMS_HTTP_GET && strstr(path, "/keys/huge") != NULL) {
+        return fake_http_reply(request, ret, 200, huge_body);
+    }
     if (request->method == KMS_HTTP_GET) {
         return fake_http_reply(request, ret, key_status, key_body);
     }
     if (request->method == KMS_HTTP_LIST) {
         (void)poll(NULL, 0, (int)list_ms);
         return fake_http_reply(request, ret, list_status,
-                               list_status == 200 ? "{\"data\":{\"keys\":[\"kek\",\"import/\"]}}"
-                                                  : "{\"errors\":[\"storage\"]}");
+                               list_status != 200  ? "{\"errors\":[\"storage\"]}"
+                               : huge_body != NULL ? "{\"data\":{\"keys\":[\"huge\",\"kek\"]}}"
+                                                   : "{\"data\":{\"keys\":[\"kek\",\"import/\"]}}");
     }
     return fake_http_reply(request, ret, op_status, op_body);
 }
@@ -63,6 +67,7 @@ static void begin(void)
     (void)setenv("KMS_TEST_TOKEN", "s.token", 1);
     fake_http_init(&fake, answer);
     key_body = "{\"data\":{" KEY "}}";
+    huge_body = NULL;
     key_status = op_status = self_status = list_status = 200;
     list_ms = 0;
     CU_ASSERT_EQUAL_FATAL(kms_vault_open_over(&backend, &fake.door, &vault, &err), KMS_OK);
@@ -129,6 +134,60 @@ static void versions_are_keys(void)
     CU_ASSERT_EQUAL(list(&call, "kek", &seen), KMS_OK);
     CU_ASSERT(seen.info[0].extractable && !seen.info[0].local);
     end();
+}
+
+/* A key "huge" of @count versions, each with a public key of @len bytes; freed by the caller. */
+static char *huge(unsigned count, int len)
+{
+    size_t size = 200 + (size_t)count * ((size_t)len + 100);
+    char *text = malloc(size);
+    int at = snprintf(text, size,
+                      "{\"data\":{\"type\":\"rsa-4096\",\"latest_version\":%u,"
+                      "\"min_decryption_version\":1,\"min_encryption_version\":0,\"keys\":{",
+                      count);
+
+    for (unsigned i = 1; i <= count; i++) {
+        at += snprintf(text + at, size - (size_t)at,
+                       "%s\"%u\":{\"creation_time\":\"2026-11-29T00:00:00Z\",\"public_key\":"
+                       "\"%0*u\"}",
+                       i == 1 ? "" : ",", i, len, i);
+    }
+    (void)snprintf(text + at, size - (size_t)at, "}}}");
+    return text;
+}
+
+/* All versions of a key come in one reply. */
+static void many_versions_are_read(void)
+{
+    static const struct {
+        unsigned count;
+        int len;
+        enum kms_status status;
+    } rows[] = {{4096, 900, KMS_OK}, {4097, 10, KMS_E_TOO_LARGE}, {4096, 1024, KMS_E_TOO_LARGE}};
+    struct kms_health health = {.ready = false};
+    static struct seen seen;
+    struct kms_call call;
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        char *body = huge(rows[i].count, rows[i].len);
+        bool good = rows[i].status == KMS_OK;
+
+        begin();
+        huge_body = body;
+        for (unsigned n = 0; n < 4; n++) { /* as often as would open the breaker */
+            CU_ASSERT_EQUAL(list(&call, "huge", &seen), rows[i].status);
+            CU_ASSERT_EQUAL(seen.count, good ? rows[i].count : 0);
+            UNIT_CHECK(call.error.text,
+                       good || strstr(call.error.text, "min_decryption_version") != NULL);
+        }
+        /* and the others are there all the same */
+        CU_ASSERT_EQUAL(list(&call, NULL, &seen), KMS_OK);
+        CU_ASSERT_EQUAL(seen.count, (good ? rows[i].count : 0) + 2);
+        kms_vault_ops.health(vault, &health);
+        CU_ASSERT_TRUE(health.ready);
+        end();
+        free(body);
+    }
 }
 
 static void wrong_keys_are_not_believed(void)
@@ -448,6 +507,7 @@ static void destroying_must_be_allowed(void)
 
 static const struct unit_test tests[] = {
     {"versions are keys", versions_are_keys},
+    {"many versions are read", many_versions_are_read},
     {"wrong keys are not believed", wrong_keys_are_not_believed},
     {"who says that there is none", who_says_that_there_is_none},
     {"the version is pinned", the_version_is_pinned},
