@@ -52,33 +52,70 @@ enum kms_exit kms_context_waist(const struct kms_conf *conf, struct kms_waist **
     if (kms_waist_open(backend, NULL, NULL, ret_waist, &failure->error) != KMS_OK) {
         return kms_fail(failure, KMS_EXIT_CONFIG, "correct backends in %s", conf->path);
     }
+    failure->service = backend->type;
     return KMS_EXIT_OK;
 }
 
-/* What to do about a failed call on the token, where the status alone tells. */
+/* What to do about a failed call, where the service's type and the status tell. */
 static const struct advice_row {
+    const char *service;
     enum kms_status status;
     const char *next;
 } advice_rows[] = {
-    {KMS_E_AUTH, "see that hsm.pin refers to the token's user PIN; a wrong one that is tried too "
-                 "often locks the token"},
-    {KMS_E_NOT_FOUND, "see that hsm.module and hsm.token name the right ones, and that the "
-                      "environment (SOFTHSM2_CONF for a private SoftHSM) is the daemon's"},
-    {KMS_E_UNAVAILABLE, "see that the module and the device behind it are there, and that the "
-                        "environment (SOFTHSM2_CONF for a private SoftHSM) is the daemon's"},
-    {KMS_E_DENIED, "see who may read the PIN file and the token"},
-    {KMS_E_UNSUPPORTED, "this token cannot do it: try another --type or --bits"},
-    {KMS_E_TIMEOUT, "see whether the device answers at all"},
+    {"hsm", KMS_E_AUTH,
+     "see that hsm.pin refers to the token's user PIN; a wrong one that is tried too often locks "
+     "the token"},
+    {"hsm", KMS_E_NOT_FOUND,
+     "see that hsm.module and hsm.token name the right ones, and that the environment "
+     "(SOFTHSM2_CONF for a private SoftHSM) is the daemon's"},
+    {"hsm", KMS_E_UNAVAILABLE,
+     "see that the module and the device behind it are there, and that the environment "
+     "(SOFTHSM2_CONF for a private SoftHSM) is the daemon's"},
+    {"hsm", KMS_E_DENIED, "see who may read the PIN file and the token"},
+    {"hsm", KMS_E_UNSUPPORTED, "this token cannot do it: try another --type or --bits"},
+    {"hsm", KMS_E_TIMEOUT, "see whether the device answers at all"},
+    {"vault", KMS_E_AUTH,
+     "see that vault.auth has a token, or a role and its secret, that the server takes and that "
+     "has not ended"},
+    {"vault", KMS_E_NOT_FOUND,
+     "see that vault.mount is a transit secrets engine, in the right vault.namespace, and has the "
+     "key"},
+    {"vault", KMS_E_UNAVAILABLE,
+     "see that a node of vault.addresses is there and unsealed, and that vault.proxy is right"},
+    {"vault", KMS_E_DENIED,
+     "see that the policy of our token or role allows it on the paths of vault.mount; "
+     "docs/openbao.md has one"},
+    {"vault", KMS_E_PROTOCOL,
+     "see that vault.addresses are of Vault or OpenBao, and that vault.ca_file and "
+     "vault.server_name fit their certificate"},
+    {"vault", KMS_E_UNSUPPORTED, "Transit cannot do it: try another --type or --bits"},
+    {"vault", KMS_E_TIMEOUT, "see whether vault.addresses answer at all"},
+    {"alibaba", KMS_E_AUTH,
+     "see which access key or role alibaba.credentials finds, whether it is active, and that our "
+     "clock is right"},
+    {"alibaba", KMS_E_NOT_FOUND,
+     "see that alibaba.region or alibaba.endpoint is that of the key, and that it has the alias"},
+    {"alibaba", KMS_E_UNAVAILABLE,
+     "see that alibaba.network, alibaba.endpoint and alibaba.proxy lead to the service from here"},
+    {"alibaba", KMS_E_DENIED,
+     "see that the RAM policy of the access key or role allows the action on the key; "
+     "docs/alibaba.md has one"},
+    {"alibaba", KMS_E_PROTOCOL,
+     "see that alibaba.endpoint is the service's, and that alibaba.ca_file fits its certificate"},
+    {"alibaba", KMS_E_UNSUPPORTED, "Alibaba Cloud KMS cannot do it: try another --type or --bits"},
+    {"alibaba", KMS_E_TIMEOUT, "see whether the service's endpoint answers from here at all"},
 };
 
 enum kms_exit kms_context_call_failed(const struct kms_call *call, struct kms_failure *failure)
 {
     const char *next = "kmsbridgectl config check looks at what is configured";
-    size_t i;
+    const char *service = failure->service == NULL ? "" : failure->service;
 
-    for (i = 0; i < sizeof(advice_rows) / sizeof(advice_rows[0]); i++) {
-        if (advice_rows[i].status == call->error.status) {
-            next = advice_rows[i].next;
+    for (size_t i = 0; i < sizeof(advice_rows) / sizeof(advice_rows[0]); i++) {
+        const struct advice_row *row = &advice_rows[i];
+
+        if (row->status == call->error.status && strcmp(row->service, service) == 0) {
+            next = row->next;
         }
     }
     failure->error = call->error;

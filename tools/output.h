@@ -32,6 +32,8 @@ enum kms_exit {
 struct kms_failure {
     struct kms_error error;
     char next[KMS_ERROR_TEXT_MAX];
+    const char *service; /* the type of the backend that was opened: what advice fits; borrowed of
+                            the configuration, NULL: none was */
 };
 
 /* The exit code that a status has where nothing more is known. */

@@ -279,6 +279,18 @@ check 'agent only: kms status' refused 3 'there is no kms section'
 run encryption-config --config "$tmp/agent.yaml"
 check 'agent only: encryption-config' refused 3 'there is no kms section'
 
+# another service: what to do is said of that one
+other() { # type, the settings of it
+    (umask 077 && printf 'version: 1\nbackends:\n  - name: far\n    type: %s\n    %s: {%s}\nagent:\n  socket: %s\n' \
+        "$1" "$1" "$2" "$tmp/agent.sock" >"$tmp/$1.yaml")
+    KMS_TEST_SECRET=x run keys list --config "$tmp/$1.yaml"
+    check "$1: nobody there" eval '[ "$code" -ne 0 ]'
+}
+other vault 'addresses: ["http://127.0.0.1:1"], auth: {method: token, token: "env:KMS_TEST_SECRET"}'
+check 'vault: what to do' err_has 'a node of vault.addresses is there'
+other alibaba 'endpoint: "http://127.0.0.1:1", credentials: access_key, access_key_id: x, access_key_secret: "env:KMS_TEST_SECRET"'
+check 'alibaba: what to do' err_has 'lead to the service from here'
+
 cp "$conf" "$tmp/open.yaml"
 chmod 0666 "$tmp/open.yaml"
 run config check --config "$tmp/open.yaml"
