@@ -4,9 +4,11 @@
 #include <string.h>
 
 #include "backend/vault_parts.h"
+#include "common/codec.h"
 #include "common/secure.h"
 
-#define SAID_MAX 240 /* of what the server said, in our texts */
+#define SAID_MAX        240 /* of what the server said, in our texts */
+#define REQUEST_ID_SIZE (3 + 32 + 1)
 
 /* ---- what an answer means ----------------------------------------------------------------- */
 
@@ -164,11 +166,31 @@ enum kms_status kms_vault_path(const struct kms_backend *backend, struct kms_cal
     return KMS_OK;
 }
 
+/*
+ * Error replies name no request, and no header of theirs does (Vault's API; OpenBao 2.7 tried). So
+ * that a failed call is found in the server's audit log all the same, each request bears an id of
+ * our own, "kb-" and 128 random bits, which the server writes down if it is told to
+ * (sys/config/auditing/request-headers). "" without random bytes.
+ */
+static void make_id(char ret_id[REQUEST_ID_SIZE])
+{
+    uint8_t bytes[16];
+
+    memcpy(ret_id, "kb-", 4);
+    if (kms_random(bytes, sizeof(bytes)) != KMS_OK ||
+        kms_hex_encode(kms_span_of(bytes, sizeof(bytes)), ret_id + 3, REQUEST_ID_SIZE - 3) !=
+            KMS_OK) {
+        ret_id[0] = '\0';
+    }
+}
+
 enum kms_status kms_vault_ask_as(struct kms_backend *backend, const struct kms_http_wait *wait,
                                  const char *token, const struct kms_vault_ask *ask,
                                  struct kms_vault_reply *ret, struct kms_error *err)
 {
+    char id[REQUEST_ID_SIZE];
     const struct kms_http_header headers[] = {
+        {"X-Correlation-Id", id},
         {"X-Vault-Token", token},
         {"X-Vault-Namespace", backend->name_space[0] == '\0' ? NULL : backend->name_space},
         {"X-Vault-Request", "true"}, /* a Vault or OpenBao proxy may insist on it */
@@ -183,10 +205,17 @@ enum kms_status kms_vault_ask_as(struct kms_backend *backend, const struct kms_h
         .once = ask->once,
         .body_max = KMS_VAULT_REPLY_MAX,
     };
-    enum kms_status status =
-        kms_endpoints_perform(backend->endpoints, &request, wait, &ret->http, err);
+    enum kms_status status = KMS_OK;
 
-    return status == KMS_OK ? judge(ret, err) : status;
+    make_id(id);
+    status = kms_endpoints_perform(backend->endpoints, &request, wait, &ret->http, err);
+    if (status == KMS_OK) {
+        status = judge(ret, err);
+    }
+    if (status != KMS_OK && err != NULL && ret->http.was_sent) {
+        memcpy(err->request_id, id, sizeof(id));
+    }
+    return status;
 }
 
 /*
@@ -224,10 +253,14 @@ static void note(struct kms_backend *backend, enum kms_status status, const stru
 
 static enum kms_status refuse_token(struct kms_backend *backend, struct kms_error *err)
 {
+    char id[REQUEST_ID_SIZE];
+
+    memcpy(id, err->request_id, sizeof(id));
     kms_error_clear(err);
-    return kms_error_set_code(err, KMS_E_AUTH, "HTTP 403", "%s refuses our token (auth method %s)",
-                              kms_endpoints_first(backend->endpoints),
-                              backend->vault->auth->method);
+    (void)kms_error_set_code(err, KMS_E_AUTH, "HTTP 403", "%s refuses our token (auth method %s)",
+                             kms_endpoints_first(backend->endpoints), backend->vault->auth->method);
+    memcpy(err->request_id, id, sizeof(id));
+    return err->status;
 }
 
 /* One round; *ret_again: the token was bad, and another one is to be had. */

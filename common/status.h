@@ -42,9 +42,10 @@ enum kms_status {
 
 struct kms_error {
     enum kms_status status;
-    char code[KMS_ERROR_CODE_MAX];       /* provider's code, or "" */
-    char request_id[KMS_ERROR_CODE_MAX]; /* provider's request id, or "" */
-    char text[KMS_ERROR_TEXT_MAX];       /* one sentence, no newline, no secret */
+    char code[KMS_ERROR_CODE_MAX]; /* provider's code, or "" */
+    char
+        request_id[KMS_ERROR_CODE_MAX]; /* provider's request id, or ours that it was sent, or "" */
+    char text[KMS_ERROR_TEXT_MAX];      /* one sentence, no newline, no secret */
     uint64_t retry_after_ns; /* from now: the service said that nothing is gained before; 0: it said
                                 nothing. Set after kms_error_set() by who knows */
 };

@@ -6,6 +6,7 @@
 #   lane NAME          what the last line is called; ends the test where there is no server
 #   bao_start          initialised and unsealed: $bao_url, $bao_root (a token), $bao_unseal
 #   bao_tls_start      the same with TLS by a CA of its own: also $bao_ca
+#   $bao_audit=FILE    before these: what the server writes down of each request
 #   bao_stop, bao_again   as a crash and its repair; what was stored stays
 #   api METHOD PATH [JSON]   by curl with the root token; the body to stdout; fails over 299
 #
@@ -137,6 +138,8 @@ bao_start() {
         else
             printf '  tls_disable = true\n'
         fi
+        [ -z "${bao_audit-}" ] ||
+            printf '}\naudit "file" "file" {\n  options {\n    file_path = "%s"\n  }\n' "$bao_audit"
         printf '}\napi_addr = "%s://127.0.0.1:%s"\ncluster_addr = "https://127.0.0.1:%s"\ndisable_mlock = true\n' \
             "$scheme" "$port" "$((port + 1))"
     } >"$tmp/bao.hcl"

@@ -7,6 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 lane vault_kms
 command -v pkcs11-tool >/dev/null || without 'there is no pkcs11-tool'
+bao_audit=$tmp/bao-audit.log
 bao_tls_start
 daemon=$build/kmsbridge/kmsbridged ctl=$build/tools/kmsbridgectl
 module=$build/pkcs11/.libs/kmsbridge-pkcs11.so
@@ -74,6 +75,17 @@ round_trip 'under the new version' "$tmp/record2"
 round_trip 'and what the old one encrypted' "$tmp/record1"
 if grep -q "$second" "$tmp/record2" && grep -q "$first" "$tmp/record1"; then good 'each by its own key_id'; else
     bad "key_ids: $(cat "$tmp/record1" "$tmp/record2" | head -c 400)"
+fi
+
+# a call that failed is found in the server's own log
+api POST sys/config/auditing/request-headers/x-correlation-id '{"hmac":false}'
+sed -E '/"ciphertext"/{s/A(.{8}",)$/B\1/;t;s/.(.{8}",)$/A\1/}' "$tmp/record2" >"$tmp/altered"
+kms decrypt --in "$tmp/altered"
+id=$(grep '"verdict":"bad_data"' "$tmp/audit.log" | grep -o '"request_id":"kb-[0-9a-f]\{32\}"' | cut -d'"' -f4)
+if [ -n "$id" ] && grep -q "\"x-correlation-id\":\[\"$id\"\]" "$bao_audit"; then
+    good 'a request that failed has one id in both audit logs'
+else
+    bad "no request id \"$id\" of a failed decryption: $(tail -n 1 "$tmp/audit.log")"
 fi
 api PUT sys/seal
 kms_soon 'a sealed server is told' 'unhealthy|not ok|error|unavailable|UNAVAILABLE|sealed'

@@ -4,17 +4,23 @@
 #include <stdio.h>
 #include <string.h>
 
+static void keep_header(const struct kms_http_request *request, const char *name, char *ret,
+                        size_t size)
+{
+    ret[0] = '\0';
+    for (size_t i = 0; i < request->header_count; i++) {
+        if (strcmp(request->headers[i].name, name) == 0 && request->headers[i].value != NULL) {
+            (void)snprintf(ret, size, "%s", request->headers[i].value);
+        }
+    }
+}
+
 static void keep_locked(struct fake_http *fake, const struct kms_http_request *request)
 {
     (void)snprintf(fake->lines[fake->count++ % FAKE_HTTP_MAX], sizeof(fake->lines[0]), "%s %s",
                    kms_http_method_name(request->method), request->url);
-    fake->token[0] = '\0';
-    for (size_t i = 0; i < request->header_count; i++) {
-        if (strcmp(request->headers[i].name, "X-Vault-Token") == 0 &&
-            request->headers[i].value != NULL) {
-            (void)snprintf(fake->token, sizeof(fake->token), "%s", request->headers[i].value);
-        }
-    }
+    keep_header(request, "X-Vault-Token", fake->token, sizeof(fake->token));
+    keep_header(request, "X-Correlation-Id", fake->correlation, sizeof(fake->correlation));
     (void)snprintf(fake->body, sizeof(fake->body), "%.*s", (int)request->body.len,
                    request->body.len == 0 ? "" : (const char *)request->body.data);
 }

@@ -22,6 +22,7 @@ struct fake_http {
     unsigned count;
     char lines[FAKE_HTTP_MAX][192]; /* "POST https://host/path" */
     char token[192];                /* the last X-Vault-Token */
+    char correlation[192];          /* the last X-Correlation-Id */
     char body[16384];               /* the last one, with NUL */
 };
 

@@ -17,7 +17,8 @@
 #define KEY                                                                                        \
     "\"type\":\"aes256-gcm96\",\"latest_version\":2,\"min_decryption_version\":1,"                 \
     "\"min_encryption_version\":0,\"keys\":{\"1\":1795907525,\"2\":1795907600}"
-#define SELF "{\"data\":{\"ttl\":0,\"renewable\":false}}"
+#define SELF  "{\"data\":{\"ttl\":0,\"renewable\":false}}"
+#define KNOWN "kbv1-d0ed66d1977ae22f494d96f02d257973a7905656"
 /* 12 + 5 + 16 bytes */
 #define SEALED "AAAAAAAAAAAAAAAAQUFBQUFBQUFBQUFBQUFBQUFBQUFB"
 
@@ -392,9 +393,36 @@ static void answers_have_their_class(void)
     }
 }
 
-/* ---- keys that nobody has seen yet -------------------------------------------------------- */
+/* A good answer names its request; of another one our own id is told, which was sent. */
+static void each_request_has_an_id(void)
+{
+    char before[KMS_ERROR_CODE_MAX] = "";
+    static struct seen seen;
+    struct kms_call call;
 
-#define KNOWN "kbv1-d0ed66d1977ae22f494d96f02d257973a7905656"
+    begin();
+    op_body = "{\"request_id\":\"6d00a8a0-0c79\",\"data\":{\"ciphertext\":\"vault:v1:" SEALED
+              "\",\"key_version\":1}}";
+    CU_ASSERT_EQUAL(list(&call, NULL, &seen), KMS_OK);
+    CU_ASSERT_EQUAL(seal(&call, KNOWN), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(call.error.request_id, "6d00a8a0-0c79");
+    op_status = 400;
+    op_body = "{\"errors\":[\"whatever\"]}";
+    for (unsigned i = 0; i < 2; i++) {
+        CU_ASSERT_EQUAL(seal(&call, KNOWN), KMS_E_INVALID);
+        CU_ASSERT_STRING_EQUAL(call.error.request_id, fake.correlation);
+        CU_ASSERT(strncmp(call.error.request_id, "kb-", 3) == 0 &&
+                  strlen(call.error.request_id) == 35);
+        CU_ASSERT_STRING_NOT_EQUAL(call.error.request_id, before);
+        memcpy(before, call.error.request_id, sizeof(before));
+    }
+    op_status = self_status = 403; /* the token is asked about, too */
+    CU_ASSERT_EQUAL(seal(&call, KNOWN), KMS_E_AUTH);
+    CU_ASSERT_EQUAL(strlen(call.error.request_id), 35);
+    end();
+}
+
+/* ---- keys that nobody has seen yet -------------------------------------------------------- */
 
 /* That the list of keys did not come says nothing of a key, to the next caller either. */
 static void a_list_that_fails_says_nothing_of_keys(void)
@@ -507,6 +535,7 @@ static void destroying_must_be_allowed(void)
 
 static const struct unit_test tests[] = {
     {"versions are keys", versions_are_keys},
+    {"each request has an id", each_request_has_an_id},
     {"many versions are read", many_versions_are_read},
     {"wrong keys are not believed", wrong_keys_are_not_believed},
     {"who says that there is none", who_says_that_there_is_none},
