@@ -75,16 +75,6 @@ static struct kms_limits_conf limits_conf(const struct kms_agentd_conf *conf)
 /* --- start --------------------------------------------------------------------------------------
  */
 
-static void cond_init(pthread_cond_t *cond)
-{
-    pthread_condattr_t attr;
-
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(cond, &attr);
-    pthread_condattr_destroy(&attr);
-}
-
 /* Clients must not use up the descriptors that a PKCS#11 module needs for its files. */
 static void raise_descriptors(const struct kms_conf *conf)
 {
@@ -116,7 +106,7 @@ static void free_all(struct kms_agentd *agentd)
     kms_agentd_backends_free(agentd->backends);
     kms_limits_free(agentd->common.limits);
     kms_agentd_pools_free(agentd->common.pools);
-    pthread_cond_destroy(&agentd->left);
+    kms_crew_done(&agentd->crew);
     pthread_mutex_destroy(&agentd->mutex);
     free(agentd);
 }
@@ -170,7 +160,7 @@ enum kms_status kms_agentd_start(const struct kms_agentd_start *start,
     }
     agentd->listen_fd = agentd->wake_fd = -1;
     pthread_mutex_init(&agentd->mutex, NULL);
-    cond_init(&agentd->left);
+    kms_crew_init(&agentd->crew);
     raise_descriptors(start->conf);
     status = prepare(agentd, start, err);
     if (status == KMS_OK) {
@@ -294,22 +284,6 @@ static void hang_up(struct kms_agentd *agentd, int how)
     pthread_mutex_unlock(&agentd->mutex);
 }
 
-static bool wait_all_left(struct kms_agentd *agentd, uint64_t deadline_ns)
-{
-    const struct timespec until = {.tv_sec = (time_t)(deadline_ns / KMS_NS_PER_S),
-                                   .tv_nsec = (long)(deadline_ns % KMS_NS_PER_S)};
-    bool waits = true;
-    bool all = false;
-
-    pthread_mutex_lock(&agentd->mutex);
-    while (waits && agentd->connection_count > 0) {
-        waits = pthread_cond_timedwait(&agentd->left, &agentd->mutex, &until) == 0;
-    }
-    all = agentd->connection_count == 0;
-    pthread_mutex_unlock(&agentd->mutex);
-    return all;
-}
-
 bool kms_agentd_stop(struct kms_agentd *agentd, uint64_t grace_ns)
 {
     const uint64_t one = 1;
@@ -323,9 +297,9 @@ bool kms_agentd_stop(struct kms_agentd *agentd, uint64_t grace_ns)
     }
     (void)kms_agentd_backends_land(agentd->backends, 0); /* tells them, and does not wait yet */
     hang_up(agentd, SHUT_RD);
-    if (!wait_all_left(agentd, deadline_ns)) {
+    if (!kms_crew_wait(&agentd->crew, deadline_ns)) {
         hang_up(agentd, SHUT_RDWR); /* those who do not take their answers */
-        if (!wait_all_left(agentd, kms_deadline_in(KMS_NS_PER_S))) {
+        if (!kms_crew_wait(&agentd->crew, kms_deadline_in(KMS_NS_PER_S))) {
             kms_socket_close(agentd->socket);
             return false;
         }

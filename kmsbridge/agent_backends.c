@@ -1,11 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Key services: opened once, shared with the KMS plugin where it has them, and our share of them.
  */
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/cond.h"
 #include "kmsbridge/agent_tokens_parts.h"
 
 #define KMS_SHARE    4u  /* sessions that are kept for the KMS plugin */
@@ -22,7 +20,7 @@ struct kms_agentd_backends *kms_agentd_backends_new(const struct kms_agentd_sour
         backends->observe_ctx = observe_ctx;
         atomic_init(&backends->landing, false);
         pthread_mutex_init(&backends->mutex, NULL);
-        kms_cond_init(&backends->landed);
+        kms_crew_init(&backends->lists);
     }
     return backends;
 }
@@ -42,7 +40,7 @@ void kms_agentd_backends_free(struct kms_agentd_backends *backends)
         free(backend->name);
         free(backend);
     }
-    pthread_cond_destroy(&backends->landed);
+    kms_crew_done(&backends->lists);
     pthread_mutex_destroy(&backends->mutex);
     free(backends);
 }
@@ -205,96 +203,10 @@ enum kms_status kms_agentd_token_why(struct kms_agentd_token *token, struct kms_
     return err->status;
 }
 
-/* --- lists on their way ----------------------------------------------------------------------- */
-
-#define STACK_SIZE (512u * 1024u) /* PKCS#11 modules run on it */
-
-/* With all signals blocked: those that we wait for are the main thread's. */
-static bool start_thread(void *(*main)(void *), void *arg)
-{
-    pthread_t thread;
-    pthread_attr_t attr;
-    sigset_t all;
-    sigset_t before;
-    int error = 0;
-
-    sigfillset(&all);
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, STACK_SIZE);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(&thread, &attr, main, arg);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    return error == 0;
-}
-
-static void touched_down_locked(struct kms_agentd_backends *backends)
-{
-    backends->flights--;
-    pthread_cond_broadcast(&backends->landed);
-}
-
-bool kms_agentd_take_off(struct kms_agentd_backends *backends, void *(*main)(void *), void *arg)
-{
-    bool may = false;
-
-    pthread_mutex_lock(&backends->mutex);
-    may = !atomic_load(&backends->landing);
-    backends->flights += may ? 1u : 0u;
-    pthread_mutex_unlock(&backends->mutex);
-    if (may && !start_thread(main, arg)) {
-        pthread_mutex_lock(&backends->mutex);
-        touched_down_locked(backends);
-        pthread_mutex_unlock(&backends->mutex);
-        may = false;
-    }
-    return may;
-}
-
-/*
- * The last that a flight's thread touches. It joins the one before it, and who waits for all joins
- * the last: when the process ends, no thread is still giving back what it had in libraries.
- */
-void kms_agentd_touch_down(struct kms_agentd_backends *backends)
-{
-    pthread_t before = pthread_self();
-    bool has_before = false;
-
-    pthread_mutex_lock(&backends->mutex);
-    has_before = backends->has_last;
-    before = has_before ? backends->last : before;
-    backends->last = pthread_self();
-    backends->has_last = true;
-    touched_down_locked(backends);
-    pthread_mutex_unlock(&backends->mutex);
-    if (has_before) {
-        (void)pthread_join(before, NULL);
-    }
-}
-
 bool kms_agentd_backends_land(struct kms_agentd_backends *backends, uint64_t deadline_ns)
 {
-    pthread_t last = pthread_self();
-    bool has_last = false;
-    bool waits = true;
-    bool all = false;
-
-    pthread_mutex_lock(&backends->mutex);
     atomic_store(&backends->landing, true);
-    while (waits && backends->flights > 0) {
-        waits = kms_cond_wait(&backends->landed, &backends->mutex, deadline_ns);
-    }
-    all = backends->flights == 0;
-    if (all && backends->has_last) {
-        has_last = true;
-        last = backends->last;
-        backends->has_last = false;
-    }
-    pthread_mutex_unlock(&backends->mutex);
-    if (has_last) {
-        (void)pthread_join(last, NULL);
-    }
-    return all;
+    return kms_crew_wait(&backends->lists, deadline_ns);
 }
 
 void kms_agentd_visit_end(struct kms_agentd_visit *visit)

@@ -2,7 +2,6 @@
 /* Accepting, and one connection from its first byte to its last. */
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -12,7 +11,6 @@
 #include "common/log.h"
 #include "kmsbridge/agent_parts.h"
 
-#define STACK_SIZE    (512u * 1024u)     /* PKCS#11 modules run on it */
 #define HELLO_MAX     512u               /* body of the first frame */
 #define FRAME_NS      (5 * KMS_NS_PER_S) /* from a frame's first byte to its last, either way */
 #define QUIET_MS      100                /* without a request before a list is asked for */
@@ -261,21 +259,21 @@ static void connection_leave(struct kms_agentd_conn *conn)
     }
     pthread_mutex_unlock(&agentd->mutex);
     connection_free(conn);
-    /* the last that this thread touches */
     pthread_mutex_lock(&agentd->mutex);
     agentd->connection_count--;
     agentd->idle_since_ns = agentd->connection_count == 0 ? kms_now_ns() : 0;
     atomic_store(&agentd->common.metrics.connections, agentd->connection_count);
-    pthread_cond_broadcast(&agentd->left);
     pthread_mutex_unlock(&agentd->mutex);
 }
 
 static void *connection_main(void *arg)
 {
     struct kms_agentd_conn *conn = arg;
+    struct kms_agentd *agentd = conn->agentd;
 
     connection_run(conn);
     connection_leave(conn);
+    kms_crew_leave(&agentd->crew);
     return NULL;
 }
 
@@ -289,26 +287,6 @@ static bool may_complain(struct kms_agentd *agentd)
 
     agentd->complained_ns = may ? now : agentd->complained_ns;
     return may;
-}
-
-/* Detached, with all signals blocked: those that we wait for are the main thread's. */
-static bool start_thread(void *(*main)(void *), void *arg)
-{
-    pthread_t thread;
-    pthread_attr_t attr;
-    sigset_t all;
-    sigset_t before;
-    int error = 0;
-
-    sigfillset(&all);
-    pthread_attr_init(&attr);
-    pthread_attr_setstacksize(&attr, STACK_SIZE);
-    pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-    pthread_sigmask(SIG_SETMASK, &all, &before);
-    error = pthread_create(&thread, &attr, main, arg);
-    pthread_sigmask(SIG_SETMASK, &before, NULL);
-    pthread_attr_destroy(&attr);
-    return error == 0;
 }
 
 static void connection_enlist(struct kms_agentd_conn *conn)
@@ -363,7 +341,7 @@ static void take_connection(struct kms_agentd *agentd, int fd)
     if (status == KMS_OK) {
         atomic_fetch_add(&agentd->common.metrics.accepted, 1);
         connection_enlist(conn);
-        if (start_thread(connection_main, conn)) {
+        if (kms_crew_start(&agentd->crew, connection_main, conn)) {
             return;
         }
         (void)kms_error_set(&err, KMS_E_BUSY, "agent: no thread for a connection");

@@ -57,14 +57,14 @@ static void *flight_main(void *arg)
                       kms_agentd_token_name(token));
     }
     kms_agentd_token_put(token);
-    kms_agentd_touch_down(backends);
+    kms_crew_leave(&backends->lists);
     return NULL;
 }
 
 /* token->flying was set for it. Without a thread, @call's own asks. */
 static void take_off(struct kms_agentd_token *token, struct kms_call *call)
 {
-    if (kms_agentd_take_off(token->backends, flight_main, kms_agentd_token_hold(token))) {
+    if (kms_crew_start(&token->backends->lists, flight_main, kms_agentd_token_hold(token))) {
         return;
     }
     kms_agentd_token_put(token);
@@ -202,7 +202,8 @@ void kms_agentd_token_tend(struct kms_agentd_token *token)
             kms_deadline_passed(token->again_ns);
     token->flying = token->flying || flies;
     pthread_mutex_unlock(&token->mutex);
-    if (flies && !kms_agentd_take_off(token->backends, flight_main, kms_agentd_token_hold(token))) {
+    if (flies &&
+        !kms_crew_start(&token->backends->lists, flight_main, kms_agentd_token_hold(token))) {
         kms_agentd_token_put(token);
         pthread_mutex_lock(&token->mutex);
         token->flying = false;

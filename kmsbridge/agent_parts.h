@@ -11,6 +11,7 @@
 #include "kmsbridge/agent_limits.h"
 #include "kmsbridge/agent_metrics.h"
 #include "kmsbridge/agent_peer.h"
+#include "kmsbridge/crew.h"
 #include "kmsbridge/policy.h"
 #include "kmsbridge/socket.h"
 
@@ -41,8 +42,9 @@ struct kms_agentd {
     bool running;
     uint64_t complained_ns; /* accepting thread only */
 
+    struct kms_crew crew; /* a thread for each connection */
+
     pthread_mutex_t mutex; /* guards the members below */
-    pthread_cond_t left;
     struct kms_agentd_state *state;
     struct kms_agentd_conn *connections;
     unsigned connection_count;

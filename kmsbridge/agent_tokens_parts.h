@@ -8,6 +8,7 @@
 #include <pthread.h>
 
 #include "kmsbridge/agent_tokens.h"
+#include "kmsbridge/crew.h"
 
 struct kms_agentd_backend {
     struct kms_agentd_backend *next;
@@ -22,11 +23,8 @@ struct kms_agentd_backends {
     kms_observe observe;
     void *observe_ctx;
     atomic_bool landing;   /* lists are to give up */
+    struct kms_crew lists; /* who ask for one */
     pthread_mutex_t mutex; /* guards the members below, and each one's own; the list only grows */
-    pthread_cond_t landed;
-    unsigned flights; /* threads that ask for a list */
-    bool has_last;    /* the thread that touched down last has not been joined */
-    pthread_t last;
     struct kms_agentd_backend *first;
 };
 
@@ -78,10 +76,6 @@ enum kms_status kms_agentd_own_waist(struct kms_agentd_backends *backends,
 struct kms_agentd_token *kms_agentd_token_hold(struct kms_agentd_token *token);
 void kms_agentd_token_put(struct kms_agentd_token *token);
 
-/* A thread for a list, while they are not to land; false: there is none. The end of its work says
- * the second. */
-bool kms_agentd_take_off(struct kms_agentd_backends *backends, void *(*main)(void *), void *arg);
-void kms_agentd_touch_down(struct kms_agentd_backends *backends);
 /* The service's own word on why nothing comes from it; KMS_OK: it is well. */
 enum kms_status kms_agentd_token_why(struct kms_agentd_token *token, struct kms_error *err);
 
