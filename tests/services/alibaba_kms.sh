@@ -3,8 +3,10 @@
 # kmsbridged with its KEK in the fake of Alibaba Cloud KMS, by RRSA: KMS v2 from kmsbridgectl, an
 # automatic rotation that no listing waits for, a key that is disabled, and PKCS#11 applications
 # through the agent. What ActionTrail calls a request stands in the audit's line.
+# shellcheck disable=SC2154 # what those set
 . "$(dirname "$0")/fakes.sh"
-lane=alibaba_kms passed=0 failed=0 said=
+. "$(dirname "$0")/checks.sh"
+lane=alibaba_kms
 fake_start "$lane"
 for tool in curl pkcs11-tool openssl; do
     command -v "$tool" >/dev/null || fake_without "there is no $tool"
@@ -13,14 +15,6 @@ daemon=$build/kmsbridge/kmsbridged ctl=$build/tools/kmsbridgectl
 module=$build/pkcs11/.libs/kmsbridge-pkcs11.so
 [ -e "$module" ] || module=$build/.libs/kmsbridge-pkcs11.so
 
-good() {
-    passed=$((passed + 1))
-    [ -z "${VERBOSE-}" ] || echo "ok: $lane: $*"
-}
-bad() {
-    failed=$((failed + 1))
-    echo "FAIL: $lane: $*"
-}
 control() { curl -sS --fail-with-body --max-time 10 -d "$1" "http://127.0.0.1:$(fake_field control)/"; } # JSON
 text_of() { sed -n "s/.*\"$1\": \"\\([^\"]*\\)\".*/\\1/p"; } # FIELD
 
@@ -71,24 +65,6 @@ leave() {
 }
 trap leave EXIT
 
-kms() { # VERB...: its answer to $said, in one line
-    said=$(timeout 20 "$ctl" kms "$@" --socket "$tmp/kms.sock" 2>&1 | tr '\n' ' ')
-}
-kms_soon() { # NAME PATTERN: Status comes to say it
-    for _ in {1..75}; do
-        kms status
-        [[ $said =~ $2 ]] && break
-        sleep 0.2
-    done
-    if [[ $said =~ $2 ]]; then good "$1"; else bad "$1: status says \"$said\""; fi
-}
-round_trip() { # NAME RECORD: what is in the record opens
-    if timeout 20 "$ctl" kms decrypt --socket "$tmp/kms.sock" <"$2" 2>&1 | cmp -s - "$tmp/plain"; then
-        good "$1"
-    else
-        bad "$1: $(timeout 20 "$ctl" kms decrypt --socket "$tmp/kms.sock" <"$2" 2>&1 | head -c 300)"
-    fi
-}
 key_id() { grep -o 'ali1-[0-9a-f]\{40\}' | head -n 1; }
 
 # --- KMS v2 --------------------------------------------------------------------------------------
@@ -135,19 +111,7 @@ if dd if="$tmp/sealed" bs=1 skip=8 count=64 2>/dev/null | grep -qE '^[A-Za-z0-9+
 else
     bad "not the service's blob: $(dd if="$tmp/sealed" bs=1 skip=8 count=64 2>/dev/null | tr -dc ' -~')"
 fi
-p11() { said=$(timeout 30 pkcs11-tool --module "$module" "$@" 2>&1 | tr '\n' ' '); }
-p11 -O
-for word in kmsbridge-kek web; do
-    if [[ $said == *"$word"* ]]; then good "pkcs11-tool lists $word"; else bad "no $word in: $said"; fi
-done
-head -c 32 /dev/urandom >"$tmp/digest"
-p11 --sign -m ECDSA --label web --signature-format openssl -i "$tmp/digest" -o "$tmp/signature"
-timeout 30 pkcs11-tool --module "$module" --read-object --type pubkey --label web -o "$tmp/web.der" >/dev/null 2>&1
-openssl pkey -pubin -inform DER -in "$tmp/web.der" -out "$tmp/web.pub" 2>/dev/null
-if openssl pkeyutl -verify -pubin -inkey "$tmp/web.pub" -in "$tmp/digest" -sigfile "$tmp/signature" >/dev/null 2>&1; then
-    good 'OpenSSL verifies what pkcs11-tool signed'
-else
-    bad "no signature that verifies: $said"
-fi
+lists kmsbridge-kek web
+signs_well web
 if grep -qF "$(cut -c1-200 "$tmp/token")" "$tmp/daemon.log" "$tmp/audit.log"; then bad 'a token is in a log'; else good 'no token in a log'; fi
 echo "$lane: $passed passed, $failed failed, 0 skipped"

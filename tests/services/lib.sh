@@ -2,7 +2,7 @@
 # shellcheck shell=bash disable=SC2153,SC2154 # what openbao.sh and coproc set
 # Talking to a waist (tests/services/ask.c) from a lane, and checks of what it says. Sourced after
 # openbao.sh.
-passed=0 failed=0 said=
+. "$top/tests/services/checks.sh"
 
 # opened FILE: a waist over one entry of `backends:`, until the next one
 opened() {
@@ -28,14 +28,6 @@ say() { # COMMAND...: its answer to $said
     said='no answer'
     echo "$*" >&"$to_ask" || said=dead
     IFS= read -r -t 60 said <&"$from_ask" || said='no answer'
-}
-good() {
-    passed=$((passed + 1))
-    [ -z "${VERBOSE-}" ] || echo "ok: $lane: $*"
-}
-bad() {
-    failed=$((failed + 1))
-    echo "FAIL: $lane: $*"
 }
 says() { # NAME PATTERN: the last answer fits the extended regular expression
     if [[ $said =~ ^$2 ]]; then good "$1"; else bad "$1: it said \"$said\", not $2"; fi

@@ -39,25 +39,7 @@ api POST transit/keys/mac '{"type":"hmac","key_size":32}' >/dev/null
 daemon_pid=$!
 trap 'kill $daemon_pid 2>/dev/null; wait $daemon_pid 2>/dev/null; [ "$failed" -eq 0 ] || tail -n 15 "$tmp/daemon.log"; bao_exit' EXIT
 
-kms() { # VERB...: its answer to $said, in one line
-    said=$(timeout 20 "$ctl" kms "$@" --socket "$tmp/kms.sock" 2>&1 | tr '\n' ' ')
-}
-kms_soon() { # NAME PATTERN: Status comes to say it
-    for _ in {1..75}; do
-        kms status
-        [[ $said =~ $2 ]] && break
-        sleep 0.2
-    done
-    if [[ $said =~ $2 ]]; then good "$1"; else bad "$1: status says \"$said\""; fi
-}
 kms_soon 'Status is well' 'ok.*kbv1-[0-9a-f]{40}|kbv1-[0-9a-f]{40}.*ok'
-round_trip() { # NAME RECORD: what is in the record opens
-    if timeout 20 "$ctl" kms decrypt --socket "$tmp/kms.sock" <"$2" 2>&1 | cmp -s - "$tmp/plain"; then
-        good "$1"
-    else
-        bad "$1: $(timeout 20 "$ctl" kms decrypt --socket "$tmp/kms.sock" <"$2" 2>&1 | head -c 300)"
-    fi
-}
 head -c 32 /dev/urandom >"$tmp/plain"
 timeout 20 "$ctl" kms encrypt --socket "$tmp/kms.sock" <"$tmp/plain" >"$tmp/record1"
 round_trip 'encrypted and decrypted' "$tmp/record1"
@@ -103,20 +85,8 @@ round_trip 'and what the first one encrypted opens' "$tmp/record1"
 
 # PKCS#11
 export KMSBRIDGE_AGENT=$tmp/agent.sock
-p11() { said=$(timeout 30 pkcs11-tool --module "$module" "$@" 2>&1 | tr '\n' ' '); }
-p11 -O
-for word in kmsbridge-kek web mac; do
-    if [[ $said == *"$word"* ]]; then good "pkcs11-tool lists $word"; else bad "no $word in: $said"; fi
-done
-head -c 32 /dev/urandom >"$tmp/digest"
-p11 --sign -m ECDSA --label web --signature-format openssl -i "$tmp/digest" -o "$tmp/signature"
-p11_public() { timeout 30 pkcs11-tool --module "$module" --read-object --type pubkey --label web -o "$tmp/web.der" >/dev/null 2>&1; }
-p11_public && openssl pkey -pubin -inform DER -in "$tmp/web.der" -out "$tmp/web.pub" 2>/dev/null
-if openssl pkeyutl -verify -pubin -inkey "$tmp/web.pub" -in "$tmp/digest" -sigfile "$tmp/signature" >/dev/null 2>&1; then
-    good 'OpenSSL verifies what pkcs11-tool signed'
-else
-    bad "no signature that verifies: $said"
-fi
+lists kmsbridge-kek web mac
+signs_well web
 if grep -q '"op":"sign"' "$tmp/audit.log"; then good 'the audit has it'; else bad "no line of audit: $(tail -n 1 "$tmp/audit.log")"; fi
 if grep -qF "$bao_root" "$tmp/daemon.log" "$tmp/audit.log" || grep -qF "$(cat "$tmp/secret-id")" "$tmp/daemon.log" "$tmp/audit.log"; then
     bad 'a secret is in a log'
