@@ -17,14 +17,7 @@ static enum kms_status refresh(struct kms_agentd_token *token, struct kms_call *
     enum kms_status status = KMS_OK;
     uint64_t touched = 0;
 
-    pthread_mutex_lock(&token->mutex);
-    was = token->keys == NULL ? NULL : kms_agentd_keys_hold(token->keys);
-    touched = token->touched;
-    pthread_mutex_unlock(&token->mutex);
-    status = kms_agentd_fly(token, call, NULL, was, &keys);
-    kms_agentd_keys_put(was);
-    was = NULL;
-
+    status = kms_agentd_fly(token, call, NULL, &touched, &keys);
     pthread_mutex_lock(&token->mutex);
     token->flying = false;
     token->flights++;

@@ -318,15 +318,22 @@ static void complain(const struct kms_agentd_token *token, const struct kms_agen
 /* --- the flight ------------------------------------------------------------------------------- */
 
 enum kms_status kms_agentd_fly(struct kms_agentd_token *token, struct kms_call *call,
-                               const struct kms_key_filter *filter, struct kms_agentd_keys *was,
+                               const struct kms_key_filter *filter, uint64_t *ret_touched,
                                struct kms_agentd_keys **ret_keys)
 {
     struct flight flight = {.count = 0};
     struct kms_agentd_visit visit;
+    struct kms_agentd_keys *was = NULL;
     struct kms_agentd_keys *keys = NULL;
-    enum kms_status status = kms_agentd_visit_begin(token, call, &visit);
+    enum kms_status status = KMS_OK;
 
+    pthread_mutex_lock(&token->mutex);
+    was = token->keys == NULL ? NULL : kms_agentd_keys_hold(token->keys);
+    *ret_touched = token->touched;
+    pthread_mutex_unlock(&token->mutex);
+    status = kms_agentd_visit_begin(token, call, &visit);
     if (status != KMS_OK) {
+        kms_agentd_keys_put(was);
         return status;
     }
     status = list(token, visit.waist, call, filter, &flight);
@@ -343,5 +350,6 @@ enum kms_status kms_agentd_fly(struct kms_agentd_token *token, struct kms_call *
         }
         *ret_keys = keys;
     }
+    kms_agentd_keys_put(was);
     return status;
 }

@@ -71,18 +71,12 @@ static enum kms_status look(struct kms_agentd_token *token, struct kms_call *cal
                             const struct kms_key_filter *filter, struct kms_agentd_keys **ret_keys)
 {
     const uint64_t began_ns = kms_now_ns();
-    struct kms_agentd_keys *was = NULL;
     struct kms_agentd_keys *keys = NULL;
     enum kms_status status = KMS_OK;
     uint64_t touched = 0;
 
-    pthread_mutex_lock(&token->mutex);
-    was = token->keys == NULL ? NULL : kms_agentd_keys_hold(token->keys);
-    touched = token->touched;
-    pthread_mutex_unlock(&token->mutex);
     kms_error_clear(&call->error);
-    status = kms_agentd_fly(token, call, filter, was, &keys);
-    kms_agentd_keys_put(was);
+    status = kms_agentd_fly(token, call, filter, &touched, &keys);
     if (status == KMS_OK) {
         keep(token, keys, touched, began_ns);
         *ret_keys = keys;

@@ -88,10 +88,10 @@ struct kms_agentd_key *kms_agentd_key_hold(struct kms_agentd_key *key);
 /* NULL: no memory. */
 struct kms_agentd_key *kms_agentd_key_new(const struct kms_agentd_token *token,
                                           const struct kms_key_info *info, struct kms_span spki);
-/* Asks the key service for a list; @was, which may be NULL, has what need not be asked again.
- * @filter NULL: all that the token shows. */
+/* Asks the key service for a list, for what the last one has not already. @filter NULL: all that
+ * the token shows. @ret_touched, also on failure: token->touched when it began. */
 enum kms_status kms_agentd_fly(struct kms_agentd_token *token, struct kms_call *call,
-                               const struct kms_key_filter *filter, struct kms_agentd_keys *was,
+                               const struct kms_key_filter *filter, uint64_t *ret_touched,
                                struct kms_agentd_keys **ret_keys) KMS_MUST_CHECK;
 
 /* agent_spot.c; the token's mutex is held. */
