@@ -2,9 +2,9 @@
 #include "kmsbridge/agent_limits.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 #include "common/clock.h"
+#include "common/cond.h"
 
 #define NOTES_PER_SECOND   10
 #define LOGIN_PAUSE_NS     KMS_NS_PER_S
@@ -29,25 +29,6 @@ struct kms_limits {
     unsigned connections;
     struct kms_limits_uid *accounts;
 };
-
-static void cond_init(pthread_cond_t *cond)
-{
-    pthread_condattr_t attr;
-
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(cond, &attr);
-    pthread_condattr_destroy(&attr);
-}
-
-/* False: the deadline passed. */
-static bool cond_wait_until(pthread_cond_t *cond, pthread_mutex_t *mutex, uint64_t deadline_ns)
-{
-    const struct timespec until = {.tv_sec = (time_t)(deadline_ns / KMS_NS_PER_S),
-                                   .tv_nsec = (long)(deadline_ns % KMS_NS_PER_S)};
-
-    return pthread_cond_timedwait(cond, mutex, &until) == 0;
-}
 
 struct kms_limits *kms_limits_new(const struct kms_limits_conf *conf)
 {
@@ -126,7 +107,7 @@ static struct kms_limits_uid *find_locked(struct kms_limits *limits, uid_t uid)
     account = calloc(1, sizeof(*account));
     if (account != NULL) {
         account->uid = uid;
-        cond_init(&account->left);
+        kms_cond_init(&account->left);
         account->next = limits->accounts;
         limits->accounts = account;
     }
@@ -224,7 +205,7 @@ static enum kms_status begin_locked(struct kms_limits *limits, struct kms_limits
                              (long)account->uid, limits->conf.calls_per_second);
     }
     while (waits && account->calls >= limits->conf.calls_per_uid) {
-        waits = cond_wait_until(&account->left, &limits->mutex, deadline_ns);
+        waits = kms_cond_wait(&account->left, &limits->mutex, deadline_ns);
     }
     if (account->calls >= limits->conf.calls_per_uid) {
         *ret_refusal = KMS_REFUSAL_CONCURRENCY;
@@ -300,7 +281,7 @@ void kms_limits_logged_in(struct kms_limits *limits, struct kms_limits_uid *acco
 void kms_lane_init(struct kms_lane *lane)
 {
     pthread_mutex_init(&lane->mutex, NULL);
-    cond_init(&lane->left);
+    kms_cond_init(&lane->left);
     lane->busy = 0;
 }
 
@@ -318,7 +299,7 @@ enum kms_status kms_lane_take(struct kms_lane *lane, unsigned max, uint64_t dead
 
     pthread_mutex_lock(&lane->mutex);
     while (waits && lane->busy >= max) {
-        waits = cond_wait_until(&lane->left, &lane->mutex, deadline_ns);
+        waits = kms_cond_wait(&lane->left, &lane->mutex, deadline_ns);
     }
     room = lane->busy < max;
     lane->busy += room ? 1 : 0;

@@ -3,9 +3,9 @@
 
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 #include "common/clock.h"
+#include "common/cond.h"
 #include "kmsbridge/agent_tokens_parts.h"
 
 #define DESCRIBE_NS    (2 * KMS_NS_PER_S)  /* for what a token is, when nobody knows it yet */
@@ -31,16 +31,6 @@ struct kms_agentd_token *kms_agentd_tokens_find(const struct kms_agentd_tokens *
         }
     }
     return NULL;
-}
-
-static void cond_init(pthread_cond_t *cond)
-{
-    pthread_condattr_t attr;
-
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(cond, &attr);
-    pthread_condattr_destroy(&attr);
 }
 
 struct kms_agentd_token *kms_agentd_token_hold(struct kms_agentd_token *token)
@@ -130,7 +120,7 @@ static enum kms_status token_new(struct kms_agentd_backends *backends, struct km
     token->backends = backends;
     token->backend = kms_agentd_backend_get(backends, token->conf->backend);
     pthread_mutex_init(&token->mutex, NULL);
-    cond_init(&token->landed);
+    kms_cond_init(&token->landed);
     status = token->backend == NULL ? kms_error_set(err, KMS_E_NOMEM, "agent: out of memory")
                                     : token_reach(token, err);
     if (status == KMS_OK) {
@@ -224,10 +214,7 @@ static void describe_anew(struct kms_agentd_token *token, uint64_t deadline_ns)
 
 bool kms_agentd_token_wait_locked(struct kms_agentd_token *token, uint64_t deadline_ns)
 {
-    const struct timespec until = {.tv_sec = (time_t)(deadline_ns / KMS_NS_PER_S),
-                                   .tv_nsec = (long)(deadline_ns % KMS_NS_PER_S)};
-
-    return pthread_cond_timedwait(&token->landed, &token->mutex, &until) == 0;
+    return kms_cond_wait(&token->landed, &token->mutex, deadline_ns);
 }
 
 void kms_agentd_token_describe(struct kms_agentd_token *token, uint64_t deadline_ns,

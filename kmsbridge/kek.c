@@ -2,20 +2,16 @@
 #include "kmsbridge/kek.h"
 
 #include <stdlib.h>
-#include <time.h>
 
 #include "common/clock.h"
+#include "common/cond.h"
 #include "common/log.h"
 
 void kms_keks_init(struct kms_keks *keks)
 {
-    pthread_condattr_t attr;
     *keks = (struct kms_keks){.now = NULL};
     pthread_mutex_init(&keks->mutex, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&keks->changed, &attr);
-    pthread_condattr_destroy(&attr);
+    kms_cond_init(&keks->changed);
 }
 
 struct kms_kek *kms_keks_get(struct kms_keks *keks)
@@ -195,8 +191,6 @@ void kms_kek_serve(struct kms_kek *kek)
 bool kms_keks_done(struct kms_keks *keks, uint64_t timeout_ns)
 {
     const uint64_t end_ns = kms_deadline_in(timeout_ns);
-    const struct timespec end = {.tv_sec = (time_t)(end_ns / KMS_NS_PER_S),
-                                 .tv_nsec = (long)(end_ns % KMS_NS_PER_S)};
     pthread_mutex_lock(&keks->mutex);
     struct kms_kek *last = keks->now;
     keks->now = NULL;
@@ -206,7 +200,7 @@ bool kms_keks_done(struct kms_keks *keks, uint64_t timeout_ns)
     }
     pthread_mutex_lock(&keks->mutex);
     while (keks->closing != 0 && !kms_deadline_passed(end_ns)) {
-        pthread_cond_timedwait(&keks->changed, &keks->mutex, &end);
+        (void)kms_cond_wait(&keks->changed, &keks->mutex, end_ns);
     }
     bool clean = keks->closing == 0;
     pthread_mutex_unlock(&keks->mutex);

@@ -14,6 +14,7 @@
 #include <grpc/support/log.h>
 
 #include "common/clock.h"
+#include "common/cond.h"
 #include "common/log.h"
 #include "kmsbridge/cork.h"
 #include "kmsbridge/rpc_parts.h"
@@ -166,15 +167,6 @@ static enum kms_status methods_register(struct kms_rpc *rpc, struct kms_error *e
     return KMS_OK;
 }
 
-static void cond_init_monotonic(pthread_cond_t *cond)
-{
-    pthread_condattr_t attr;
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(cond, &attr);
-    pthread_condattr_destroy(&attr);
-}
-
 static void rpc_free(struct kms_rpc *rpc)
 {
     if (rpc->server != NULL) {
@@ -229,9 +221,9 @@ enum kms_status kms_rpc_start(const struct kms_rpc_method *methods, void *ctx,
     pthread_mutex_init(&rpc->guard_mutex, NULL);
     pthread_mutex_init(&rpc->work_mutex, NULL);
     pthread_mutex_init(&rpc->same_mutex, NULL);
-    cond_init_monotonic(&rpc->guard_wake);
-    cond_init_monotonic(&rpc->work_ready);
-    cond_init_monotonic(&rpc->work_gone);
+    kms_cond_init(&rpc->guard_wake);
+    kms_cond_init(&rpc->work_ready);
+    kms_cond_init(&rpc->work_gone);
     rpc->shutdown.kind = TAG_SHUTDOWN;
     rpc->secrets = kms_secure_pool_new(2 * KMS_RPC_REPLY_MAX, SECRET_SLOTS);
     rpc->server = server_new(limits);
@@ -310,7 +302,7 @@ static bool workers_stop(struct kms_rpc *rpc)
     pthread_mutex_lock(&rpc->work_mutex);
     pthread_cond_broadcast(&rpc->work_ready);
     while (rpc->workers != 0 && !kms_deadline_passed(deadline)) {
-        kms_rpc_cond_wait(&rpc->work_gone, &rpc->work_mutex, kms_deadline_left(deadline));
+        (void)kms_cond_wait(&rpc->work_gone, &rpc->work_mutex, deadline);
     }
     bool gone = rpc->workers == 0;
     pthread_mutex_unlock(&rpc->work_mutex);

@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/cond.h"
 #include "kmsbridge/cork.h"
 
 #define GUARD_TICK_NS KMS_NS_PER_MS
@@ -160,7 +161,7 @@ void *kms_rpc_guard_main(void *arg)
             pthread_cond_wait(&rpc->guard_wake, &rpc->guard_mutex);
             continue;
         }
-        kms_rpc_cond_wait(&rpc->guard_wake, &rpc->guard_mutex, GUARD_TICK_NS);
+        (void)kms_cond_wait(&rpc->guard_wake, &rpc->guard_mutex, kms_deadline_in(GUARD_TICK_NS));
         uint64_t now = kms_now_ns();
         uint64_t since = atomic_load(&rpc->inline_since_ns);
         if (since != 0 && since < now && overruns(rpc, now - since)) {

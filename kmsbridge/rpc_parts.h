@@ -187,7 +187,6 @@ void kms_rpc_followers_answer(struct kms_rpc_call *followers, const struct kms_r
 
 /* --- rpc_work.c --- */
 
-void kms_rpc_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, uint64_t ns);
 bool kms_rpc_work_push(struct kms_rpc *rpc, struct kms_rpc_call *call);
 bool kms_rpc_thread_start(void *(*main)(void *), void *arg, size_t stack);
 

@@ -2,10 +2,10 @@
 #include "kmsbridge/rpc_parts.h"
 
 #include <sys/resource.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/cond.h"
 #include "common/log.h"
 
 #define WORKER_STACK   (512u * 1024u)
@@ -13,14 +13,6 @@
 #define WORKER_NICE    5 /* the polling thread, which answers Status, comes first */
 
 /* --- workers --- */
-
-void kms_rpc_cond_wait(pthread_cond_t *cond, pthread_mutex_t *mutex, uint64_t ns)
-{
-    uint64_t due = kms_deadline_in(ns);
-    struct timespec at = {.tv_sec = (time_t)(due / KMS_NS_PER_S),
-                          .tv_nsec = (long)(due % KMS_NS_PER_S)};
-    pthread_cond_timedwait(cond, mutex, &at);
-}
 
 static struct kms_rpc_call *work_pop_locked(struct kms_rpc *rpc)
 {
@@ -63,7 +55,7 @@ static void *worker_main(void *arg)
         }
         uint64_t idle_since = kms_now_ns();
         rpc->workers_idle++;
-        kms_rpc_cond_wait(&rpc->work_ready, &rpc->work_mutex, WORKER_IDLE_NS);
+        (void)kms_cond_wait(&rpc->work_ready, &rpc->work_mutex, kms_deadline_in(WORKER_IDLE_NS));
         rpc->workers_idle--;
         if (rpc->queue_head == NULL && kms_now_ns() - idle_since >= WORKER_IDLE_NS) {
             break;
