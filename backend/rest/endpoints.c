@@ -211,6 +211,8 @@ static enum kms_status ask(struct kms_endpoints *endpoints, struct endpoint *end
     }
     log_exchange(endpoints, endpoint, request, wait, ret, status, start_ns);
     if (status != KMS_OK) {
+        /* a failure never passes for an answer because nobody said why */
+        (void)kms_error_set(&why, status, "%s: %s", endpoint->url, kms_status_name(status));
         (void)kms_error_set_code(err, why.status, why.code, "%s", why.text);
     }
     judge(endpoints, endpoint, verdict_of(endpoints, status, ret, kms_now_ns() - start_ns, &why),

@@ -11,7 +11,7 @@
 #include "tests/unit/fake_http.h"
 #include "tests/unit/unit.h"
 
-enum mood { WELL, REFUSES, CUTS, ANSWERS_503, UNKNOWN_CERTIFICATE, ANSWERS_MUCH };
+enum mood { WELL, REFUSES, CUTS, ANSWERS_503, UNKNOWN_CERTIFICATE, ANSWERS_MUCH, SAYS_NOTHING };
 static enum mood moods[2];
 static struct fake_http fake;
 
@@ -26,6 +26,8 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
         return fake_http_reply(request, ret, 503, "{}");
     case ANSWERS_MUCH:
         return fake_http_reply(request, ret, 200, "{\"more\":\"than 16 bytes\"}");
+    case SAYS_NOTHING:
+        return KMS_E_UNAVAILABLE;
     case REFUSES:
         return kms_error_set(err, KMS_E_UNAVAILABLE, "no connection");
     case UNKNOWN_CERTIFICATE:
@@ -123,6 +125,8 @@ static void the_last_answer_comes_back(void)
 
     CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_OK);
     CU_ASSERT_EQUAL(http, 503);
+    moods[1] = SAYS_NOTHING; /* no answer, whatever is said of it */
+    CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_E_UNAVAILABLE);
     moods[1] = CUTS;
     CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_E_UNAVAILABLE);
     CU_ASSERT_STRING_EQUAL(err.text, "cut off");
