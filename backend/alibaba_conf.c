@@ -108,6 +108,14 @@ static enum kms_status check_urls(const struct kms_conf_place *place, struct kms
     return KMS_OK;
 }
 
+static enum kms_status check_proxy(const struct kms_conf_place *place, struct kms_alibaba_conf *ali)
+{
+    return ali->proxy == NULL || strncmp(ali->proxy, "http://", 7) == 0 ||
+                   strncmp(ali->proxy, "https://", 8) == 0
+               ? KMS_OK
+               : kms_conf_place_fail(place, "proxy", "must look like http://host:port");
+}
+
 static enum kms_status check_numbers(const struct kms_conf_place *place,
                                      struct kms_alibaba_conf *ali)
 {
@@ -230,8 +238,8 @@ enum kms_status kms_alibaba_conf_check(struct kms_alibaba_conf *ali,
 {
     static enum kms_status (*const checks[])(const struct kms_conf_place *place,
                                              struct kms_alibaba_conf *ali) = {
-        check_where,  check_urls,       check_numbers, check_context,
-        check_source, check_access_key, check_imds,    check_paths};
+        check_where,  check_urls,       check_proxy, check_numbers, check_context,
+        check_source, check_access_key, check_imds,  check_paths};
     const struct kms_conf_place place = {
         .text = text, .entry = path, .section = "alibaba.", .err = err};
     enum kms_status status = KMS_OK;

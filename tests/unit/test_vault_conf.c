@@ -59,6 +59,8 @@ static const struct {
     {WHERE "  certificate: /c.pem\n  key: 'pkcs11:object=k?pin-value=" SECRET "'\n" TOKEN,
      "vault.key: must not hold a PIN"},
     {WITH("proxy: host:3128"), "vault.proxy: must"},
+    {WITH("proxy: 'httpx://host'"), "vault.proxy: must"},
+    {WITH("proxy: 'http://host:3128'"), NULL},
     {WITH("server_name: vault.example/v1"), "e.vault.server_name: must be a host name"},
     {WITH("server_name: ''"), "vault.server_name: must"},
     {WITH("server_name: 'a b'"), "vault.server_name: must"},
