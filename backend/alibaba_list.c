@@ -6,6 +6,7 @@
 
 #include "backend/alibaba_parts.h"
 #include "common/codec.h"
+#include "common/log.h"
 
 /* ---- list_keys ---------------------------------------------------------------------------- */
 
@@ -190,6 +191,12 @@ static enum kms_status show_all(struct listing *l)
             status = KMS_OK;
         } else if (status == KMS_OK && key.spec != NULL && !key.leaving) {
             status = show_key(l, &key, alias_of(all, key.id));
+        }
+        if (status == KMS_E_TOO_LARGE) { /* the others are there all the same */
+            kms_log_error(KMS_LOG_WARN, &l->call->error, "backend %s: a key is not shown",
+                          l->backend->conf->name);
+            kms_error_clear(&l->call->error);
+            status = KMS_OK;
         }
     }
     free(all);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* What becomes of a key that was made, when it cannot be named: over a door that plays the service,
- * and fails where a test says so. */
+/* What becomes of a key that was made, when it cannot be named, and what a list shows: over a door
+ * that plays the service, and fails where a test says so. */
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -12,9 +12,11 @@
 #include "common/secure.h"
 #include "tests/unit/unit.h"
 
-#define KEY "key-hzz1234"
-#define METADATA                                                                                   \
-    "{\"KeyMetadata\":{\"KeyId\":\"" KEY "\",\"Arn\":\"acs:kms:r:1:key/" KEY "\",\"KeySpec\":"     \
+#define KEY      "key-hzz1234"
+#define HUGE     "key-huge"
+#define METADATA METADATA_OF(KEY)
+#define METADATA_OF(key)                                                                           \
+    "{\"KeyMetadata\":{\"KeyId\":\"" key "\",\"Arn\":\"acs:kms:r:1:key/" key "\",\"KeySpec\":"     \
     "\"Aliyun_AES_256\",\"KeyUsage\":\"ENCRYPT/DECRYPT\",\"KeyState\":\"Enabled\","                \
     "\"PrimaryKeyVersion\":\"version-1\"},\"RequestId\":\"r\"}"
 #define REFUSED(code) "{\"Code\":\"" code "\",\"Message\":\"planted\",\"RequestId\":\"planted-id\"}"
@@ -51,6 +53,23 @@ static const struct plan *plan_for(const char *action)
     return NULL;
 }
 
+/* A page of a key that has 300 versions. */
+static const char *huge_page(void)
+{
+    static char page[64 * 1024];
+    int at = snprintf(page, sizeof(page), "{\"KeyVersions\":{\"KeyVersion\":[");
+
+    for (unsigned i = 0; i < 100; i++) {
+        at += snprintf(page + at, sizeof(page) - (size_t)at,
+                       "%s{\"KeyId\":\"" HUGE "\",\"KeyVersionId\":\"version-%u\",\"CreationDate\":"
+                       "\"2026-11-29T00:00:00Z\"}",
+                       i == 0 ? "" : ",", i);
+    }
+    (void)snprintf(page + at, sizeof(page) - (size_t)at,
+                   "]},\"TotalCount\":300,\"PageNumber\":1,\"PageSize\":100,\"RequestId\":\"r\"}");
+    return page;
+}
+
 static void do_it(const char *action)
 {
     service.made = service.made || strcmp(action, "CreateKey") == 0;
@@ -64,7 +83,14 @@ static enum kms_status play(const char *action, const struct kms_http_request *r
     unsigned status = 200;
     const char *body = "{\"RequestId\":\"r\"}";
 
-    if (strcmp(action, "DescribeKey") == 0 && !service.named) {
+    if (strcmp(action, "ListKeys") == 0) {
+        body = "{\"Keys\":{\"Key\":[{\"KeyId\":\"" HUGE "\"},{\"KeyId\":\"" KEY
+               "\"}]},\"TotalCount\":2,\"RequestId\":\"r\"}";
+    } else if (strcmp(action, "ListAliases") == 0) {
+        body = "{\"Aliases\":{\"Alias\":[]},\"TotalCount\":0,\"RequestId\":\"r\"}";
+    } else if (strstr(request->url, "KeyId=" HUGE) != NULL) {
+        body = strcmp(action, "DescribeKey") == 0 ? METADATA_OF(HUGE) : huge_page();
+    } else if (strcmp(action, "DescribeKey") == 0 && !service.named) {
         status = 404;
         body = REFUSED("Forbidden.AliasNotFound");
     } else if (strcmp(action, "CreateAlias") == 0 && service.named) {
@@ -132,26 +158,35 @@ static char *unconst(const char *text)
     return (char *)(uintptr_t)text;
 }
 
-/* What one key's making comes to, with @ms for it. */
-static enum kms_status make(const struct plan *plans, size_t count, unsigned ms,
-                            struct kms_call *call)
+static struct kms_backend *begin(const struct plan *plans, size_t count)
 {
-    struct kms_alibaba_conf settings = {.region = unconst("cn-test"),
-                                        .credentials = unconst("access_key"),
-                                        .access_key_id = unconst("ID"),
-                                        .access_key_secret = unconst("env:TEST_ALI_SECRET"),
-                                        .deletion_days = 7};
-    struct kms_backend_conf conf = {
-        .name = unconst("a"), .type = unconst("alibaba"), .alibaba = &settings};
-    const struct kms_key_template tmpl = {.type = KMS_KEY_AES, .label = "app/new"};
-    struct kms_key_info info;
+    static struct kms_alibaba_conf settings;
+    static struct kms_backend_conf conf;
     struct kms_backend *b = NULL;
-    enum kms_status status = KMS_OK;
 
+    settings = (struct kms_alibaba_conf){.region = unconst("cn-test"),
+                                         .credentials = unconst("access_key"),
+                                         .access_key_id = unconst("ID"),
+                                         .access_key_secret = unconst("env:TEST_ALI_SECRET"),
+                                         .deletion_days = 7};
+    conf = (struct kms_backend_conf){
+        .name = unconst("a"), .type = unconst("alibaba"), .alibaba = &settings};
     memset(&service, 0, sizeof(service));
     service.plans = plans;
     service.count = count;
     CU_ASSERT_EQUAL_FATAL(kms_ali_open_over(&conf, new_door(), new_door(), &b, NULL), KMS_OK);
+    return b;
+}
+
+/* What one key's making comes to, with @ms for it. */
+static enum kms_status make(const struct plan *plans, size_t count, unsigned ms,
+                            struct kms_call *call)
+{
+    const struct kms_key_template tmpl = {.type = KMS_KEY_AES, .label = "app/new"};
+    struct kms_key_info info;
+    struct kms_backend *b = begin(plans, count);
+    enum kms_status status = KMS_OK;
+
     *call = (struct kms_call){.deadline_ns = kms_deadline_in(ms * KMS_NS_PER_MS)};
     status = kms_ali_generate(b, call, &tmpl, &info);
     kms_alibaba_ops.close(b);
@@ -278,7 +313,33 @@ static void a_key_that_may_be_there_is_told(void)
     }
 }
 
+static bool count_key(void *ctx, const struct kms_key_info *info)
+{
+    unsigned *seen = ctx;
+
+    CU_ASSERT_STRING_EQUAL(info->ref, KEY "/version-1");
+    (*seen)++;
+    return true;
+}
+
+/* A key of too many versions does not hide the others. */
+static void the_others_are_listed(void)
+{
+    struct kms_backend *b = begin(NULL, 0);
+    struct kms_call call = {.deadline_ns = kms_deadline_in(2 * KMS_NS_PER_S)};
+    const struct kms_key_filter all = {.spec = NULL};
+    unsigned seen = 0;
+
+    service.named = true;
+    CU_ASSERT_EQUAL(kms_alibaba_ops.list_keys(b, &call, &all, count_key, &seen), KMS_OK);
+    CU_ASSERT_EQUAL(seen, 1);
+    CU_ASSERT_PTR_NOT_NULL(
+        strstr(service.seen, "ListKeyVersions ListKeyVersions ListKeyVersions "));
+    kms_alibaba_ops.close(b);
+}
+
 static const struct unit_test tests[] = {
+    {"the others are listed", the_others_are_listed},
     {"a name is insisted on", a_name_is_insisted_on},
     {"a key without a name goes again", a_key_without_a_name_goes_again},
     {"a key that stays is told", a_key_that_stays_is_told},
