@@ -198,8 +198,12 @@ static enum kms_status exchange(struct kms_backend *b, struct kms_call *call,
     return read_reply(ask, ret, &call->error);
 }
 
-static void note(struct kms_backend *b, const struct kms_call *call, enum kms_status status)
+static void note(struct kms_backend *b, const struct kms_call *call, enum kms_status status,
+                 const struct kms_http_response *response)
 {
+    if (response->is_over) {
+        return;
+    }
     pthread_mutex_lock(&b->lock);
     b->asked = true;
     switch (status) {
@@ -213,9 +217,14 @@ static void note(struct kms_backend *b, const struct kms_call *call, enum kms_st
     case KMS_E_BUSY:
     case KMS_E_THROTTLED:
     case KMS_E_NOMEM:
+    case KMS_E_TOO_LARGE:
         break;
-    default: /* the service answered as it should */
-        kms_error_clear(&b->trouble);
+    default: /* the service answered as it should, if it did: our own TLS files may be bad */
+        if (status == KMS_OK || response->status != 0) {
+            kms_error_clear(&b->trouble);
+        } else {
+            b->trouble = call->error;
+        }
     }
     pthread_mutex_unlock(&b->lock);
 }
@@ -277,9 +286,7 @@ enum kms_status kms_ali_call(struct kms_backend *b, struct kms_call *call,
         kms_ali_reply_done(ret);
         status = ask_with(b, call, ask, (const char *)url.data, ret, &again);
     }
-    if (!ret->response.is_over) {
-        note(b, call, status);
-    }
+    note(b, call, status, &ret->response);
     if (status == KMS_OK) { /* for the audit line: what ActionTrail calls the request */
         (void)snprintf(call->error.request_id, sizeof(call->error.request_id), "%s",
                        ret->request_id);

@@ -235,12 +235,15 @@ static bool is_token_bad(struct kms_backend *backend, const struct kms_http_wait
 }
 
 /* What a call tells of the service, for health. */
-static void note(struct kms_backend *backend, enum kms_status status, const struct kms_error *err)
+static void note(struct kms_backend *backend, enum kms_status status, const struct kms_error *err,
+                 const struct kms_http_response *response)
 {
+    /* without an answer nobody knows that the service is well: our own TLS files may be bad */
     bool bad = status == KMS_E_UNAVAILABLE || status == KMS_E_TIMEOUT || status == KMS_E_AUTH ||
-               status == KMS_E_PROTOCOL;
+               status == KMS_E_PROTOCOL || (status != KMS_OK && response->status == 0);
 
-    if (status == KMS_E_CANCELLED || status == KMS_E_THROTTLED || status == KMS_E_BUSY) {
+    if (status == KMS_E_CANCELLED || status == KMS_E_THROTTLED || status == KMS_E_BUSY ||
+        status == KMS_E_NOMEM || status == KMS_E_TOO_LARGE || response->is_over) {
         return;
     }
     pthread_mutex_lock(&backend->lock);
@@ -313,9 +316,7 @@ enum kms_status kms_vault_ask(struct kms_backend *backend, struct kms_call *call
         kms_error_clear(&call->error);
         status = ask_once(backend, &wait, ask, ret, &again, &call->error);
     }
-    if (!ret->http.is_over) {
-        note(backend, status, &call->error);
-    }
+    note(backend, status, &call->error, &ret->http);
     if (status == KMS_OK) {
         tell_request(ret, call);
     }

@@ -222,6 +222,7 @@ static void signatures_change_their_form(void)
 /* What the door was asked last, and what it answers. */
 static struct {
     unsigned asked, status;
+    enum kms_status fails; /* no answer at all */
     const char *body;
     char url[40000];
     char headers[1024];
@@ -235,7 +236,6 @@ static enum kms_status answer(struct kms_http_door *door, const struct kms_http_
 
     (void)door;
     (void)wait;
-    (void)err;
     scripted.asked++;
     (void)snprintf(scripted.url, sizeof(scripted.url), "%s", request->url);
     scripted.headers[0] = '\0';
@@ -248,6 +248,9 @@ static enum kms_status answer(struct kms_http_door *door, const struct kms_http_
     }
     CU_ASSERT_EQUAL(request->method, KMS_HTTP_POST);
     CU_ASSERT_EQUAL(request->body.len, 0);
+    if (scripted.fails != KMS_OK) {
+        return kms_error_set(err, scripted.fails, "planted");
+    }
     return kms_http_response_fill(request, ret, scripted.status, kms_span_str(scripted.body), NULL);
 }
 
@@ -283,7 +286,45 @@ static struct kms_backend *open_scripted(void)
     CU_ASSERT_EQUAL_FATAL(kms_ali_open_over(&conf, new_door(), new_door(), &b, &err), KMS_OK);
     scripted.asked = 0;
     scripted.status = 200;
+    scripted.fails = KMS_OK;
     return b;
+}
+
+/* No answer is no sign of health, whoever is to blame; one that we cannot take is no illness. */
+static void health_is_of_answers(void)
+{
+    static const struct {
+        const char *name;
+        enum kms_status fails;
+        unsigned status;
+        bool ready;
+    } rows[] = {
+        {"answered", KMS_OK, 200, true},
+        {"refused", KMS_OK, 400, true},
+        {"our TLS files", KMS_E_INVALID, 0, false},
+        {"nobody there", KMS_E_UNAVAILABLE, 0, false},
+    };
+    static uint8_t storage[KMS_CIPHERTEXT_MAX], iv[KMS_IV_MAX];
+    const struct kms_params params = {.alg = KMS_ALG_SEALED};
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        struct kms_backend *b = open_scripted();
+        struct kms_call call = {.deadline_ns = kms_deadline_in(KMS_NS_PER_S)};
+        struct kms_sealed sealed = {.iv = KMS_BUF_OVER(iv), .ciphertext = KMS_BUF_OVER(storage)};
+        struct kms_health health = {.ready = !rows[i].ready};
+
+        scripted.fails = rows[i].fails;
+        scripted.status = rows[i].status;
+        scripted.body = "{\"KeyId\":\"key-1\",\"KeyVersionId\":\"version-1\",\"CiphertextBlob\":"
+                        "\"QUJD\",\"RequestId\":\"r\",\"Code\":\"InvalidParameter\"}";
+        UNIT_CHECK(rows[i].name,
+                   (kms_ali_encrypt(b, &call, "key-1/version-1", &params, kms_span_str("x"),
+                                    &sealed) == KMS_OK) == (rows[i].status == 200));
+        kms_alibaba_ops.health(b, &health);
+        UNIT_CHECK(rows[i].name, health.ready == rows[i].ready);
+        UNIT_CHECK(rows[i].name, health.ready || health.error.status == rows[i].fails);
+        kms_alibaba_ops.close(b);
+    }
 }
 
 static void encrypt_is_written_and_read(void)
@@ -411,6 +452,7 @@ int main(void)
         {"far ends are far", far_ends_are_far},
         {"codes have their class", codes_have_their_class},
         {"signatures change their form", signatures_change_their_form},
+        {"health is of answers", health_is_of_answers},
         {"Encrypt is written and read", encrypt_is_written_and_read},
         {"the largest fits", the_largest_fits},
         {"bad replies are told", bad_replies_are_told},

@@ -25,6 +25,7 @@
 static struct fake_http fake;
 static struct kms_backend *vault;
 static const char *key_body, *op_body, *huge_body; /* of the key "huge", where there is one */
+static enum kms_status no_answer;                  /* but this error; KMS_OK: there is one */
 static unsigned op_status, self_status, key_status, list_status, list_ms;
 
 static enum kms_status answer(struct fake_http *self, const struct kms_http_request *request,
@@ -33,7 +34,9 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
     const char *path = strstr(request->url, "/v1/");
 
     (void)self;
-    (void)err;
+    if (no_answer != KMS_OK) {
+        return kms_error_set(err, no_answer, "planted");
+    }
     if (strstr(path, "lookup-self") != NULL) {
         return fake_http_reply(request, ret, self_status,
                                self_status == 200 ? SELF : "{\"errors\":[\"permission denied\"]}");
@@ -69,6 +72,7 @@ static void begin(void)
     fake_http_init(&fake, answer);
     key_body = "{\"data\":{" KEY "}}";
     huge_body = NULL;
+    no_answer = KMS_OK;
     key_status = op_status = self_status = list_status = 200;
     list_ms = 0;
     CU_ASSERT_EQUAL_FATAL(kms_vault_open_over(&backend, &fake.door, &vault, &err), KMS_OK);
@@ -393,6 +397,37 @@ static void answers_have_their_class(void)
     }
 }
 
+/* No answer is no sign of health, whoever is to blame. */
+static void health_is_of_answers(void)
+{
+    static const struct {
+        enum kms_status fails;
+        unsigned status;
+        bool ready;
+    } rows[] = {{KMS_OK, 200, true},
+                {KMS_OK, 400, true},
+                {KMS_E_INVALID, 0, false}, /* our own TLS files, as it may be */
+                {KMS_E_UNAVAILABLE, 0, false}};
+    static struct seen seen;
+    struct kms_call call;
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        struct kms_health health = {.ready = false};
+
+        begin();
+        CU_ASSERT_EQUAL(list(&call, NULL, &seen), KMS_OK);
+        no_answer = rows[i].fails;
+        op_status = rows[i].status;
+        op_body = "{\"errors\":[\"whatever\"],\"data\":{\"ciphertext\":\"vault:v1:" SEALED
+                  "\",\"key_version\":1}}";
+        (void)seal(&call, KNOWN);
+        kms_vault_ops.health(vault, &health);
+        UNIT_CHECK(call.error.text, health.ready == rows[i].ready);
+        UNIT_CHECK(call.error.text, health.ready || health.error.status == rows[i].fails);
+        end();
+    }
+}
+
 /* A good answer names its request; of another one our own id is told, which was sent. */
 static void each_request_has_an_id(void)
 {
@@ -536,6 +571,7 @@ static void destroying_must_be_allowed(void)
 static const struct unit_test tests[] = {
     {"versions are keys", versions_are_keys},
     {"each request has an id", each_request_has_an_id},
+    {"health is of answers", health_is_of_answers},
     {"many versions are read", many_versions_are_read},
     {"wrong keys are not believed", wrong_keys_are_not_believed},
     {"who says that there is none", who_says_that_there_is_none},
