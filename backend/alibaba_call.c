@@ -61,13 +61,15 @@ struct signing {
 /* "host[:port]", as libcurl writes the Host field: without the scheme's own port. */
 static bool host_of(const char *url, char ret_host[HOST_MAX])
 {
+    const char *port = strncmp(url, "https:", 6) == 0 ? ":443" : ":80";
     const char *at = strstr(url, "://");
+    size_t port_len = strlen(port);
     size_t len = 0;
 
     at = at == NULL ? url : at + 3;
     len = strcspn(at, "/?");
-    if (len > 4 && strncmp(url, "https:", 6) == 0 && strncmp(at + len - 4, ":443", 4) == 0) {
-        len -= 4;
+    if (len > port_len && strncmp(at + len - port_len, port, port_len) == 0) {
+        len -= port_len;
     }
     if (len == 0 || len >= HOST_MAX) {
         return false;

@@ -290,6 +290,75 @@ static struct kms_backend *open_scripted(void)
     return b;
 }
 
+/* The signature over what was sent and @host, as the headers have it: "" when there is none. */
+static void sign_again(const char *host, char ret_text[KMS_ACS3_AUTH_MAX])
+{
+    static char text[sizeof(scripted.headers)];
+    struct kms_acs3_header headers[16] = {{"host", host}};
+    struct kms_acs3_request request = {.method = "POST",
+                                       .path = "/",
+                                       .query = kms_span_str(strstr(scripted.url, "/?") + 2),
+                                       .headers = headers,
+                                       .header_count = 1,
+                                       .payload_hash = ""};
+    const struct kms_acs3_key key = {.id = "ID", .secret = kms_span_str("secret")};
+    char *rest = text;
+
+    memcpy(text, scripted.headers, sizeof(text));
+    while (rest != NULL && rest[0] != '\0') {
+        char *line = strsep(&rest, "\n");
+        char *value = strstr(line, ": ");
+
+        *value = '\0';
+        value += 2;
+        if (strcmp(line, "x-acs-content-sha256") == 0) {
+            request.payload_hash = value;
+        }
+        if (strcmp(line, "authorization") != 0 && strcmp(line, "accept") != 0) {
+            headers[request.header_count++] = (struct kms_acs3_header){line, value};
+        }
+    }
+    ret_text[0] = '\0';
+    CU_ASSERT_EQUAL(kms_acs3_authorization(&request, &key, ret_text, KMS_ACS3_AUTH_MAX), KMS_OK);
+}
+
+/* libcurl leaves the scheme's own port out of the Host field. */
+static void the_host_is_signed_as_it_is_sent(void)
+{
+    static const struct {
+        const char *endpoint, *host;
+    } rows[] = {
+        {"https://kms.example", "kms.example"},
+        {"https://kms.example:443", "kms.example"},
+        {"https://kms.example:80", "kms.example:80"},
+        {"https://kms.example:8443", "kms.example:8443"},
+        {"http://127.0.0.1:80", "127.0.0.1"},
+        {"http://127.0.0.1:443", "127.0.0.1:443"},
+        {"http://127.0.0.1:8080", "127.0.0.1:8080"},
+    };
+    static uint8_t storage[KMS_CIPHERTEXT_MAX], iv[KMS_IV_MAX];
+    const struct kms_params params = {.alg = KMS_ALG_SEALED};
+    char authorization[KMS_ACS3_AUTH_MAX];
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        struct kms_backend *b = open_scripted();
+        struct kms_call call = {.deadline_ns = kms_deadline_in(KMS_NS_PER_S)};
+        struct kms_sealed sealed = {.iv = KMS_BUF_OVER(iv), .ciphertext = KMS_BUF_OVER(storage)};
+
+        kms_alibaba_ops.close(b);
+        settings.endpoint = unconst(rows[i].endpoint);
+        CU_ASSERT_EQUAL_FATAL(kms_ali_open_over(&conf, new_door(), new_door(), &b, NULL), KMS_OK);
+        scripted.body = "{\"KeyId\":\"key-1\",\"KeyVersionId\":\"version-1\",\"CiphertextBlob\":"
+                        "\"QUJD\",\"RequestId\":\"r\"}";
+        CU_ASSERT_EQUAL(
+            kms_ali_encrypt(b, &call, "key-1/version-1", &params, kms_span_str("x"), &sealed),
+            KMS_OK);
+        sign_again(rows[i].host, authorization);
+        UNIT_CHECK(rows[i].endpoint, strstr(scripted.headers, authorization) != NULL);
+        kms_alibaba_ops.close(b);
+    }
+}
+
 /* No answer is no sign of health, whoever is to blame; one that we cannot take is no illness. */
 static void health_is_of_answers(void)
 {
@@ -452,6 +521,7 @@ int main(void)
         {"far ends are far", far_ends_are_far},
         {"codes have their class", codes_have_their_class},
         {"signatures change their form", signatures_change_their_form},
+        {"the host is signed as it is sent", the_host_is_signed_as_it_is_sent},
         {"health is of answers", health_is_of_answers},
         {"Encrypt is written and read", encrypt_is_written_and_read},
         {"the largest fits", the_largest_fits},
