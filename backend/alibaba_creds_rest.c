@@ -78,7 +78,7 @@ static enum kms_status read_token(const char *path, struct kms_blob *ret, struct
 static enum kms_status make_query(char *ret_url, size_t size)
 {
     char date[25];
-    char nonce[33];
+    char nonce[33] = "";
     uint8_t random[16];
     struct kms_buf buf = kms_buf_over(ret_url, size - 1);
     enum kms_status status = kms_random(random, sizeof(random));
