@@ -347,6 +347,7 @@ static enum kms_status send_login(struct kms_vault_login *login, const struct km
         kms_error_clear(err); /* whatever it calls it, our credential was refused */
         status = kms_error_set_code(err, KMS_E_AUTH, said.code, "the login at auth/%s: %s",
                                     auth->mount == NULL ? auth->method : auth->mount, said.text);
+        memcpy(err->request_id, said.request_id, sizeof(err->request_id));
     }
     return status;
 }
