@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -106,8 +107,10 @@ func TestRotationIsAtomic(t *testing.T) {
 	const callers = 4
 	stop := make(chan struct{})
 	result := make(chan error, callers)
-	for range callers {
+	var known [callers]atomic.Int32 // how many keys each has seen
+	for i := range callers {
 		r := dial(t, d.Socket)
+		known[i].Store(1)
 		go func() {
 			seen := []string{first}
 			note := func(who, id string) error {
@@ -120,6 +123,7 @@ func TestRotationIsAtomic(t *testing.T) {
 					}
 				}
 				seen = append(seen, id)
+				known[i].Store(int32(len(seen)))
 				return nil
 			}
 			for {
@@ -152,11 +156,16 @@ func TestRotationIsAtomic(t *testing.T) {
 	}
 	watch := dial(t, d.Socket)
 	id := first
-	for _, name := range []string{"02", "03", "04"} {
+	for n, name := range []string{"02", "03", "04"} {
 		token.AddKey(name)
 		id = watch.keyIDBecomes(id)
+		// a caller that a busy machine holds up is waited for: else it never sees this key
+		for i := range callers {
+			for end := time.Now().Add(10 * time.Second); known[i].Load() < int32(n)+2 && time.Now().Before(end); {
+				time.Sleep(5 * time.Millisecond)
+			}
+		}
 	}
-	time.Sleep(200 * time.Millisecond)
 	close(stop)
 	for range callers {
 		if err := <-result; err != nil {
