@@ -115,16 +115,15 @@ static enum kms_status tell_of_key(struct kms_call *call, const struct kms_ali_r
                                    const char *description)
 {
     enum kms_status status = call->error.status;
-    char text[KMS_ERROR_TEXT_MAX];
 
     if (!reply->response.was_sent || (status != KMS_E_UNAVAILABLE && status != KMS_E_TIMEOUT &&
                                       status != KMS_E_CANCELLED && status != KMS_E_PROTOCOL)) {
         return status;
     }
-    (void)snprintf(text, sizeof(text),
-                   "there may be a key without an alias now, with the description \"%s\"",
-                   description);
-    return kms_ali_retell(&call->error, text);
+    return kms_error_reword(
+        &call->error, status,
+        "there may be a key without an alias now, with the description \"%s\": %s", description,
+        call->error.text);
 }
 
 static enum kms_status create_key(struct kms_backend *b, struct kms_call *call,
@@ -166,7 +165,6 @@ enum kms_status kms_ali_generate(struct kms_backend *b, struct kms_call *call,
 {
     struct kms_ali_key key;
     char alias[ALIAS_MAX];
-    char made[KMS_ERROR_TEXT_MAX];
     bool move = false;
     enum kms_status status = check_template(tmpl, &call->error);
 
@@ -184,8 +182,8 @@ enum kms_status kms_ali_generate(struct kms_backend *b, struct kms_call *call,
     if (status == KMS_OK) {
         status = kms_ali_latest(b, call, &key, tmpl->label, ret_info);
         if (status != KMS_OK) {
-            (void)snprintf(made, sizeof(made), "key %s is made and named %s, but", key.id, alias);
-            status = kms_ali_retell(&call->error, made);
+            status = kms_error_reword(&call->error, status, "key %s is made and named %s, but: %s",
+                                      key.id, alias, call->error.text);
         }
     }
     return status;

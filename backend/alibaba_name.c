@@ -42,7 +42,8 @@ static enum kms_status call_plainly(struct kms_backend *b, struct kms_call *call
 static enum kms_status insist(struct kms_backend *b, struct kms_call *call,
                               const struct kms_ali_ask *ask)
 {
-    for (uint64_t ceiling = PAUSE_MIN_NS;; ceiling = 2 * ceiling) {
+    for (uint64_t ceiling = PAUSE_MIN_NS;;
+         ceiling = ceiling < PAUSE_MAX_NS / 2 ? 2 * ceiling : PAUSE_MAX_NS) {
         enum kms_status status = call_plainly(b, call, ask);
         uint64_t pause = kms_jitter(PAUSE_MIN_NS / 2, ceiling);
         struct timespec nap;
@@ -55,7 +56,6 @@ static enum kms_status insist(struct kms_backend *b, struct kms_call *call,
                                 .tv_nsec = (long)(pause % KMS_NS_PER_S)};
         (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &nap, NULL);
         kms_error_clear(&call->error);
-        ceiling = ceiling < PAUSE_MAX_NS / 2 ? ceiling : PAUSE_MAX_NS / 2;
     }
 }
 
@@ -78,17 +78,6 @@ enum kms_status kms_ali_schedule_deletion(struct kms_backend *b, struct kms_call
     return call_plainly(b, call, &ask);
 }
 
-enum kms_status kms_ali_retell(struct kms_error *err, const char *text)
-{
-    const struct kms_error was = *err;
-
-    kms_error_clear(err);
-    (void)kms_error_set_code(err, was.status, was.code, "%s: %s", text, was.text);
-    memcpy(err->request_id, was.request_id, sizeof(err->request_id));
-    err->retry_after_ns = was.retry_after_ns;
-    return was.status;
-}
-
 /* The call's error says why the key has no name. */
 static enum kms_status give_up(struct kms_backend *b, struct kms_call *call, const char *key,
                                const char *alias)
@@ -99,14 +88,14 @@ static enum kms_status give_up(struct kms_backend *b, struct kms_call *call, con
     enum kms_status undone = insist(b, &undo, &ask);
     /* by a request whose answer was lost */
     bool is_leaving = undone == KMS_OK || strcmp(undo.error.code, "Rejected.PendingDeletion") == 0;
-    char text[KMS_ERROR_TEXT_MAX];
-    enum kms_status status = KMS_OK;
+    enum kms_status status =
+        kms_error_reword(&call->error, call->error.status,
+                         "key %s was made, cannot be named %s, and is %s: %s", key, alias,
+                         is_leaving ? "to be deleted again"
+                                    : "still there: name it by CreateAlias, or delete it by "
+                                      "ScheduleKeyDeletion",
+                         call->error.text);
 
-    (void)snprintf(text, sizeof(text), "key %s was made, cannot be named %s, and is %s", key, alias,
-                   is_leaving ? "to be deleted again"
-                              : "still there: name it by CreateAlias, or delete it by "
-                                "ScheduleKeyDeletion");
-    status = kms_ali_retell(&call->error, text);
     kms_log_error(is_leaving ? KMS_LOG_WARN : KMS_LOG_ERROR, &call->error, "backend %s",
                   b->conf->name);
     if (!is_leaving) {

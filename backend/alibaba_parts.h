@@ -257,8 +257,6 @@ enum kms_status kms_ali_schedule_deletion(struct kms_backend *b, struct kms_call
  */
 enum kms_status kms_ali_name_key(struct kms_backend *b, struct kms_call *call, const char *key,
                                  const char *alias, bool move) KMS_MUST_CHECK;
-/* Puts @text before the error's own. */
-enum kms_status kms_ali_retell(struct kms_error *err, const char *text);
 
 /* ---- alibaba_creds*.c: where the credential comes from --------------------------------------- */
 

@@ -342,12 +342,9 @@ static enum kms_status send_login(struct kms_vault_login *login, const struct km
     status = kms_vault_ask_as(login->backend, wait, NULL, &ask, ret, err);
     if (status == KMS_E_DENIED || status == KMS_E_INVALID || status == KMS_E_NOT_FOUND ||
         status == KMS_E_AUTH) {
-        struct kms_error said = *err;
-
-        kms_error_clear(err); /* whatever it calls it, our credential was refused */
-        status = kms_error_set_code(err, KMS_E_AUTH, said.code, "the login at auth/%s: %s",
-                                    auth->mount == NULL ? auth->method : auth->mount, said.text);
-        memcpy(err->request_id, said.request_id, sizeof(err->request_id));
+        /* whatever it calls it, our credential was refused */
+        status = kms_error_reword(err, KMS_E_AUTH, "the login at auth/%s: %s",
+                                  auth->mount == NULL ? auth->method : auth->mount, err->text);
     }
     return status;
 }

@@ -54,6 +54,23 @@ static void set_va(struct kms_error *err, enum kms_status status, const char *co
     replace_controls(err->text);
 }
 
+enum kms_status kms_error_reword(struct kms_error *err, enum kms_status status, const char *fmt,
+                                 ...)
+{
+    struct kms_error now = KMS_ERROR_INIT;
+    va_list args;
+
+    if (err == NULL) {
+        return status;
+    }
+    va_start(args, fmt);
+    set_va(&now, status, NULL, fmt, args);
+    va_end(args);
+    err->status = status;
+    memcpy(err->text, now.text, sizeof(err->text));
+    return status;
+}
+
 enum kms_status kms_error_set(struct kms_error *err, enum kms_status status, const char *fmt, ...)
 {
     va_list args;

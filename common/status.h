@@ -71,6 +71,13 @@ enum kms_status kms_error_set(struct kms_error *err, enum kms_status status, con
 enum kms_status kms_error_set_code(struct kms_error *err, enum kms_status status, const char *code,
                                    const char *fmt, ...) KMS_PRINTF(4, 5);
 
+/*
+ * Another status and sentence for what @err says, which may be among the arguments; the provider's
+ * code, request id and advice on when to ask again stay. Returns @status; @err may be NULL.
+ */
+enum kms_status kms_error_reword(struct kms_error *err, enum kms_status status, const char *fmt,
+                                 ...) KMS_PRINTF(3, 4);
+
 /* Back to KMS_OK and empty, before the object serves another call. */
 void kms_error_clear(struct kms_error *err);
 

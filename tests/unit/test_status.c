@@ -33,6 +33,22 @@ static void code_is_kept(void)
     CU_ASSERT_STRING_EQUAL(error.code, "");
 }
 
+static void another_sentence_keeps_the_rest(void)
+{
+    struct kms_error error = KMS_ERROR_INIT;
+
+    (void)kms_error_set_code(&error, KMS_E_UNAVAILABLE, "HTTP 503", "sealed");
+    memcpy(error.request_id, "id", 3);
+    error.retry_after_ns = 7;
+    CU_ASSERT_EQUAL(kms_error_reword(&error, KMS_E_AUTH, "the login:\n%s", error.text), KMS_E_AUTH);
+    CU_ASSERT_EQUAL(error.status, KMS_E_AUTH);
+    CU_ASSERT_STRING_EQUAL(error.text, "the login: sealed");
+    CU_ASSERT_STRING_EQUAL(error.code, "HTTP 503");
+    CU_ASSERT_STRING_EQUAL(error.request_id, "id");
+    CU_ASSERT_EQUAL(error.retry_after_ns, 7);
+    CU_ASSERT_EQUAL(kms_error_reword(NULL, KMS_E_DENIED, "%s", "x"), KMS_E_DENIED);
+}
+
 static void null_error_is_fine(void)
 {
     CU_ASSERT_EQUAL(kms_error_set(NULL, KMS_E_NOMEM, "%s", "x"), KMS_E_NOMEM);
@@ -89,6 +105,7 @@ int main(void)
     static const struct unit_test tests[] = {
         {"first error stays", first_error_stays},
         {"code is kept", code_is_kept},
+        {"another sentence keeps the rest", another_sentence_keeps_the_rest},
         {"null error is fine", null_error_is_fine},
         {"text is one line and bounded", text_is_one_line_and_bounded},
         {"names are all there and differ", names_are_all_there_and_differ},
