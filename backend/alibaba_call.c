@@ -203,30 +203,14 @@ static enum kms_status exchange(struct kms_backend *b, struct kms_call *call,
 static void note(struct kms_backend *b, const struct kms_call *call, enum kms_status status,
                  const struct kms_http_response *response)
 {
-    if (response->is_over) {
-        return;
-    }
+    enum kms_http_word word = kms_http_word_of(status, response);
+
     pthread_mutex_lock(&b->lock);
-    b->asked = true;
-    switch (status) {
-    case KMS_E_AUTH:
-    case KMS_E_UNAVAILABLE:
-    case KMS_E_TIMEOUT:
-    case KMS_E_PROTOCOL:
+    b->asked = b->asked || !response->is_over;
+    if (word == KMS_HTTP_SAYS_WELL) {
+        kms_error_clear(&b->trouble);
+    } else if (word == KMS_HTTP_SAYS_ILL) {
         b->trouble = call->error;
-        break;
-    case KMS_E_CANCELLED: /* they say nothing of the service */
-    case KMS_E_BUSY:
-    case KMS_E_THROTTLED:
-    case KMS_E_NOMEM:
-    case KMS_E_TOO_LARGE:
-        break;
-    default: /* the service answered as it should, if it did: our own TLS files may be bad */
-        if (status == KMS_OK || response->status != 0) {
-            kms_error_clear(&b->trouble);
-        } else {
-            b->trouble = call->error;
-        }
     }
     pthread_mutex_unlock(&b->lock);
 }

@@ -238,17 +238,14 @@ static bool is_token_bad(struct kms_backend *backend, const struct kms_http_wait
 static void note(struct kms_backend *backend, enum kms_status status, const struct kms_error *err,
                  const struct kms_http_response *response)
 {
-    /* without an answer nobody knows that the service is well: our own TLS files may be bad */
-    bool bad = status == KMS_E_UNAVAILABLE || status == KMS_E_TIMEOUT || status == KMS_E_AUTH ||
-               status == KMS_E_PROTOCOL || (status != KMS_OK && response->status == 0);
+    enum kms_http_word word = kms_http_word_of(status, response);
 
-    if (status == KMS_E_CANCELLED || status == KMS_E_THROTTLED || status == KMS_E_BUSY ||
-        status == KMS_E_NOMEM || status == KMS_E_TOO_LARGE || response->is_over) {
+    if (word == KMS_HTTP_SAYS_NOTHING) {
         return;
     }
     pthread_mutex_lock(&backend->lock);
-    backend->ready = !bad;
-    if (bad) {
+    backend->ready = word == KMS_HTTP_SAYS_WELL;
+    if (word == KMS_HTTP_SAYS_ILL) {
         backend->trouble = *err;
     }
     pthread_mutex_unlock(&backend->lock);
@@ -256,14 +253,8 @@ static void note(struct kms_backend *backend, enum kms_status status, const stru
 
 static enum kms_status refuse_token(struct kms_backend *backend, struct kms_error *err)
 {
-    char id[REQUEST_ID_SIZE];
-
-    memcpy(id, err->request_id, sizeof(id));
-    kms_error_clear(err);
-    (void)kms_error_set_code(err, KMS_E_AUTH, "HTTP 403", "%s refuses our token (auth method %s)",
-                             kms_endpoints_first(backend->endpoints), backend->vault->auth->method);
-    memcpy(err->request_id, id, sizeof(id));
-    return err->status;
+    return kms_error_reword(err, KMS_E_AUTH, "%s refuses our token (auth method %s)",
+                            kms_endpoints_first(backend->endpoints), backend->vault->auth->method);
 }
 
 /* One round; *ret_again: the token was bad, and another one is to be had. */

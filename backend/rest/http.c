@@ -169,6 +169,29 @@ void kms_http_door_close(struct kms_http_door *door)
 
 /* ---- what came ---------------------------------------------------------------------------- */
 
+enum kms_http_word kms_http_word_of(enum kms_status status,
+                                    const struct kms_http_response *response)
+{
+    if (response->is_over) {
+        return KMS_HTTP_SAYS_NOTHING;
+    }
+    switch (status) {
+    case KMS_E_CANCELLED:
+    case KMS_E_BUSY:
+    case KMS_E_THROTTLED:
+    case KMS_E_NOMEM:
+    case KMS_E_TOO_LARGE:
+        return KMS_HTTP_SAYS_NOTHING;
+    case KMS_E_AUTH:
+    case KMS_E_UNAVAILABLE:
+    case KMS_E_TIMEOUT:
+    case KMS_E_PROTOCOL:
+        return KMS_HTTP_SAYS_ILL;
+    default:
+        return status == KMS_OK || response->status != 0 ? KMS_HTTP_SAYS_WELL : KMS_HTTP_SAYS_ILL;
+    }
+}
+
 void kms_http_response_done(struct kms_http_response *response)
 {
     kms_blob_done(&response->body);

@@ -138,6 +138,16 @@ enum kms_status kms_http_perform(struct kms_http_door *door, const struct kms_ht
                                  struct kms_error *err) KMS_MUST_CHECK;
 void kms_http_door_close(struct kms_http_door *door); /* NULL is fine; no exchange is in flight */
 
+/* What an exchange tells of the service's health, whatever it is about. */
+enum kms_http_word {
+    KMS_HTTP_SAYS_NOTHING, /* given up, put off, or an answer that we cannot take */
+    KMS_HTTP_SAYS_WELL,    /* it answered as it should, if only by refusing */
+    KMS_HTTP_SAYS_ILL, /* it did not, or not to us; without an answer nobody knows that it is well:
+                          our own TLS files may be bad */
+};
+enum kms_http_word kms_http_word_of(enum kms_status status,
+                                    const struct kms_http_response *response);
+
 /* Wipes and frees; the response may be used again. */
 void kms_http_response_done(struct kms_http_response *response);
 /* The wanted header @name of @request in @response; "" when it did not come. */
