@@ -110,8 +110,7 @@ static enum kms_status check_urls(const struct kms_conf_place *place, struct kms
 
 static enum kms_status check_proxy(const struct kms_conf_place *place, struct kms_alibaba_conf *ali)
 {
-    return ali->proxy == NULL || strncmp(ali->proxy, "http://", 7) == 0 ||
-                   strncmp(ali->proxy, "https://", 8) == 0
+    return kms_conf_is_proxy(ali->proxy)
                ? KMS_OK
                : kms_conf_place_fail(place, "proxy", "must look like http://host:port");
 }

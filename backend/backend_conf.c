@@ -49,6 +49,11 @@ enum kms_status kms_conf_place_fail(const struct kms_conf_place *place, const ch
     return kms_conf_error(place->err, place->text, path, "%s", sentence);
 }
 
+bool kms_conf_is_proxy(const char *proxy)
+{
+    return proxy == NULL || strncmp(proxy, "http://", 7) == 0 || strncmp(proxy, "https://", 8) == 0;
+}
+
 /* A name with a slash is a path, and must not depend on where the daemon was started. */
 static enum kms_status check_module(const struct kms_conf_place *place, struct kms_hsm_conf *hsm)
 {

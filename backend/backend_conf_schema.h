@@ -23,6 +23,9 @@ struct kms_conf_place {
 enum kms_status kms_conf_place_fail(const struct kms_conf_place *place, const char *key,
                                     const char *sentence) KMS_MUST_CHECK;
 
+/* What a key `proxy` may hold: NULL, or the URL of an HTTP proxy. */
+bool kms_conf_is_proxy(const char *proxy);
+
 /*
  * Checks the entry at @path ("backends[0]") of @text all but for its name and type, and completes
  * it: numbers from their texts, defaults. KMS_E_INVALID names the key; a PIN that was written

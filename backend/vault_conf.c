@@ -124,10 +124,7 @@ static enum kms_status check_words(const struct kms_conf_place *place, struct km
          "and certificate go together"},
         {"server_name", vault->server_name == NULL || is_host(vault->server_name),
          "must be a host name, as in the certificate"},
-        {"proxy",
-         vault->proxy == NULL || strncmp(vault->proxy, "http://", 7) == 0 ||
-             strncmp(vault->proxy, "https://", 8) == 0,
-         "must look like http://host:port"},
+        {"proxy", kms_conf_is_proxy(vault->proxy), "must look like http://host:port"},
         {"allow_destroy", is_bool(vault->allow_destroy), "must be true or false"},
         {"auth.secret_id_is_wrapped", is_bool(vault->auth->secret_id_is_wrapped),
          "must be true or false"},
