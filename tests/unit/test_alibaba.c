@@ -10,12 +10,8 @@
 #include "backend/alibaba.h"
 #include "common/clock.h"
 #include "common/secure.h"
+#include "tests/unit/alibaba_plain.h"
 #include "tests/unit/unit.h"
-
-static char *unconst(const char *text)
-{
-    return (char *)(uintptr_t)text;
-}
 
 /* ---- formats that are frozen -------------------------------------------------------------- */
 
@@ -275,13 +271,7 @@ static struct kms_backend *open_scripted(void)
     struct kms_backend *b = NULL;
     struct kms_error err = KMS_ERROR_INIT;
 
-    settings = (struct kms_alibaba_conf){.region = unconst("cn-test"),
-                                         .credentials = unconst("access_key"),
-                                         .access_key_id = unconst("ID"),
-                                         .access_key_secret = unconst("env:TEST_ALI_SECRET"),
-                                         .deletion_days = 7};
-    conf = (struct kms_backend_conf){
-        .name = unconst("a"), .type = unconst("alibaba"), .alibaba = &settings};
+    alibaba_plain(&settings, &conf);
     (void)setenv("TEST_ALI_SECRET", "secret", 1);
     CU_ASSERT_EQUAL_FATAL(kms_ali_open_over(&conf, new_door(), new_door(), &b, &err), KMS_OK);
     scripted.asked = 0;

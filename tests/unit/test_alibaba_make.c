@@ -10,6 +10,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 #include "common/secure.h"
+#include "tests/unit/alibaba_plain.h"
 #include "tests/unit/unit.h"
 
 #define KEY      "key-hzz1234"
@@ -153,24 +154,13 @@ static struct kms_http_door *new_door(void)
     return door;
 }
 
-static char *unconst(const char *text)
-{
-    return (char *)(uintptr_t)text;
-}
-
 static struct kms_backend *begin(const struct plan *plans, size_t count)
 {
     static struct kms_alibaba_conf settings;
     static struct kms_backend_conf conf;
     struct kms_backend *b = NULL;
 
-    settings = (struct kms_alibaba_conf){.region = unconst("cn-test"),
-                                         .credentials = unconst("access_key"),
-                                         .access_key_id = unconst("ID"),
-                                         .access_key_secret = unconst("env:TEST_ALI_SECRET"),
-                                         .deletion_days = 7};
-    conf = (struct kms_backend_conf){
-        .name = unconst("a"), .type = unconst("alibaba"), .alibaba = &settings};
+    alibaba_plain(&settings, &conf);
     memset(&service, 0, sizeof(service));
     service.plans = plans;
     service.count = count;
