@@ -5,7 +5,7 @@
 
 #include <stdint.h>
 
-#include "backend/alibaba.h"
+#include "backend/backend_conf.h"
 
 static inline char *unconst(const char *text)
 {
