@@ -42,7 +42,11 @@ static void work_one(struct kms_rpc_call *call)
     kms_rpc_call_run(call);
     struct kms_rpc_call *followers = kms_rpc_same_leave(call);
     kms_rpc_followers_answer(followers, call);
-    kms_rpc_call_hand_over(call);
+    if (atomic_load(&call->rpc->calls_in_flight) > 1) {
+        kms_rpc_call_hand_over(call);
+    } else { /* nobody else is served by waiting for the polling thread */
+        kms_rpc_call_send(call);
+    }
 }
 
 static void *worker_main(void *arg)
