@@ -259,8 +259,8 @@ struct kms_backend_ops {
                                 const struct kms_key_template *tmpl, struct kms_key_info *ret_info);
     enum kms_status (*destroy)(struct kms_backend *backend, struct kms_call *call, const char *ref);
     /*
-     * A newer version of the key that @ref is a version of, or, where the service has no versions, a
-     * newer key of its label, type, size and uses; the old one stays as it is. Never retried: a
+     * A newer version of the key that @ref is a version of, or, where the service has no versions,
+     * a newer key of its label, type, size and uses; the old one stays as it is. Never retried: a
      * second attempt would make a second one. KMS_E_KEY_STATE, KMS_E_UNSUPPORTED for keys that do
      * not rotate.
      */
@@ -290,7 +290,8 @@ struct kms_backend_ops {
                               struct kms_buf *ret_key);
     /*
      * The service makes a secret key of @len bytes (1 to KMS_DATA_KEY_MAX) and seals it, in one
-     * step: what comes back is both, and unwrap with the same @params opens @ret_sealed to @ret_key.
+     * step: what comes back is both, and unwrap with the same @params opens @ret_sealed to
+     * @ret_key.
      * @params as wrap's, without an IV. @ret_key is secure memory by the caller with room for @len.
      * KMS_E_UNSUPPORTED when it makes none of that length, or none with an AAD.
      */
@@ -300,8 +301,8 @@ struct kms_backend_ops {
     /*
      * What encrypt, wrap or data_key sealed with @ref, opened and sealed anew under the newest
      * version of the same key, inside the service: the plaintext never leaves it. @params as
-     * decrypt's: algorithm, IV and AAD are those of @ciphertext, and algorithm and AAD of what comes
-     * back, too. KMS_E_BAD_DATA as decrypt; KMS_E_UNSUPPORTED where an AAD cannot be told.
+     * decrypt's: algorithm, IV and AAD are those of @ciphertext, and algorithm and AAD of what
+     * comes back, too. KMS_E_BAD_DATA as decrypt; KMS_E_UNSUPPORTED where an AAD cannot be told.
      */
     enum kms_status (*rewrap)(struct kms_backend *backend, struct kms_call *call, const char *ref,
                               const struct kms_params *params, struct kms_span ciphertext,

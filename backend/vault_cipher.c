@@ -9,8 +9,8 @@
 #include "common/secure.h"
 
 #define AAD_MAX  1024
-#define GCM_IV   12
-#define GCM_TAG  16
+#define GCM_IV   KMS_VAULT_AEAD_IV
+#define GCM_TAG  KMS_VAULT_AEAD_TAG
 #define OAEP_256 66 /* 2 * 32 + 2 (RFC 8017 7.1.1) */
 
 /* ---- "vault:vN:..." ----------------------------------------------------------------------- */
@@ -118,8 +118,8 @@ static bool is_cipher(enum kms_alg alg)
     return alg == KMS_ALG_AES_GCM || alg == KMS_ALG_RSA_OAEP_L_SHA256;
 }
 
-static enum kms_status check_params(struct kms_call *call, enum kms_alg alg,
-                                    const struct kms_params *params)
+enum kms_status kms_vault_check_params(struct kms_call *call, enum kms_alg alg,
+                                       const struct kms_params *params)
 {
     if (params->aad.len > AAD_MAX) {
         return kms_error_set(&call->error, KMS_E_TOO_LARGE, "an AAD has at most %d bytes, not %zu",
@@ -135,10 +135,10 @@ static enum kms_status check_params(struct kms_call *call, enum kms_alg alg,
     return KMS_OK;
 }
 
-static enum kms_status ask_cipher(struct kms_backend *backend, struct kms_call *call,
-                                  const char *verb, const struct kms_vault_key *key,
-                                  struct kms_vault_body *body, struct kms_vault_reply *ret_reply,
-                                  struct kms_json *ret_data)
+enum kms_status kms_vault_ask_cipher(struct kms_backend *backend, struct kms_call *call,
+                                     const char *verb, const struct kms_vault_key *key,
+                                     struct kms_vault_body *body, struct kms_vault_reply *ret_reply,
+                                     struct kms_json *ret_data)
 {
     char path[KMS_HTTP_URL_MAX];
     struct kms_vault_ask ask = {.method = KMS_HTTP_POST, .path = path};
@@ -179,9 +179,9 @@ static enum kms_status put_sealed(struct kms_call *call, enum kms_alg alg, struc
                                                : KMS_E_INTERNAL;
 }
 
-static enum kms_status take_sealed(struct kms_call *call, const struct kms_vault_key *key,
-                                   enum kms_alg alg, const struct kms_json *data, size_t plain_len,
-                                   struct kms_sealed *ret)
+enum kms_status kms_vault_take_sealed(struct kms_call *call, const struct kms_vault_key *key,
+                                      enum kms_alg alg, const struct kms_json *data,
+                                      size_t plain_len, struct kms_sealed *ret)
 {
     struct kms_blob blob = {.data = NULL};
     struct kms_buf whole;
@@ -229,9 +229,9 @@ static enum kms_status seal(struct kms_backend *backend, struct kms_call *call,
         kms_json_put_base64(&body.json, "associated_data", aad);
     }
     kms_json_put_u64(&body.json, "key_version", key->version);
-    status = ask_cipher(backend, call, "/encrypt/", key, &body, &reply, &data);
+    status = kms_vault_ask_cipher(backend, call, "/encrypt/", key, &body, &reply, &data);
     if (status == KMS_OK) {
-        status = take_sealed(call, key, alg, &data, plaintext.len, ret_sealed);
+        status = kms_vault_take_sealed(call, key, alg, &data, plaintext.len, ret_sealed);
     }
     kms_vault_reply_done(&reply);
     kms_vault_body_done(&body);
@@ -251,7 +251,7 @@ static enum kms_status seal_with(struct kms_backend *backend, struct kms_call *c
         return kms_error_set(&call->error, KMS_E_UNSUPPORTED,
                              "a Transit key does not encrypt by %s", kms_alg_name(alg));
     }
-    status = check_params(call, alg, params);
+    status = kms_vault_check_params(call, alg, params);
     if (status == KMS_OK && params->iv.len > 0) {
         status = kms_error_set(&call->error, KMS_E_UNSUPPORTED, "Transit makes the IV itself");
     }
@@ -325,9 +325,8 @@ static enum kms_status take_plaintext(struct kms_call *call, enum kms_alg alg,
     return status;
 }
 
-static enum kms_status check_sealed(struct kms_call *call, const struct kms_vault_key *key,
-                                    enum kms_alg alg, struct kms_span iv, struct kms_span sealed,
-                                    const struct kms_buf *out)
+enum kms_status kms_vault_check_sealed(struct kms_call *call, const struct kms_vault_key *key,
+                                       enum kms_alg alg, struct kms_span iv, struct kms_span sealed)
 {
     if (alg == KMS_ALG_AES_GCM && (iv.len != GCM_IV || sealed.len < GCM_TAG)) {
         return kms_error_set(&call->error, KMS_E_BAD_DATA,
@@ -339,11 +338,16 @@ static enum kms_status check_sealed(struct kms_call *call, const struct kms_vaul
                              "a ciphertext of RSA-%u has %u bytes, not %zu", key->bits,
                              key->bits / 8, sealed.len);
     }
-    if (alg == KMS_ALG_AES_GCM && sealed.len - GCM_TAG > kms_buf_room(out)) {
-        return kms_error_set(&call->error, KMS_E_TOO_LARGE, "a plaintext of %zu bytes has no room",
-                             sealed.len - GCM_TAG);
-    }
     return KMS_OK;
+}
+
+static enum kms_status check_room(struct kms_call *call, enum kms_alg alg, struct kms_span sealed,
+                                  const struct kms_buf *out)
+{
+    return alg == KMS_ALG_AES_GCM && sealed.len - GCM_TAG > kms_buf_room(out)
+               ? kms_error_set(&call->error, KMS_E_TOO_LARGE,
+                               "a plaintext of %zu bytes has no room", sealed.len - GCM_TAG)
+               : KMS_OK;
 }
 
 static enum kms_status unseal(struct kms_backend *backend, struct kms_call *call,
@@ -363,7 +367,7 @@ static enum kms_status unseal(struct kms_backend *backend, struct kms_call *call
     if (params->aad.len > 0) {
         kms_json_put_base64(&body.json, "associated_data", params->aad);
     }
-    status = ask_cipher(backend, call, "/decrypt/", key, &body, &reply, &data);
+    status = kms_vault_ask_cipher(backend, call, "/decrypt/", key, &body, &reply, &data);
     if (status == KMS_OK) {
         status = take_plaintext(call, params->alg, &data, size, ret_plaintext);
     }
@@ -383,12 +387,15 @@ static enum kms_status unseal_with(struct kms_backend *backend, struct kms_call 
         return kms_error_set(&call->error, KMS_E_UNSUPPORTED,
                              "a Transit key does not decrypt by %s", kms_alg_name(params->alg));
     }
-    status = check_params(call, params->alg, params);
+    status = kms_vault_check_params(call, params->alg, params);
     if (status == KMS_OK) {
         status = kms_vault_find(backend, call, ref, params->alg, use, &key);
     }
     if (status == KMS_OK) {
-        status = check_sealed(call, &key, params->alg, params->iv, sealed, ret_plaintext);
+        status = kms_vault_check_sealed(call, &key, params->alg, params->iv, sealed);
+    }
+    if (status == KMS_OK) {
+        status = check_room(call, params->alg, sealed, ret_plaintext);
     }
     return status == KMS_OK ? unseal(backend, call, &key, params, sealed, ret_plaintext) : status;
 }

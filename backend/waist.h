@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How fronts call backends: one handle, the one place that retries (jittered, inside the deadline,
- * never for generate and rotate), turns a missing op into KMS_E_UNSUPPORTED, checks ceilings, and tells an
- * observer what was done.
+ * never for generate and rotate), turns a missing op into KMS_E_UNSUPPORTED, checks ceilings, and
+ * tells an observer what was done.
  */
 #ifndef KMS_BACKEND_WAIST_H
 #define KMS_BACKEND_WAIST_H

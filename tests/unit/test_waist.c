@@ -270,9 +270,8 @@ static void data_keys_and_rewraps_are_asked_for_again(void)
     CU_ASSERT_EQUAL(asked, 2);
     asked = 0;
     for (size_t i = 0; i < UNIT_COUNT(lens); i++) {
-        CU_ASSERT_EQUAL(
-            kms_waist_data_key(waist, &call, "ref", &params, lens[i], &key, &sealed),
-            KMS_E_INVALID);
+        CU_ASSERT_EQUAL(kms_waist_data_key(waist, &call, "ref", &params, lens[i], &key, &sealed),
+                        KMS_E_INVALID);
     }
     CU_ASSERT_EQUAL(kms_waist_data_key(waist, &call, NULL, &params, 16, &key, &sealed),
                     KMS_E_INVALID);
