@@ -41,8 +41,9 @@ enum kms_key_type {
     KMS_KEY_AES,     /* CKK_AES, 128 to 256 bits */
     KMS_KEY_GENERIC, /* HMAC key */
     KMS_KEY_RSA,
-    KMS_KEY_EC,    /* P-256, P-384, P-521 by bits */
-    KMS_KEY_EDDSA, /* Ed25519 */
+    KMS_KEY_EC,       /* P-256, P-384, P-521 by bits */
+    KMS_KEY_EDDSA,    /* Ed25519 */
+    KMS_KEY_CHACHA20, /* 256 bits, with Poly1305 (RFC 8439) */
     KMS_KEY_TYPE_COUNT
 };
 
@@ -66,8 +67,9 @@ enum kms_alg {
                            of aad (the construction of RFC 7518 5.2.2.1); 32-byte tag behind */
     KMS_ALG_SEALED = 4, /* the service's own authenticated scheme: the ciphertext is its blob,
                            unchanged, and no IV is told; the AAD counts */
-    KMS_ALG_BEST = 15,  /* encrypt only: the strongest authenticated one this key and token have;
-                           struct kms_sealed says which it was */
+    KMS_ALG_CHACHA20_POLY1305 = 5, /* 12-byte IV, 16-byte tag behind the ciphertext (RFC 8439) */
+    KMS_ALG_BEST = 15, /* encrypt only: the strongest authenticated one this key and token have;
+                          struct kms_sealed says which it was */
     KMS_ALG_AES_CBC = 16,
     KMS_ALG_AES_CBC_PAD = 17,
     KMS_ALG_AES_CTR = 18,
@@ -197,7 +199,7 @@ struct kms_params {
     struct kms_span iv;  /* decrypt: the one used. encrypt: empty, the backend takes a fresh one;
                             given, it is used as it is, or KMS_E_UNSUPPORTED where the service
                             insists on its own */
-    unsigned tag_len;    /* AES-GCM, bytes; 0: 16 */
+    unsigned tag_len;    /* AES-GCM, bytes; 0: 16. ChaCha20-Poly1305: 0 or 16 */
     unsigned ctr_bits;   /* AES-CTR: low bits of the block that count; 0: 128 */
     bool salt_given;     /* RSA-PSS: salt_len counts; else as long as the digest */
     unsigned salt_len;   /* bytes */

@@ -113,9 +113,32 @@ void kms_vault_put_text(struct kms_vault_body *body, const char *field,
 
 /* ---- what is asked ------------------------------------------------------------------------ */
 
+bool kms_vault_is_aead(enum kms_alg alg)
+{
+    return alg == KMS_ALG_AES_GCM || alg == KMS_ALG_CHACHA20_POLY1305;
+}
+
 static bool is_cipher(enum kms_alg alg)
 {
-    return alg == KMS_ALG_AES_GCM || alg == KMS_ALG_RSA_OAEP_L_SHA256;
+    return kms_vault_is_aead(alg) || alg == KMS_ALG_RSA_OAEP_L_SHA256;
+}
+
+enum kms_status kms_vault_find_sealer(struct kms_backend *backend, struct kms_call *call,
+                                      const char *ref, unsigned use, enum kms_alg *alg,
+                                      struct kms_vault_key *ret_key)
+{
+    bool best = *alg == KMS_ALG_BEST;
+    enum kms_status status =
+        kms_vault_find(backend, call, ref, best ? KMS_ALG_NONE : *alg, use, ret_key);
+
+    if (status != KMS_OK || !best) {
+        return status;
+    }
+    *alg = ret_key->type->seal;
+    return *alg == KMS_ALG_NONE
+               ? kms_error_set(&call->error, KMS_E_UNSUPPORTED, "key %s (%s) seals nothing",
+                               ret_key->name, ret_key->type->name)
+               : KMS_OK;
 }
 
 enum kms_status kms_vault_check_params(struct kms_call *call, enum kms_alg alg,
@@ -162,7 +185,7 @@ static enum kms_status put_sealed(struct kms_call *call, enum kms_alg alg, struc
 {
     struct kms_span iv = KMS_SPAN_NONE;
 
-    if (alg == KMS_ALG_AES_GCM) {
+    if (kms_vault_is_aead(alg)) {
         if (whole.len != GCM_IV + plain_len + GCM_TAG) {
             return kms_error_set(&call->error, KMS_E_PROTOCOL,
                                  "a ciphertext of %zu bytes for %zu bytes of plaintext", whole.len,
@@ -244,10 +267,10 @@ static enum kms_status seal_with(struct kms_backend *backend, struct kms_call *c
 {
     struct kms_sealed sealed = *ret_sealed;
     struct kms_vault_key key;
-    enum kms_alg alg = params->alg == KMS_ALG_BEST ? KMS_ALG_AES_GCM : params->alg;
+    enum kms_alg alg = params->alg;
     enum kms_status status = KMS_OK;
 
-    if (!is_cipher(alg)) {
+    if (alg != KMS_ALG_BEST && !is_cipher(alg)) {
         return kms_error_set(&call->error, KMS_E_UNSUPPORTED,
                              "a Transit key does not encrypt by %s", kms_alg_name(alg));
     }
@@ -256,7 +279,7 @@ static enum kms_status seal_with(struct kms_backend *backend, struct kms_call *c
         status = kms_error_set(&call->error, KMS_E_UNSUPPORTED, "Transit makes the IV itself");
     }
     if (status == KMS_OK) {
-        status = kms_vault_find(backend, call, ref, alg, use, &key);
+        status = kms_vault_find_sealer(backend, call, ref, use, &alg, &key);
     }
     if (status == KMS_OK && alg == KMS_ALG_RSA_OAEP_L_SHA256 && in.len > key.bits / 8 - OAEP_256) {
         status = kms_error_set(&call->error, KMS_E_TOO_LARGE, "at most %u bytes, not %zu",
@@ -306,7 +329,7 @@ static enum kms_status take_plaintext(struct kms_call *call, enum kms_alg alg,
     }
     plain = kms_buf_over(blob.data, sealed_len);
     status = kms_json_base64(data, "plaintext", &plain, &call->error);
-    if (status == KMS_OK && alg == KMS_ALG_AES_GCM && plain.len + GCM_IV + GCM_TAG != sealed_len) {
+    if (status == KMS_OK && kms_vault_is_aead(alg) && plain.len + GCM_IV + GCM_TAG != sealed_len) {
         status =
             kms_error_set(&call->error, KMS_E_PROTOCOL,
                           "a plaintext of %zu bytes out of %zu sealed ones", plain.len, sealed_len);
@@ -328,7 +351,7 @@ static enum kms_status take_plaintext(struct kms_call *call, enum kms_alg alg,
 enum kms_status kms_vault_check_sealed(struct kms_call *call, const struct kms_vault_key *key,
                                        enum kms_alg alg, struct kms_span iv, struct kms_span sealed)
 {
-    if (alg == KMS_ALG_AES_GCM && (iv.len != GCM_IV || sealed.len < GCM_TAG)) {
+    if (kms_vault_is_aead(alg) && (iv.len != GCM_IV || sealed.len < GCM_TAG)) {
         return kms_error_set(&call->error, KMS_E_BAD_DATA,
                              "an IV of %zu and a ciphertext of %zu bytes are none of Transit's",
                              iv.len, sealed.len);
@@ -344,7 +367,7 @@ enum kms_status kms_vault_check_sealed(struct kms_call *call, const struct kms_v
 static enum kms_status check_room(struct kms_call *call, enum kms_alg alg, struct kms_span sealed,
                                   const struct kms_buf *out)
 {
-    return alg == KMS_ALG_AES_GCM && sealed.len - GCM_TAG > kms_buf_room(out)
+    return kms_vault_is_aead(alg) && sealed.len - GCM_TAG > kms_buf_room(out)
                ? kms_error_set(&call->error, KMS_E_TOO_LARGE,
                                "a plaintext of %zu bytes has no room", sealed.len - GCM_TAG)
                : KMS_OK;

@@ -6,17 +6,12 @@
 #include "backend/vault_parts.h"
 #include "common/secure.h"
 
-static bool is_aead(enum kms_alg alg)
-{
-    return alg == KMS_ALG_AES_GCM;
-}
-
 /* ---- data keys ---------------------------------------------------------------------------- */
 
 static enum kms_status check_data_key(struct kms_call *call, enum kms_alg alg,
                                       const struct kms_params *params, size_t len)
 {
-    if (!is_aead(alg)) {
+    if (alg != KMS_ALG_BEST && !kms_vault_is_aead(alg)) {
         return kms_error_set(&call->error, KMS_E_UNSUPPORTED, "Transit seals no data key by %s",
                              kms_alg_name(alg));
     }
@@ -61,15 +56,15 @@ enum kms_status kms_vault_data_key(struct kms_backend *backend, struct kms_call 
                                    const char *ref, const struct kms_params *params, size_t len,
                                    struct kms_buf *ret_key, struct kms_sealed *ret_sealed)
 {
-    enum kms_alg alg = params->alg == KMS_ALG_BEST ? KMS_ALG_AES_GCM : params->alg;
     struct kms_vault_reply reply = {.doc = NULL};
     struct kms_vault_body body;
     struct kms_vault_key key;
     struct kms_json data;
+    enum kms_alg alg = params->alg;
     enum kms_status status = check_data_key(call, alg, params, len);
 
     if (status == KMS_OK) {
-        status = kms_vault_find(backend, call, ref, alg, KMS_USE_WRAP, &key);
+        status = kms_vault_find_sealer(backend, call, ref, KMS_USE_WRAP, &alg, &key);
     }
     if (status == KMS_OK) {
         status = kms_vault_body_begin(&body, params->aad.len, &call->error);
@@ -155,7 +150,7 @@ enum kms_status kms_vault_rewrap(struct kms_backend *backend, struct kms_call *c
     struct kms_vault_key to;
     enum kms_status status = KMS_OK;
 
-    if (!is_aead(params->alg) || params->aad.len > 0) {
+    if (!kms_vault_is_aead(params->alg) || params->aad.len > 0) {
         return kms_error_set(&call->error, KMS_E_UNSUPPORTED,
                              "Transit rewraps what an AEAD sealed without an AAD, and no more");
     }

@@ -262,12 +262,18 @@ enum kms_status kms_vault_rewrap(struct kms_backend *backend, struct kms_call *c
 #define KMS_VAULT_AEAD_IV  12
 #define KMS_VAULT_AEAD_TAG 16
 
+/* nonce || ciphertext || tag of those lengths: AES-GCM, ChaCha20-Poly1305 */
+bool kms_vault_is_aead(enum kms_alg alg);
 enum kms_status kms_vault_check_params(struct kms_call *call, enum kms_alg alg,
                                        const struct kms_params *params) KMS_MUST_CHECK;
 /* KMS_E_BAD_DATA: the lengths are none of Transit's. */
 enum kms_status kms_vault_check_sealed(struct kms_call *call, const struct kms_vault_key *key,
                                        enum kms_alg alg, struct kms_span iv,
                                        struct kms_span sealed) KMS_MUST_CHECK;
+/* kms_vault_find(), which settles KMS_ALG_BEST: *alg becomes what the key seals by. */
+enum kms_status kms_vault_find_sealer(struct kms_backend *backend, struct kms_call *call,
+                                      const char *ref, unsigned use, enum kms_alg *alg,
+                                      struct kms_vault_key *ret_key) KMS_MUST_CHECK;
 /* Ends @body, posts it to "<mount><verb><key's name>"; the reply's data. */
 enum kms_status kms_vault_ask_cipher(struct kms_backend *backend, struct kms_call *call,
                                      const char *verb, const struct kms_vault_key *key,

@@ -23,7 +23,8 @@
  *          0      4  "KMSB"
  *          4      1  version: 1
  *          5      1  algorithm: 1 AES-GCM (IV of 12 bytes, tag of 16 behind the ciphertext),
- *                    3 AES-CBC with HMAC-SHA256 (tag of 32 bytes behind the ciphertext)
+ *                    3 AES-CBC with HMAC-SHA256 (tag of 32 bytes behind the ciphertext),
+ *                    5 ChaCha20-Poly1305 (IV of 12 bytes, tag of 16 behind the ciphertext)
  *          6      1  n, the length of the key's id
  *          7      1  m, the length of the IV
  *          8      n  the key's id, as CKA_KMSBRIDGE_KEY_ID: another key is refused before the

@@ -85,6 +85,11 @@ CK_RV kms_make_key(struct kms_session *session, const CK_MECHANISM *mechanism,
         kms_attrs_free(attrs);
         return rv;
     }
+    if ((mech->local & CKF_GENERATE) == 0) {
+        kms_attrs_free(attrs);
+        return kms_p11_refuse(CKR_TEMPLATE_INCONSISTENT,
+                              "CKA_TOKEN: %s makes keys of a token, no session keys", mech->name);
+    }
     return session_key(session, mech, attrs, ret_key);
 }
 

@@ -14,6 +14,7 @@ enum kms_mech_param {
     KMS_PARAM_NONE,    /* must be NULL and 0 */
     KMS_PARAM_IV,      /* CBC: 16 bytes */
     KMS_PARAM_GCM,     /* CK_GCM_PARAMS */
+    KMS_PARAM_CHACHA,  /* CK_SALSA20_CHACHA20_POLY1305_PARAMS */
     KMS_PARAM_CTR,     /* CK_AES_CTR_PARAMS */
     KMS_PARAM_WRAP_IV, /* key wrap: none, or the IV of 8 (4 with padding) bytes */
     KMS_PARAM_OAEP,    /* CK_RSA_PKCS_OAEP_PARAMS */
@@ -31,6 +32,7 @@ enum kms_mech_kind {
     KMS_MECH_PAIR_GEN,
     KMS_MECH_CIPHER, /* ECB, CBC, CBC_PAD, CTR */
     KMS_MECH_GCM,
+    KMS_MECH_CHACHA,
     KMS_MECH_KEY_WRAP,
     KMS_MECH_HMAC,
     KMS_MECH_CMAC,

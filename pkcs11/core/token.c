@@ -25,8 +25,8 @@ static bool has(const struct kms_token_use *use, enum kms_alg alg)
 /* What KMS_ALG_BEST comes to with a secret key; KMS_ALG_NONE: the key seals by none of them. */
 static enum kms_alg best_of(const struct kms_token_use *use)
 {
-    static const enum kms_alg algs[] = {KMS_ALG_AES_GCM, KMS_ALG_AES_CBC_HMAC, KMS_ALG_SEALED,
-                                        KMS_ALG_BEST};
+    static const enum kms_alg algs[] = {KMS_ALG_AES_GCM, KMS_ALG_AES_CBC_HMAC,
+                                        KMS_ALG_CHACHA20_POLY1305, KMS_ALG_SEALED, KMS_ALG_BEST};
 
     for (size_t i = 0; i < sizeof(algs) / sizeof(algs[0]); i++) {
         if (has(use, algs[i])) {

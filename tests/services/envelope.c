@@ -6,6 +6,8 @@
  * it envelope MODULE LABEL open FILE      in another process: unwraps, decrypts, compares; and what
  *                                        was altered is refused
  *   envelope MODULE LABEL message        the message API: the service makes the IV
+ *   envelope MODULE LABEL chacha FILE    FILE is nonce, ciphertext and tag of "hello chacha" with
+ * the AAD "aad": CKM_CHACHA20_POLY1305 opens it, and that alone
  *
  * Prints "ok: WHAT" for each thing that held, "FAIL: WHAT" and exits with 1 at the first that did
  * not.
@@ -217,10 +219,34 @@ static void message(void)
     REFUSED("C_Encrypt with it is refused", p11->C_Encrypt(session, text, sizeof(text), out, &len));
 }
 
+static void chacha(const char *name)
+{
+    CK_BYTE bytes[64];
+    CK_BYTE plain[64];
+    CK_BYTE aad[] = "aad";
+    CK_SALSA20_CHACHA20_POLY1305_PARAMS params = {bytes, IV, aad, 3};
+    CK_MECHANISM mechanism = {CKM_CHACHA20_POLY1305, &params, sizeof(params)};
+    CK_ULONG len = sizeof(plain);
+    FILE *file = fopen(name, "re");
+    size_t size = file == NULL ? 0 : fread(bytes, 1, sizeof(bytes), file);
+
+    check("read", size == IV + 12 + TAG && fclose(file) == 0, size);
+    REFUSED("it does not encrypt", p11->C_EncryptInit(session, &mechanism, kek));
+    OK("C_DecryptInit", p11->C_DecryptInit(session, &mechanism, kek));
+    OK("C_Decrypt's length", p11->C_Decrypt(session, bytes + IV, size - IV, NULL, &len));
+    check("... is the plaintext's", len == 12, len);
+    OK("C_Decrypt", p11->C_Decrypt(session, bytes + IV, size - IV, plain, &len));
+    check("what was encrypted", len == 12 && memcmp(plain, "hello chacha", 12) == 0, len);
+    aad[0] ^= 1;
+    OK("C_DecryptInit with another AAD", p11->C_DecryptInit(session, &mechanism, kek));
+    len = sizeof(plain);
+    REFUSED("C_Decrypt is refused", p11->C_Decrypt(session, bytes + IV, size - IV, plain, &len));
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 4) {
-        fprintf(stderr, "usage: envelope MODULE LABEL seal|open|message [FILE]\n");
+        fprintf(stderr, "usage: envelope MODULE LABEL seal|open|message|chacha [FILE]\n");
         return 2;
     }
     open_module(argv[1], argv[2]);
@@ -230,6 +256,8 @@ int main(int argc, char **argv)
         open_sealed(argv[4]);
     } else if (strcmp(argv[3], "message") == 0) {
         message();
+    } else if (strcmp(argv[3], "chacha") == 0 && argc == 5) {
+        chacha(argv[4]);
     } else {
         return 2;
     }
