@@ -243,6 +243,7 @@ void kms_agent_put_token(const char *name, const struct kms_token_info *info,
     ret_message->serial = kms_agent_put_text(info->serial);
     ret_message->hardware = info->hardware;
     ret_message->random = info->random;
+    ret_message->data_keys = info->data_keys;
     ret_message->algs = ret_algs;
     ret_message->generates = info->generates;
 }
@@ -255,6 +256,7 @@ enum kms_status kms_agent_get_token(const Kms__Agent__Token *message,
     struct kms_token_info info = {
         .hardware = message->hardware != 0,
         .random = message->random != 0,
+        .data_keys = message->data_keys != 0,
         .algs = get_algs(message->algs),
         .generates = message->generates & ((1u << KMS_KEY_TYPE_COUNT) - 1),
     };

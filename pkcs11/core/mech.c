@@ -142,6 +142,8 @@ static const struct kms_mech rows[] = {
     /* ours */
     ROW(KMSBRIDGE_SEALED, ANY, 16, 32, 0, CRYPT | WRAPS, KMS_ALG_BEST, KMS_PARAM_SEALED, NULL, NULL,
         KMS_MECH_SEALED, NO),
+    ROW(KMSBRIDGE_DATA_KEY_GEN, AES, 0, CKF_GENERATE, KMS_ALG_BEST, KMS_PARAM_DATA_KEY, NULL, NULL,
+        KMS_MECH_DATA_KEY, NO),
 };
 #define ROW_COUNT (sizeof(rows) / sizeof(rows[0]))
 

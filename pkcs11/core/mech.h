@@ -23,7 +23,8 @@ enum kms_mech_param {
     KMS_PARAM_MAC_LEN, /* CK_MAC_GENERAL_PARAMS */
     KMS_PARAM_ECDH,    /* CK_ECDH1_DERIVE_PARAMS */
     KMS_PARAM_HKDF,    /* CK_HKDF_PARAMS */
-    KMS_PARAM_SEALED   /* none, or CK_KMSBRIDGE_SEALED_PARAMS */
+    KMS_PARAM_SEALED,  /* none, or CK_KMSBRIDGE_SEALED_PARAMS */
+    KMS_PARAM_DATA_KEY /* CK_KMSBRIDGE_DATA_KEY_PARAMS; its handle is not looked at */
 };
 
 /* What kind of work it is. */
@@ -45,7 +46,8 @@ enum kms_mech_kind {
     KMS_MECH_EDDSA,
     KMS_MECH_ECDH,
     KMS_MECH_HKDF,
-    KMS_MECH_SEALED
+    KMS_MECH_SEALED,
+    KMS_MECH_DATA_KEY
 };
 
 struct kms_mech {

@@ -301,6 +301,21 @@ static CK_RV params_sealed(const struct kms_mech *mech, const CK_MECHANISM *m, s
     return CKR_OK;
 }
 
+static CK_RV params_data_key(const struct kms_mech *mech, const CK_MECHANISM *m,
+                             struct kms_params *p)
+{
+    CK_KMSBRIDGE_DATA_KEY_PARAMS data_key;
+
+    if (!read_as(m, &data_key, sizeof(data_key)) || data_key.ulVersion != 0) {
+        return bad(mech, "the parameter is no CK_KMSBRIDGE_DATA_KEY_PARAMS of version 0");
+    }
+    if (!good_span(data_key.pAAD, data_key.ulAADLen, AAD_MAX)) {
+        return bad(mech, "the AAD has a length and no value, or more than 1024 bytes");
+    }
+    p->aad = kms_span_of(data_key.pAAD, data_key.ulAADLen);
+    return CKR_OK;
+}
+
 /* Some callers point at something and give no length. */
 static CK_RV params_none(const struct kms_mech *mech, const CK_MECHANISM *m, struct kms_params *p)
 {
@@ -319,7 +334,7 @@ CK_RV kms_mech_params(const struct kms_mech *mech, const CK_MECHANISM *mechanism
         [KMS_PARAM_PSS] = params_pss,       [KMS_PARAM_EDDSA] = params_eddsa,
         [KMS_PARAM_MAC_LEN] = params_mac,   [KMS_PARAM_ECDH] = params_ecdh,
         [KMS_PARAM_HKDF] = params_hkdf,     [KMS_PARAM_SEALED] = params_sealed,
-        [KMS_PARAM_CHACHA] = params_chacha,
+        [KMS_PARAM_CHACHA] = params_chacha, [KMS_PARAM_DATA_KEY] = params_data_key,
     };
     struct kms_params params = {.alg = KMS_ALG_NONE};
     CK_RV rv = CKR_OK;

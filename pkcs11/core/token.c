@@ -180,6 +180,40 @@ CK_RV kms_token_encrypt(struct kms_token_use *use, enum kms_token_op how, struct
     return rv;
 }
 
+CK_RV kms_token_data_key(struct kms_token_use *use, size_t len, struct kms_buf *ret_key,
+                         struct kms_buf *ret_wrapped)
+{
+    struct kms_slot *slot = use->key->slot;
+    struct kms_call call = kms_slot_call(slot);
+    struct kms_params params = use->params;
+    uint8_t bytes[SMALL];
+    uint8_t iv[KMS_IV_MAX];
+    struct kms_sealed sealed = {.iv = KMS_BUF_OVER(iv), .ciphertext = KMS_BUF_OVER(bytes)};
+    struct kms_buf key = kms_buf_over(ret_key->data + ret_key->len, kms_buf_room(ret_key));
+    enum kms_status status = KMS_OK;
+    CK_RV rv = CKR_OK;
+
+    if (!slot->token.info.data_keys || slot->ops->data_key == NULL) {
+        return CKR_FUNCTION_NOT_SUPPORTED;
+    }
+    params.alg = best_of(use);
+    status = slot->ops->data_key(slot->backend, &call, use->key->ref, &params, len, &key, &sealed);
+    if (status == KMS_E_UNSUPPORTED) {
+        return kms_p11_refuse(CKR_FUNCTION_NOT_SUPPORTED, "%s: %s", use->mech->name,
+                              call.error.text);
+    }
+    if (status != KMS_OK) {
+        return kms_slot_error(slot, &call, KMS_DATA_PLAIN);
+    }
+    rv = key.len == len ? kms_sealed_pack(&sealed, ret_wrapped) : CKR_DEVICE_ERROR;
+    if (rv != CKR_OK) {
+        kms_wipe(key.data, key.len);
+        return rv;
+    }
+    ret_key->len += len;
+    return CKR_OK;
+}
+
 /*
  * The key that a frame names: ours, or another version of it, for whoever has a key of this label
  * may open what any of its versions has sealed.

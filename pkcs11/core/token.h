@@ -49,6 +49,10 @@ enum kms_token_op { KMS_TOKEN_CRYPT, KMS_TOKEN_WRAP };
  * where the IV goes that the service made. */
 CK_RV kms_token_encrypt(struct kms_token_use *use, enum kms_token_op how, struct kms_span in,
                         struct kms_buf *ret_iv, struct kms_buf *out);
+/* Asks for a key of @len bytes that the service makes, and its sealed form, as wrapping has it;
+ * @use of SEALED. CKR_FUNCTION_NOT_SUPPORTED: it makes none, of that length or with an AAD. */
+CK_RV kms_token_data_key(struct kms_token_use *use, size_t len, struct kms_buf *ret_key,
+                         struct kms_buf *ret_wrapped);
 /* Asks to decrypt or unwrap. @aead: a failed tag is CKR_AEAD_DECRYPT_FAILED. */
 CK_RV kms_token_decrypt(struct kms_token_use *use, enum kms_token_op how, bool aead,
                         struct kms_span in, struct kms_buf *out);

@@ -135,6 +135,9 @@ if dd if="$tmp/sealed" bs=1 skip=8 count=64 2>/dev/null | grep -qE '^[A-Za-z0-9+
 else
     bad "not the service's blob: $(dd if="$tmp/sealed" bs=1 skip=8 count=64 2>/dev/null | tr -dc ' -~')"
 fi
+if envelope datakey "$tmp/sealed-2"; then good 'the service makes a data key'; else bad "data key: $(tail -n 1 "$tmp/out")"; fi
+if envelope open "$tmp/sealed-2"; then good '... that another process unwraps'; else bad "unwrap: $(tail -n 1 "$tmp/out")"; fi
+if grep '"op":"data_key"' "$tmp/audit.log" | grep '"verdict":"ok"' | grep -q '"request_id":"[0-9a-f-]\{36\}"'; then good '... and is in the audit'; else bad 'no data_key in the audit'; fi
 p11() { said=$(timeout 30 pkcs11-tool --module "$module" "$@" 2>&1 | tr '\n' ' '); }
 p11 -O
 for word in kmsbridge-kek web; do

@@ -59,8 +59,19 @@ id() { ids "$@" | head -n 1; }
 try "the key of an envelope is wrapped" "$build/tests/services/envelope" "$module" kek seal "$tmp/sealed"
 try "... and unwrapped in another process" "$build/tests/services/envelope" "$module" kek open "$tmp/sealed"
 try "the message API takes the service's IV" "$build/tests/services/envelope" "$module" kek message
+asked() { grep -c '"op":"'"$1"'"' "$tmp/audit.log"; } # OP: how often
+wraps=$(asked wrap)
+try "OpenBao makes a data key" "$build/tests/services/envelope" "$module" kek datakey "$tmp/sealed4"
+try "... that another process unwraps" "$build/tests/services/envelope" "$module" kek open "$tmp/sealed4"
+if [ "$(asked data_key)" = 1 ] && [ "$(asked wrap)" = "$wraps" ] &&
+    grep '"op":"data_key"' "$tmp/audit.log" | grep '"label":"kek"' | grep -qE '"request_id":"[0-9a-f-]{36}"'; then
+    good "... and the audit names the operation"
+else
+    bad "audit: $(grep '"op":"data_key"' "$tmp/audit.log")"
+fi
 api POST transit/keys/kek/rotate >/dev/null
 sleep 1.1
+try "... and after a rotation" "$build/tests/services/envelope" "$module" kek open "$tmp/sealed4"
 try "a rotated KEK still unwraps" "$build/tests/services/envelope" "$module" kek open "$tmp/sealed"
 try "... and wraps" "$build/tests/services/envelope" "$module" kek seal "$tmp/sealed2"
 try "... for another process" "$build/tests/services/envelope" "$module" kek open "$tmp/sealed2"
@@ -68,6 +79,8 @@ try "... for another process" "$build/tests/services/envelope" "$module" kek ope
 # ChaCha20-Poly1305: seals and wraps by the service's nonce, and opens what the API's own users sealed
 try "a ChaCha20-Poly1305 KEK wraps" "$build/tests/services/envelope" "$module" cha seal "$tmp/sealed3"
 try "... and unwraps in another process" "$build/tests/services/envelope" "$module" cha open "$tmp/sealed3"
+try "... so does a data key under it" "$build/tests/services/envelope" "$module" cha datakey "$tmp/sealed5"
+try "... in another process" "$build/tests/services/envelope" "$module" cha open "$tmp/sealed5"
 api POST transit/encrypt/cha "{\"plaintext\":\"aGVsbG8gY2hhY2hh\",\"associated_data\":\"YWFk\"}" | field ciphertext |
     sed 's/^vault:v1://' | base64 -d >"$tmp/chacha"
 try "... and decrypts by CKM_CHACHA20_POLY1305" "$build/tests/services/envelope" "$module" cha chacha "$tmp/chacha"

@@ -126,6 +126,7 @@ static const struct {
     {OF(token), 10, NUMBER, 2},
     {OF(token), 11, NUMBER, 1},
     {OF(token), 12, NUMBER, UINT32_MAX},
+    {OF(token), 13, NUMBER, 1},
     {OF(error), 1, NUMBER, 255},
     {OF(error), 2, BYTES, 63},
     {OF(error), 3, BYTES, 63},
@@ -133,6 +134,7 @@ static const struct {
     {OF(key_op), 1, BYTES, 127},
     {OF(key_op), 3, BYTES, 65536 + 1024},
     {OF(key_op), 4, BYTES, 2048},
+    {OF(key_op), 5, NUMBER, 64},
     {OF(list_keys), 1, BYTES, 127},
     {OF(list_keys), 2, BYTES, 64},
     {OF(list_keys), 3, BYTES, 255},
@@ -153,6 +155,7 @@ static const struct {
     {OF(reply), 5, NUMBER, 127},
     {OF(reply), 6, BYTES, 79},
     {OF(reply), 9, NUMBER, 1},
+    {OF(reply), 10, BYTES, 64},
 };
 
 static void put_bounded(struct kms_buf *out, enum kind kind, uint32_t field, uint64_t value)
@@ -577,6 +580,7 @@ static void tokens_cross(void)
                                   .serial = "1234567890123456",
                                   .hardware = true,
                                   .random = true,
+                                  .data_keys = true,
                                   .algs = {.bits = {1, 2}},
                                   .generates = 31};
     struct kms_token_info got = {.generates = 0};
