@@ -26,6 +26,8 @@ static const struct verb_row {
     {"keys list", "show the keys of the configured token", kms_verb_keys_list, TAKES(CONFIG)},
     {"keys create", "make a key; one with the configured label becomes the active KEK",
      kms_verb_keys_create, TAKES(CONFIG) | TAKES(TYPE) | TAKES(BITS) | TAKES(LABEL)},
+    {"keys rotate", "make the next version of a key, or a newer key in its place",
+     kms_verb_keys_rotate, TAKES(CONFIG) | TAKES(LABEL)},
     {"kms status", "ask the running daemon how it is", kms_verb_kms_status,
      TAKES(CONFIG) | TAKES(SOCKET) | TAKES(TIMEOUT)},
     {"kms encrypt", "have the daemon encrypt standard input into a JSON record",

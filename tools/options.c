@@ -22,7 +22,7 @@ static const struct option_row {
     [KMS_OPT_PRIVATE_SOFTHSM] = {"private-softhsm", NULL, "keep SoftHSM's tokens in DIR"},
     [KMS_OPT_TYPE] = {"type", "TYPE", "aes (default), rsa, ec or chacha20"},
     [KMS_OPT_BITS] = {"bits", "N", "key size; default: AES 256, RSA 3072, EC 256"},
-    [KMS_OPT_LABEL] = {"label", "LABEL", "label of the new key; default: the configured kms.key"},
+    [KMS_OPT_LABEL] = {"label", "LABEL", "label of the key; default: the configured kms.key"},
     [KMS_OPT_RESOURCES] = {"resources", "LIST", "what to encrypt; default: secrets"},
     [KMS_OPT_NAME] = {"name", "NAME", "the provider's name; default: kms.provider_name"},
     [KMS_OPT_TIMEOUT] = {"timeout", "TIME", "limit of one call; default: 3s"},

@@ -115,6 +115,12 @@ kms_soon 'Status says the same' "ok.*$second|$second.*ok"
 round_trip 'under the new version' "$tmp/record2"
 round_trip 'and what the old one encrypted' "$tmp/record1"
 
+said=$(timeout 20 "$ctl" keys rotate --config "$tmp/kmsbridge.yaml" 2>&1 | tr '\n' ' ')
+third=$(key_id <<<"$said")
+if [ -n "$third" ] && [ "$third" != "$second" ] && [[ $said == *active* ]]; then good 'keys rotate'; else bad "keys rotate: $said"; fi
+timeout 20 "$ctl" kms encrypt --socket "$tmp/kms.sock" <"$tmp/plain" >"$tmp/record3"
+if grep -q "$third" "$tmp/record3"; then good 'is what encrypts next'; else bad "not $third: $(head -c 300 "$tmp/record3")"; fi
+second=$third
 control "{\"do\":\"state\",\"key\":\"$key\",\"state\":\"Disabled\"}" >/dev/null
 kms_soon 'a disabled key is told' 'FAILED_PRECONDITION'
 control "{\"do\":\"state\",\"key\":\"$key\",\"state\":\"Enabled\"}" >/dev/null

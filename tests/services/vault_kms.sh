@@ -87,11 +87,21 @@ said=$(timeout 20 "$ctl" keys create --config "$tmp/kmsbridge.yaml" 2>&1 | tr '\
 third=$(grep -o 'kbv1-[0-9a-f]*' <<<"$said" | tail -n 1)
 if [ -n "$third" ] && [ "$third" != "$second" ]; then good 'keys create'; else bad "keys create: $said"; fi
 kms_soon 'is the next version' "ok.*$third|$third.*ok"
+said=$(timeout 20 "$ctl" keys rotate --config "$tmp/kmsbridge.yaml" 2>&1 | tr '\n' ' ')
+fourth=$(grep -o 'kbv1-[0-9a-f]*' <<<"$said" | tail -n 1)
+if [ -n "$fourth" ] && [ "$fourth" != "$third" ] && [[ $said == *active* ]]; then good 'keys rotate'; else bad "keys rotate: $said"; fi
+kms_soon 'is the version after that' "ok.*$fourth|$fourth.*ok"
 round_trip 'and what the first one encrypted opens' "$tmp/record1"
 
 # PKCS#11
 export KMSBRIDGE_AGENT=$tmp/agent.sock
 p11() { said=$(timeout 30 pkcs11-tool --module "$module" "$@" 2>&1 | tr '\n' ' '); }
+envelope() { timeout 60 "$build/tests/services/envelope" "$module" kmsbridge-kek "$@" >"$tmp/out" 2>&1; }
+if envelope datakey "$tmp/sealed" && envelope open "$tmp/sealed"; then
+    good 'a data key by the example'\''s policy'
+else
+    bad "data key: $(tail -n 1 "$tmp/out")"
+fi
 p11 -O
 for word in kmsbridge-kek web mac; do
     if [[ $said == *"$word"* ]]; then good "pkcs11-tool lists $word"; else bad "no $word in: $said"; fi
