@@ -28,6 +28,8 @@ static const struct verb_row {
      kms_verb_keys_create, TAKES(CONFIG) | TAKES(TYPE) | TAKES(BITS) | TAKES(LABEL)},
     {"keys rotate", "make the next version of a key, or a newer key in its place",
      kms_verb_keys_rotate, TAKES(CONFIG) | TAKES(LABEL)},
+    {"keys rewrap", "seal a wrapped key anew under the newest version, inside the service",
+     kms_verb_keys_rewrap, TAKES(CONFIG) | TAKES(LABEL) | TAKES(AAD) | TAKES(IN) | TAKES(OUT)},
     {"kms status", "ask the running daemon how it is", kms_verb_kms_status,
      TAKES(CONFIG) | TAKES(SOCKET) | TAKES(TIMEOUT)},
     {"kms encrypt", "have the daemon encrypt standard input into a JSON record",

@@ -26,6 +26,7 @@ static const struct option_row {
     [KMS_OPT_RESOURCES] = {"resources", "LIST", "what to encrypt; default: secrets"},
     [KMS_OPT_NAME] = {"name", "NAME", "the provider's name; default: kms.provider_name"},
     [KMS_OPT_TIMEOUT] = {"timeout", "TIME", "limit of one call; default: 3s"},
+    [KMS_OPT_AAD] = {"aad", "TEXT", "the AAD that it was sealed with"},
     [KMS_OPT_IN] = {"in", "FILE", "read FILE, not standard input"},
     [KMS_OPT_OUT] = {"out", "FILE", "write the new file FILE, not standard output"},
 };

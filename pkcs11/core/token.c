@@ -251,7 +251,7 @@ static CK_RV find_version(const struct kms_token_use *use, enum kms_token_op how
 static CK_RV open_frame(const struct kms_token_use *use, enum kms_token_op how, struct kms_span *in,
                         struct kms_params *params, struct kms_object **ret_version)
 {
-    struct kms_sealed_frame frame = {.alg = KMS_ALG_NONE};
+    struct kms_sealed_frame frame = {.alg = 0};
     struct kms_object *version = NULL;
     const struct kms_object *key = use->key;
     CK_RV rv = CKR_OK;
@@ -268,13 +268,14 @@ static CK_RV open_frame(const struct kms_token_use *use, enum kms_token_op how, 
         return rv;
     }
     key = version != NULL ? version : use->key;
-    if (frame.alg == KMS_ALG_BEST || !kms_alg_set_has(&key->algs, frame.alg)) {
+    if (frame.alg == KMS_ALG_BEST || frame.alg >= 128 ||
+        !kms_alg_set_has(&key->algs, (enum kms_alg)frame.alg)) {
         rv = kms_p11_refuse(CKR_ENCRYPTED_DATA_INVALID, "%s: sealed by %s, which key %s has not",
-                            use->mech->name, kms_alg_name(frame.alg), key->ref);
+                            use->mech->name, kms_alg_name((enum kms_alg)frame.alg), key->ref);
         kms_object_unref(version);
         return rv;
     }
-    params->alg = frame.alg;
+    params->alg = (enum kms_alg)frame.alg;
     params->iv = frame.iv;
     *in = frame.ciphertext;
     *ret_version = version;

@@ -7,6 +7,7 @@
 #ifndef KMS_PKCS11_CORE_TOKEN_H
 #define KMS_PKCS11_CORE_TOKEN_H
 
+#include "common/sealed_frame.h"
 #include "pkcs11/core/mech.h"
 #include "pkcs11/core/object.h"
 #include "pkcs11/core/slot.h"
@@ -61,13 +62,7 @@ CK_RV kms_token_sign(struct kms_token_use *use, struct kms_span in, struct kms_b
 CK_RV kms_token_verify(struct kms_token_use *use, struct kms_span in, struct kms_span signature);
 
 /* SEALED's frame; kmsbridge-pkcs11.h has its layout, and who has none (KMS_ALG_SEALED). */
-#define KMS_SEALED_HEADER  8
-#define KMS_SEALED_ROOM    (KMS_SEALED_HEADER + KMS_KEY_ID_MAX + KMS_IV_MAX + 1024)
-#define KMS_SEALED_VERSION 1
-struct kms_sealed_frame {
-    enum kms_alg alg;
-    struct kms_span key_id, iv, ciphertext;
-};
+#define KMS_SEALED_ROOM (KMS_FRAME_HEADER + KMS_KEY_ID_MAX + KMS_IV_MAX + 1024)
 CK_RV kms_sealed_pack(const struct kms_sealed *sealed, struct kms_buf *out);
 /* Borrows @bytes. CKR_ENCRYPTED_DATA_INVALID. */
 CK_RV kms_sealed_unpack(struct kms_span bytes, struct kms_sealed_frame *ret_frame);

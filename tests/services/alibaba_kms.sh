@@ -144,6 +144,15 @@ fi
 if envelope datakey "$tmp/sealed-2"; then good 'the service makes a data key'; else bad "data key: $(tail -n 1 "$tmp/out")"; fi
 if envelope open "$tmp/sealed-2"; then good '... that another process unwraps'; else bad "unwrap: $(tail -n 1 "$tmp/out")"; fi
 if grep '"op":"data_key"' "$tmp/audit.log" | grep '"verdict":"ok"' | grep -q '"request_id":"[0-9a-f-]\{36\}"'; then good '... and is in the audit'; else bad 'no data_key in the audit'; fi
+wrapped() { /usr/bin/python3 "$top/tests/services/wrapped.py" "$@"; }
+wrapped "$tmp/sealed-2" >"$tmp/wrapped"
+if timeout 20 "$ctl" keys rewrap --config "$tmp/kmsbridge.yaml" --aad 'backup 7 of db-1' --in "$tmp/wrapped" --out "$tmp/rewrapped" >"$tmp/out" 2>&1 &&
+    ! cmp -s "$tmp/wrapped" "$tmp/rewrapped" && wrapped "$tmp/sealed-2" "$tmp/rewrapped" >"$tmp/sealed-3" && envelope open "$tmp/sealed-3"; then
+    good 'keys rewrap, and what came of it opens'
+else
+    bad "rewrap: $(tail -n 1 "$tmp/out")"
+fi
+if timeout 20 "$ctl" keys rewrap --config "$tmp/kmsbridge.yaml" --aad other --in "$tmp/wrapped" >/dev/null 2>&1; then bad 'rewrapped with another AAD'; else good '... with its own AAD only'; fi
 p11() { said=$(timeout 30 pkcs11-tool --module "$module" "$@" 2>&1 | tr '\n' ' '); }
 p11 -O
 for word in kmsbridge-kek web; do

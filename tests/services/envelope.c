@@ -7,6 +7,7 @@
  *                                        was altered is refused
  *   envelope MODULE LABEL datakey FILE   as seal, with a key that CKM_KMSBRIDGE_DATA_KEY_GEN made
  *                                        and wrapped at once; open opens it
+ *   (seal, datakey and open take an AAD behind FILE, if not the usual one)
  *   envelope MODULE LABEL message        the message API: the service makes the IV
  *   envelope MODULE LABEL chacha FILE    FILE is nonce, ciphertext and tag of "hello chacha" with
  * the AAD "aad": CKM_CHACHA20_POLY1305 opens it, and that alone
@@ -100,6 +101,14 @@ static CK_MECHANISM sealed(CK_KMSBRIDGE_SEALED_PARAMS *params, char *aad)
     return (CK_MECHANISM){CKM_KMSBRIDGE_SEALED, params, sizeof(*params)};
 }
 
+/* What the key is bound to, unless the command line says otherwise. */
+static char *bound_to(int argc, char **argv)
+{
+    static char usual[] = "backup 7 of db-1";
+
+    return argc > 5 ? argv[5] : usual;
+}
+
 /* A session key of 32 bytes under the KEK, and its wrapped form to @stored. */
 static CK_OBJECT_HANDLE new_data_key(struct stored *stored, char *aad)
 {
@@ -142,11 +151,10 @@ static CK_OBJECT_HANDLE new_key_to_wrap(void)
     return key;
 }
 
-static void seal(const char *name, bool by_data_key)
+static void seal(const char *name, bool by_data_key, char *aad)
 {
     static struct stored stored;
     static CK_BYTE plain[BULK];
-    char aad[] = "backup 7 of db-1";
     CK_GCM_PARAMS params;
     CK_KMSBRIDGE_SEALED_PARAMS sealing;
     CK_MECHANISM bulk = gcm(&params, stored.iv);
@@ -184,12 +192,11 @@ static CK_RV unwrap(struct stored *stored, char *aad, CK_OBJECT_HANDLE *ret_key)
                             ret_key);
 }
 
-static void open_sealed(const char *name)
+static void open_sealed(const char *name, char *aad)
 {
     static struct stored stored;
     static CK_BYTE plain[BULK + TAG];
     static CK_BYTE wanted[BULK];
-    char aad[] = "backup 7 of db-1";
     char other[] = "backup 7 of db-2";
     CK_GCM_PARAMS params;
     CK_MECHANISM bulk;
@@ -284,14 +291,15 @@ static void chacha(const char *name)
 int main(int argc, char **argv)
 {
     if (argc < 4) {
-        fprintf(stderr, "usage: envelope MODULE LABEL seal|datakey|open|message|chacha [FILE]\n");
+        fprintf(stderr,
+                "usage: envelope MODULE LABEL seal|datakey|open|message|chacha [FILE [AAD]]\n");
         return 2;
     }
     open_module(argv[1], argv[2]);
-    if ((strcmp(argv[3], "seal") == 0 || strcmp(argv[3], "datakey") == 0) && argc == 5) {
-        seal(argv[4], strcmp(argv[3], "datakey") == 0);
-    } else if (strcmp(argv[3], "open") == 0 && argc == 5) {
-        open_sealed(argv[4]);
+    if ((strcmp(argv[3], "seal") == 0 || strcmp(argv[3], "datakey") == 0) && argc >= 5) {
+        seal(argv[4], strcmp(argv[3], "datakey") == 0, bound_to(argc, argv));
+    } else if (strcmp(argv[3], "open") == 0 && argc >= 5) {
+        open_sealed(argv[4], bound_to(argc, argv));
     } else if (strcmp(argv[3], "message") == 0) {
         message();
     } else if (strcmp(argv[3], "chacha") == 0 && argc == 5) {

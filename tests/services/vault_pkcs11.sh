@@ -76,6 +76,28 @@ try "a rotated KEK still unwraps" "$build/tests/services/envelope" "$module" kek
 try "... and wraps" "$build/tests/services/envelope" "$module" kek seal "$tmp/sealed2"
 try "... for another process" "$build/tests/services/envelope" "$module" kek open "$tmp/sealed2"
 
+# What was wrapped before a rotation is wrapped anew: by an operator, inside OpenBao, and without an AAD.
+ctl=$build/tools/kmsbridgectl
+wrapped() { /usr/bin/python3 "$top/tests/services/wrapped.py" "$@"; }
+(umask 077 && sed -e '/^agent:/,$d' "$tmp/kmsbridge.yaml" >"$tmp/kms.yaml" &&
+    printf 'kms: {socket: %s, backend: bao, key: cha}\n' "$tmp/kms.sock" >>"$tmp/kms.yaml")
+try "a key is wrapped without an AAD" "$build/tests/services/envelope" "$module" kek seal "$tmp/sealed6" ""
+wrapped "$tmp/sealed6" >"$tmp/wrapped"
+before=$(head -c 60 "$tmp/wrapped" | grep -ao 'kbv1-[0-9a-f]\{40\}')
+api POST transit/keys/kek/rotate >/dev/null
+try "keys rewrap" "$ctl" keys rewrap --config "$tmp/kms.yaml" --in "$tmp/wrapped" --out "$tmp/rewrapped"
+after=$(head -c 60 "$tmp/rewrapped" | grep -ao 'kbv1-[0-9a-f]\{40\}')
+if [ -n "$after" ] && [ "$after" != "$before" ]; then good "... names the newest version"; else bad "rewrap: $before, then $after"; fi
+api POST transit/keys/kek/config '{"min_decryption_version":3}' >/dev/null
+sleep 1.1
+wrapped "$tmp/sealed6" "$tmp/rewrapped" >"$tmp/sealed7"
+try "... and opens when the older ones are retired" "$build/tests/services/envelope" "$module" kek open "$tmp/sealed7" ""
+refused "... which what was not rewrapped does not" FAIL "$build/tests/services/envelope" "$module" kek open "$tmp/sealed6" ""
+wrapped "$tmp/sealed4" >"$tmp/wrapped"
+refused "with an AAD it is refused, and why" 'not there' "$ctl" keys rewrap --config "$tmp/kms.yaml" --in "$tmp/wrapped"
+api POST transit/keys/kek/config '{"min_decryption_version":1}' >/dev/null
+refused "... by Transit" 'without an AAD' "$ctl" keys rewrap --config "$tmp/kms.yaml" --in "$tmp/wrapped" --aad 'backup 7 of db-1'
+
 # ChaCha20-Poly1305: seals and wraps by the service's nonce, and opens what the API's own users sealed
 try "a ChaCha20-Poly1305 KEK wraps" "$build/tests/services/envelope" "$module" cha seal "$tmp/sealed3"
 try "... and unwraps in another process" "$build/tests/services/envelope" "$module" cha open "$tmp/sealed3"
@@ -85,8 +107,6 @@ api POST transit/encrypt/cha "{\"plaintext\":\"aGVsbG8gY2hhY2hh\",\"associated_d
     sed 's/^vault:v1://' | base64 -d >"$tmp/chacha"
 try "... and decrypts by CKM_CHACHA20_POLY1305" "$build/tests/services/envelope" "$module" cha chacha "$tmp/chacha"
 
-(umask 077 && sed -e '/^agent:/,$d' "$tmp/kmsbridge.yaml" >"$tmp/kms.yaml" &&
-    printf 'kms: {socket: %s, backend: bao, key: cha}\n' "$tmp/kms.sock" >>"$tmp/kms.yaml")
 try "... and is a KEK for kube-apiserver" "$build/kmsbridge/kmsbridged" --check --config "$tmp/kms.yaml"
 if grep -q 'KEK kbv1-[0-9a-f]* encrypts and decrypts' "$tmp/out"; then good "... that encrypts and decrypts"; else bad "$(cat "$tmp/out")"; fi
 
