@@ -42,9 +42,10 @@ bool kms_secret_equal(const void *a, const void *b, size_t size);
 enum kms_status kms_secure_harden_process(struct kms_error *err) KMS_MUST_CHECK;
 
 /*
- * A pool of equal slots in one locked allocation, for the hot path: taking and giving back cost no
- * system call, a slot is wiped as it comes back. Thread-safe. NULL when all are taken: the caller
- * then falls back on kms_secure_new() or answers KMS_E_BUSY.
+ * A pool of equal slots in locked memory, for the hot path: taking and giving back cost no system
+ * call, a slot is wiped as it comes back. It grows to @slot_count slots as they are needed.
+ * Thread-safe. NULL when all are taken, or there is no memory for more: the caller then falls back
+ * on kms_secure_new() or answers KMS_E_BUSY.
  */
 struct kms_secure_pool;
 struct kms_secure_pool *kms_secure_pool_new(size_t slot_size, size_t slot_count);

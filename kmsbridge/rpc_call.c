@@ -73,6 +73,7 @@ struct kms_rpc_call *kms_rpc_call_new(struct kms_rpc *rpc, const struct kms_rpc_
     memset(call, 0, offsetof(struct kms_rpc_call, arena.room)); /* the rest is storage */
     call->arrived = (struct tag){TAG_ARRIVED, call};
     call->closed = (struct tag){TAG_CLOSED, call};
+    call->ready = (struct tag){TAG_READY, call};
     call->sent = (struct tag){TAG_SENT, call};
     call->rpc = rpc;
     call->method = method;
@@ -253,5 +254,20 @@ void kms_rpc_call_send(struct kms_rpc_call *call)
     if (error != GRPC_CALL_OK) {
         kms_log(KMS_LOG_ERROR, "rpc: gRPC refuses a reply: %s", grpc_call_error_to_string(error));
         kms_rpc_event_done(call);
+    }
+}
+
+/*
+ * An empty batch comes back from gRPC's queue at once (grpc_call_start_batch() in grpc.h): so the
+ * polling thread is told. It sends with what else it has to send, and is not woken again by the end
+ * of a sending that another thread began.
+ */
+void kms_rpc_call_hand_over(struct kms_rpc_call *call)
+{
+    request_done(call);
+    atomic_fetch_add(&call->events, 1);
+    if (grpc_call_start_batch(call->grpc, NULL, 0, &call->ready, NULL) != GRPC_CALL_OK) {
+        atomic_fetch_sub(&call->events, 1);
+        kms_rpc_call_send(call);
     }
 }

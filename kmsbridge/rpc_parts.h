@@ -11,7 +11,7 @@
  *   rpc_poll.c    the polling thread
  *
  * A call's life: posted as a slot, it arrives on the polling thread, is run there or by a worker,
- * is answered by whoever ran it, and ends on the polling thread when gRPC gives its batches back.
+ * is answered by the polling thread, and ends there when gRPC gives its batches back.
  */
 #ifndef KMSBRIDGE_RPC_PARTS_H
 #define KMSBRIDGE_RPC_PARTS_H
@@ -29,7 +29,7 @@
 #define KMS_RPC_FDS_MAX                                                                            \
     8192 /* connections with a higher number are not watched for unread answers */
 
-enum tag_kind { TAG_ARRIVED, TAG_CLOSED, TAG_SENT, TAG_SHUTDOWN };
+enum tag_kind { TAG_ARRIVED, TAG_CLOSED, TAG_READY, TAG_SENT, TAG_SHUTDOWN };
 
 struct kms_rpc_call;
 
@@ -62,6 +62,7 @@ struct speed {
 struct kms_rpc_call {
     struct tag arrived;
     struct tag closed;
+    struct tag ready;
     struct tag sent;
     struct kms_rpc *rpc;
     const struct kms_rpc_method *method; /* NULL: not one of ours */
@@ -163,7 +164,8 @@ struct kms_rpc_call *kms_rpc_call_new(struct kms_rpc *rpc, const struct kms_rpc_
 bool kms_rpc_reply_storage(struct kms_rpc_call *call);
 void kms_rpc_call_done(struct kms_rpc_call *call);
 void kms_rpc_event_done(struct kms_rpc_call *call);
-void kms_rpc_call_send(struct kms_rpc_call *call);
+void kms_rpc_call_send(struct kms_rpc_call *call);       /* on the polling thread */
+void kms_rpc_call_hand_over(struct kms_rpc_call *call); /* for it to be sent; any thread */
 
 /* --- rpc_arrive.c --- */
 

@@ -48,6 +48,10 @@ static void handle(struct kms_rpc *rpc, const struct tag *tag, bool ok)
         }
         kms_rpc_event_done(tag->call);
         break;
+    case TAG_READY:
+        kms_rpc_call_send(tag->call);
+        kms_rpc_event_done(tag->call);
+        break;
     case TAG_SENT:
         kms_rpc_event_done(tag->call);
         break;

@@ -111,7 +111,7 @@ static void follower_answer(struct kms_rpc_call *follower, const struct kms_rpc_
     } else {
         follower->reply.status = KMS_OK;
     }
-    kms_rpc_call_send(follower);
+    kms_rpc_call_hand_over(follower);
 }
 
 /* The leader's own end (its client's patience) is not its followers': they go on by themselves. */
@@ -128,7 +128,7 @@ void kms_rpc_followers_answer(struct kms_rpc_call *followers, const struct kms_r
             follower_answer(follower, leader);
         } else if (!kms_rpc_work_push(leader->rpc, follower)) {
             kms_rpc_reply_error(&follower->reply, KMS_E_BUSY, "the queue is full");
-            kms_rpc_call_send(follower);
+            kms_rpc_call_hand_over(follower);
         }
     }
 }

@@ -10,7 +10,7 @@
 
 #define WORKER_STACK   (512u * 1024u)
 #define WORKER_IDLE_NS (30 * KMS_NS_PER_S)
-#define WORKER_NICE    5 /* the polling thread, which answers Status, comes first */
+#define WORKER_NICE    0 /* the polling thread, which answers Status, comes first */
 
 /* --- workers --- */
 
@@ -42,7 +42,7 @@ static void work_one(struct kms_rpc_call *call)
     kms_rpc_call_run(call);
     struct kms_rpc_call *followers = kms_rpc_same_leave(call);
     kms_rpc_followers_answer(followers, call);
-    kms_rpc_call_send(call);
+    kms_rpc_call_hand_over(call);
 }
 
 static void *worker_main(void *arg)

@@ -6,35 +6,61 @@
 
 #include "common/secure.h"
 
-#define SLOT_SIZE  8192 /* most requests and replies fit */
-#define SLOT_COUNT 128
+/*
+ * The one global of rest/; the pools stay until the process ends. Behind the last slot a blob has
+ * memory of its own.
+ */
+static struct slots {
+    size_t size;
+    size_t count;
+    struct kms_secure_pool *pool; /* NULL when there was no memory */
+} kinds[] = {
+    {.size = 1024, .count = 2048}, /* most requests and replies fit */
+    {.size = 8192, .count = 256},
+};
+#define KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
-/* The one global of rest/; it stays until the process ends. NULL when there was no memory. */
-static struct kms_secure_pool *pool;
-
-static void make_pool(void)
+static void make_pools(void)
 {
-    pool = kms_secure_pool_new(SLOT_SIZE, SLOT_COUNT);
+    for (size_t i = 0; i < KINDS; i++) {
+        kinds[i].pool = kms_secure_pool_new(kinds[i].size, kinds[i].count);
+    }
 }
 
-static uint8_t *take(size_t size, bool *ret_is_slot, size_t *ret_cap)
+static bool take_slot(size_t size, struct kms_blob *ret)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
-    uint8_t *data = NULL;
+    const struct slots *slots = kinds;
 
-    (void)pthread_once(&once, make_pool);
-    if (size <= SLOT_SIZE && pool != NULL) {
-        data = kms_secure_pool_take(pool);
+    (void)pthread_once(&once, make_pools);
+    while (slots < kinds + KINDS && slots->size < size) {
+        slots++;
     }
-    *ret_is_slot = data != NULL;
-    *ret_cap = data != NULL ? SLOT_SIZE : size;
-    return data != NULL ? data : kms_secure_new(size);
+    if (slots == kinds + KINDS || slots->pool == NULL) {
+        return false;
+    }
+    ret->pool = slots->pool;
+    ret->data = kms_secure_pool_take(slots->pool);
+    ret->cap = slots->size;
+    return ret->data != NULL;
+}
+
+/* Memory for @size bytes to @ret, whose length stays. */
+static bool take(size_t size, struct kms_blob *ret)
+{
+    if (take_slot(size, ret)) {
+        return true;
+    }
+    ret->pool = NULL;
+    ret->data = kms_secure_new(size);
+    ret->cap = size;
+    return ret->data != NULL;
 }
 
 static void give(struct kms_blob *blob)
 {
-    if (blob->is_slot) {
-        kms_secure_pool_give(pool, blob->data); /* wipes */
+    if (blob->pool != NULL) {
+        kms_secure_pool_give(blob->pool, blob->data); /* wipes */
     } else {
         kms_secure_free(blob->data);
     }
@@ -47,8 +73,7 @@ enum kms_status kms_blob_reserve(struct kms_blob *blob, size_t size)
     if (size < blob->cap) { /* one byte is the NUL's */
         return KMS_OK;
     }
-    fresh.data = take(size + 1, &fresh.is_slot, &fresh.cap);
-    if (fresh.data == NULL) {
+    if (!take(size + 1, &fresh)) {
         return KMS_E_NOMEM;
     }
     if (blob->len > 0) {
@@ -62,14 +87,14 @@ enum kms_status kms_blob_reserve(struct kms_blob *blob, size_t size)
 enum kms_status kms_blob_put(struct kms_blob *blob, struct kms_span bytes, size_t max)
 {
     size_t need = 0;
-    size_t size = SLOT_SIZE - 1;
+    size_t size = kinds[0].size - 1;
 
     if (bytes.len > max || blob->len > max - bytes.len) {
         return KMS_E_TOO_LARGE;
     }
     need = blob->len + bytes.len;
     while (size < need) {
-        size *= 4;
+        size = size * 8 + 7; /* the next kind of slot; beyond, so that few copies are made */
     }
     if (need >= blob->cap && kms_blob_reserve(blob, size < max ? size : max) != KMS_OK) {
         return KMS_E_NOMEM;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Bytes in secure memory that grow up to a ceiling: replies, requests, credentials. A blob is its
- * owner's alone. Small ones live in a pool of the process, made with the first blob: secure memory
- * of its own costs several system calls, which every exchange would pay for many times.
+ * owner's alone. Small ones live in pools of the process: secure memory of its own costs several
+ * system calls, which every exchange would pay for many times.
  */
 #ifndef KMS_BACKEND_REST_BLOB_H
 #define KMS_BACKEND_REST_BLOB_H
@@ -15,7 +15,7 @@ struct kms_blob {
     uint8_t *data; /* a NUL follows the bytes once there is memory */
     size_t len;
     size_t cap;
-    bool is_slot; /* of the pool that all blobs share */
+    struct kms_secure_pool *pool; /* that @data is a slot of; NULL: memory of its own */
 };
 
 /* Appends; KMS_E_TOO_LARGE and nothing done when it were more than @max, KMS_E_NOMEM. */

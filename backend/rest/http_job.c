@@ -7,7 +7,6 @@
 
 #include "backend/rest/http_parts.h"
 #include "common/clock.h"
-#include "common/cond.h"
 #include "common/secure.h"
 
 /* ---- a job's copies ----------------------------------------------------------------------- */
@@ -91,8 +90,7 @@ enum kms_status kms_http_job_new(struct kms_http *http, const struct kms_http_re
     if (job == NULL) {
         return kms_error_set(err, KMS_E_NOMEM, "no memory for a request");
     }
-    kms_cond_init(&job->done);
-    job->holders = 2;
+    (void)sem_init(&job->news, 0, 0);
     job->deadline_ns = wait->deadline_ns;
     job->start_ns = kms_now_ns();
     job->request = *request;
@@ -123,7 +121,7 @@ void kms_http_job_free(struct kms_http_job *job)
     free(job->url);
     kms_blob_done(&job->body);
     kms_http_response_done(&job->response);
-    (void)pthread_cond_destroy(&job->done);
+    (void)sem_destroy(&job->news);
     free(job);
 }
 
@@ -173,12 +171,16 @@ static int close_socket(void *ctx, curl_socket_t fd)
     return close(fd);
 }
 
+#define BUFFER_SIZE 4096L  /* what is received at once; most replies are shorter */
+#define UPLOAD_SIZE 16384L /* the least that libcurl takes */
+
 /* ---- options ------------------------------------------------------------------------------ */
 
 /* One failed option is one too many: libcurl built without it would do something else. */
 #define SET(easy, bad, option, value)                                                              \
     ((bad) |= curl_easy_setopt((easy), (option), (value)) != CURLE_OK)
 
+/* What is the same for all exchanges of a door stays set in a handle. */
 static bool set_tls(const struct kms_http *http, CURL *easy)
 {
     bool bad = false;
@@ -215,6 +217,8 @@ static bool set_ways(struct kms_http *http, CURL *easy)
     SET(easy, bad, CURLOPT_NOPROXY, "");
     SET(easy, bad, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     SET(easy, bad, CURLOPT_TCP_KEEPALIVE, 1L);
+    SET(easy, bad, CURLOPT_BUFFERSIZE, BUFFER_SIZE); /* made, and wiped, for each exchange */
+    SET(easy, bad, CURLOPT_UPLOAD_BUFFERSIZE, UPLOAD_SIZE);
     SET(easy, bad, CURLOPT_QUICK_EXIT, 1L); /* a resolver that hangs is not waited for */
     SET(easy, bad, CURLOPT_OPENSOCKETFUNCTION, open_socket);
     SET(easy, bad, CURLOPT_OPENSOCKETDATA, http);
@@ -262,14 +266,48 @@ static bool set_times(const struct kms_http *http, const struct kms_http_job *jo
     return !bad;
 }
 
+CURL *kms_http_easy_new(struct kms_http *http)
+{
+    CURL *easy = curl_easy_init();
+
+    if (easy != NULL && (!set_tls(http, easy) || !set_ways(http, easy))) {
+        curl_easy_cleanup(easy);
+        return NULL;
+    }
+    return easy;
+}
+
 enum kms_status kms_http_job_set(struct kms_http *http, struct kms_http_job *job)
 {
-    if (!set_tls(http, job->easy) || !set_ways(http, job->easy) || !set_request(job, job->easy) ||
-        !set_times(http, job, job->easy)) {
+    if (job->easy == NULL) {
+        return kms_error_set(&job->error, KMS_E_NOMEM,
+                             "libcurl has no memory, or refuses an option that is needed");
+    }
+    if (!set_request(job, job->easy) || !set_times(http, job, job->easy)) {
         return kms_error_set(&job->error, KMS_E_INTERNAL,
                              "libcurl refuses an option that is needed");
     }
     return KMS_OK;
+}
+
+/*
+ * libcurl forgets the request, whose memory is the job's. What it keeps are the parts of the URL,
+ * and a query may hold what is to be encrypted.
+ */
+bool kms_http_job_clear(struct kms_http_job *job)
+{
+    CURL *easy = job->easy;
+    bool bad = strchr(job->url, '?') != NULL;
+
+    SET(easy, bad, CURLOPT_URL, NULL);
+    SET(easy, bad, CURLOPT_POSTFIELDS, NULL);
+    SET(easy, bad, CURLOPT_HTTPHEADER, NULL);
+    SET(easy, bad, CURLOPT_CONNECT_TO, NULL);
+    SET(easy, bad, CURLOPT_WRITEDATA, NULL);
+    SET(easy, bad, CURLOPT_HEADERDATA, NULL);
+    SET(easy, bad, CURLOPT_ERRORBUFFER, NULL);
+    SET(easy, bad, CURLOPT_PRIVATE, NULL);
+    return !bad;
 }
 
 /* ---- the end ------------------------------------------------------------------------------ */
@@ -346,6 +384,7 @@ void kms_http_job_finish(struct kms_http_job *job, CURLcode code)
 
     (void)curl_easy_getinfo(job->easy, CURLINFO_REQUEST_SIZE, &request_size);
     (void)curl_easy_getinfo(job->easy, CURLINFO_RESPONSE_CODE, &status);
+    (void)curl_easy_getinfo(job->easy, CURLINFO_HTTP_VERSION, &job->http_version);
     job->response.was_sent = request_size > 0;
     if (code == CURLE_OK && status >= 100 && status < 600) {
         job->response.status = (unsigned)status;

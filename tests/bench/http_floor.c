@@ -16,6 +16,7 @@
 enum { MAX_THREADS = 64, REPLY_MAX = 4096 };
 
 static const char *url;
+static const char *ca_file;
 static char token[512];
 
 /* 32 bytes and an AAD as kmsbridged sends them */
@@ -59,6 +60,7 @@ static void *work(void *argument)
     curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, w);
+    curl_easy_setopt(curl, CURLOPT_CAINFO, ca_file);
     curl_easy_setopt(curl, CURLOPT_PROXY, "");
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
     for (uint64_t before = bench_now(); !w->failed && before < w->end;) {
@@ -113,9 +115,11 @@ int main(int argc, char **argv)
     bool ok = true;
 
     if (argc < 5) {
-        fprintf(stderr, "usage: http_floor URL TOKEN_FILE SECONDS THREADS...\n");
+        fprintf(stderr, "usage: http_floor URL TOKEN_FILE SECONDS THREADS...\n"
+                        "KMS_BENCH_CA: file of the CA certificates for https\n");
         return 2;
     }
+    ca_file = getenv("KMS_BENCH_CA");
     FILE *file = fopen(argv[2], "re");
     if (file == NULL || fgets(text, sizeof text, file) == NULL) {
         fprintf(stderr, "%s: cannot be read\n", argv[2]);
