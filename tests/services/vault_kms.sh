@@ -36,7 +36,7 @@ api POST transit/keys/mac '{"type":"hmac","key_size":32}' >/dev/null
 )
 "$daemon" --config "$tmp/kmsbridge.yaml" >"$tmp/daemon.log" 2>&1 </dev/null &
 daemon_pid=$!
-trap 'rc=$?; kill $daemon_pid 2>/dev/null; wait $daemon_pid 2>/dev/null; [ "$failed" -eq 0 ] || tail -n 15 "$tmp/daemon.log"; (exit $rc); bao_exit' EXIT
+trap 'code=$?; kill $daemon_pid 2>/dev/null; wait $daemon_pid 2>/dev/null; [ "$failed" -eq 0 ] || tail -n 15 "$tmp/daemon.log"; (exit "$code"); bao_exit' EXIT
 
 kms() { # VERB...: its answer to $said, in one line
     said=$(timeout 20 "$ctl" kms "$@" --socket "$tmp/kms.sock" 2>&1 | tr '\n' ' ')

@@ -31,7 +31,7 @@ audit: {file: $tmp/audit.log}
 END
 "$build/kmsbridge/kmsbridged" --config "$tmp/kmsbridge.yaml" >>"$tmp/kmsbridged.log" 2>&1 &
 daemon=$!
-trap 'rc=$?; kill $daemon 2>/dev/null; wait $daemon 2>/dev/null; (exit $rc); bao_exit' EXIT
+trap 'code=$?; kill $daemon 2>/dev/null; wait $daemon 2>/dev/null; (exit "$code"); bao_exit' EXIT
 export KMSBRIDGE_AGENT=$tmp/agent.sock
 module=$build/pkcs11/.libs/kmsbridge-pkcs11.so
 tool() { pkcs11-tool --module "$module" "$@"; }
