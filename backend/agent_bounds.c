@@ -63,6 +63,7 @@ static const struct bound token[] = {
     {10, KMS_AGENT_LOGIN_PIN, 0},
     {11, 1, 0},
     {12, ANY, 0},
+    {13, 1, 0},
 };
 static const struct bound error[] = {{1, 255, 0},
                                      {2, KMS_ERROR_CODE_MAX - 1, 0},
@@ -71,7 +72,8 @@ static const struct bound error[] = {{1, 255, 0},
 static const struct bound key_op[] = {{1, KMS_KEY_REF_MAX - 1, 0},
                                       {2, 2048, 0}, /* params */
                                       {3, KMS_CIPHERTEXT_MAX, 0},
-                                      {4, KMS_SIGNATURE_MAX, 0}};
+                                      {4, KMS_SIGNATURE_MAX, 0},
+                                      {5, KMS_DATA_KEY_MAX, 0}};
 static const struct bound list_keys[] = {
     {1, KMS_KEY_REF_MAX - 1, 0}, {2, KMS_KEY_TAG_MAX, 0}, {3, KMS_LABEL_MAX - 1, 0}};
 static const struct bound generate[] = {{1, KMS_KEY_TYPE_COUNT - 1, 0},
@@ -103,6 +105,7 @@ static const struct bound request[] = {
     {22, KMS_AGENT_FRAME_MAX, 0},
     {23, KMS_AGENT_FRAME_MAX, 0},
     {24, KMS_AGENT_FRAME_MAX, 0},
+    {25, KMS_AGENT_FRAME_MAX, 0},
 };
 static const struct bound reply[] = {
     {1, ANY, 0},
@@ -114,6 +117,7 @@ static const struct bound reply[] = {
     {7, KMS_AGENT_FRAME_MAX, KMS_AGENT_TOKENS_MAX},
     {8, KMS_AGENT_FRAME_MAX, KMS_AGENT_KEYS_MAX},
     {9, 1, 0},
+    {10, KMS_DATA_KEY_MAX, 0},
 };
 
 #define ROW(message, table)                                                                        \

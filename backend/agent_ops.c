@@ -41,6 +41,7 @@ struct key_op {
     const struct kms_params *params;
     struct kms_span input;
     struct kms_span signature;
+    size_t len;                /* of a data key, which goes to @out beside @sealed */
     struct kms_buf *out;       /* or */
     struct kms_sealed *sealed; /* or neither */
 };
@@ -73,6 +74,40 @@ static enum kms_status take_sealed(struct kms_call *call, const Kms__Agent__Repl
     return status;
 }
 
+/* Both halves, or nothing. */
+static enum kms_status take_data_key(struct kms_call *call, const Kms__Agent__Reply *reply,
+                                     const struct key_op *op)
+{
+    struct kms_sealed sealed = *op->sealed;
+    enum kms_status status = KMS_OK;
+
+    if (reply->key.len != op->len) {
+        return kms_error_set(&call->error, KMS_E_PROTOCOL,
+                             "the agent sent a data key of %zu bytes for %zu", reply->key.len,
+                             op->len);
+    }
+    status = take_sealed(call, reply, &sealed);
+    if (status == KMS_OK) {
+        status = put_output(call, reply->key, op->out);
+    }
+    if (status == KMS_OK) {
+        *op->sealed = sealed;
+    }
+    return status;
+}
+
+static enum kms_status take_key_op(struct kms_call *call, const Kms__Agent__Reply *reply,
+                                   const struct key_op *op)
+{
+    if (op->len > 0) {
+        return take_data_key(call, reply, op);
+    }
+    if (op->sealed != NULL) {
+        return take_sealed(call, reply, op->sealed);
+    }
+    return op->out != NULL ? put_output(call, reply->output, op->out) : KMS_OK;
+}
+
 static enum kms_status run_key_op(struct kms_backend *backend, struct kms_call *call,
                                   const struct key_op *op)
 {
@@ -87,15 +122,12 @@ static enum kms_status run_key_op(struct kms_backend *backend, struct kms_call *
     message.params = &params;
     message.input = kms_agent_put_span(op->input);
     message.signature = kms_agent_put_span(op->signature);
+    message.len = (uint32_t)op->len;
     begin(backend, call, &ask, op->op, true);
     ask.request.encrypt = &message; /* all of them lie at one place */
     status = kms_agent_ask(backend->agent, call, &ask);
     if (status == KMS_OK) {
-        if (op->sealed != NULL) {
-            status = take_sealed(call, ask.reply, op->sealed);
-        } else if (op->out != NULL) {
-            status = put_output(call, ask.reply->output, op->out);
-        }
+        status = take_key_op(call, ask.reply, op);
         kms_agent_answered(backend->agent, &ask);
     }
     kms_agent_leave(&guard);
@@ -151,6 +183,25 @@ static enum kms_status agent_unwrap(struct kms_backend *backend, struct kms_call
                               .input = wrapped,
                               .out = ret_key};
 
+    return run_key_op(backend, call, &op);
+}
+
+static enum kms_status agent_data_key(struct kms_backend *backend, struct kms_call *call,
+                                      const char *ref, const struct kms_params *params, size_t len,
+                                      struct kms_buf *ret_key, struct kms_sealed *ret_sealed)
+{
+    const struct key_op op = {.op = KMS__AGENT__REQUEST__OP_DATA_KEY,
+                              .ref = ref,
+                              .params = params,
+                              .len = len,
+                              .out = ret_key,
+                              .sealed = ret_sealed};
+
+    if (len == 0 || len > KMS_DATA_KEY_MAX) {
+        kms_error_clear(&call->error);
+        return kms_error_set(&call->error, KMS_E_INVALID, "a data key has 1 to %d bytes",
+                             KMS_DATA_KEY_MAX);
+    }
     return run_key_op(backend, call, &op);
 }
 
@@ -496,6 +547,7 @@ const struct kms_backend_ops kms_agent_ops = {
     .decrypt = agent_decrypt,
     .wrap = agent_wrap,
     .unwrap = agent_unwrap,
+    .data_key = agent_data_key,
     .sign = agent_sign,
     .verify = agent_verify,
     .mac = agent_mac,

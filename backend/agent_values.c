@@ -6,14 +6,14 @@
 
 /* What crosses as it is: numbers of version 1, which the enums may never leave. */
 _Static_assert(KMS_KEY_AES == 0 && KMS_KEY_GENERIC == 1 && KMS_KEY_RSA == 2 && KMS_KEY_EC == 3 &&
-                   KMS_KEY_EDDSA == 4,
+                   KMS_KEY_EDDSA == 4 && KMS_KEY_CHACHA20 == 5,
                "key types cross the wire");
 _Static_assert(KMS_USE_ENCRYPT == 1 && KMS_USE_DECRYPT == 2 && KMS_USE_WRAP == 4 &&
                    KMS_USE_UNWRAP == 8 && KMS_USE_SIGN == 16 && KMS_USE_VERIFY == 32,
                "uses cross the wire");
-_Static_assert(KMS_ALG_AES_GCM == 1 && KMS_ALG_SEALED == 4 && KMS_ALG_BEST == 15 &&
-                   KMS_ALG_AES_CBC == 16 && KMS_ALG_RSA_OAEP_SHA1 == 32 && KMS_ALG_ECDSA == 48 &&
-                   KMS_ALG_HMAC_SHA1 == 64,
+_Static_assert(KMS_ALG_AES_GCM == 1 && KMS_ALG_SEALED == 4 && KMS_ALG_CHACHA20_POLY1305 == 5 &&
+                   KMS_ALG_BEST == 15 && KMS_ALG_AES_CBC == 16 && KMS_ALG_RSA_OAEP_SHA1 == 32 &&
+                   KMS_ALG_ECDSA == 48 && KMS_ALG_HMAC_SHA1 == 64,
                "algorithms cross the wire");
 
 #define USES_ALL                                                                                   \
@@ -243,6 +243,7 @@ void kms_agent_put_token(const char *name, const struct kms_token_info *info,
     ret_message->serial = kms_agent_put_text(info->serial);
     ret_message->hardware = info->hardware;
     ret_message->random = info->random;
+    ret_message->data_keys = info->data_keys;
     ret_message->algs = ret_algs;
     ret_message->generates = info->generates;
 }
@@ -255,6 +256,7 @@ enum kms_status kms_agent_get_token(const Kms__Agent__Token *message,
     struct kms_token_info info = {
         .hardware = message->hardware != 0,
         .random = message->random != 0,
+        .data_keys = message->data_keys != 0,
         .algs = get_algs(message->algs),
         .generates = message->generates & ((1u << KMS_KEY_TYPE_COUNT) - 1),
     };

@@ -175,6 +175,7 @@ static enum kms_status ali_describe(struct kms_backend *b, struct kms_call *call
     struct kms_token_info info = {
         .manufacturer = "Alibaba Cloud",
         .model = "KMS 2016-01-20",
+        .data_keys = true,
         .generates = 1u << KMS_KEY_AES | 1u << KMS_KEY_RSA | 1u << KMS_KEY_EC,
     };
 
@@ -203,6 +204,8 @@ const struct kms_backend_ops kms_alibaba_ops = {
     .decrypt = kms_ali_decrypt,
     .wrap = kms_ali_encrypt, /* to the service a key is as good as any other bytes */
     .unwrap = kms_ali_decrypt,
+    .data_key = kms_ali_data_key,
+    .rewrap = kms_ali_rewrap,
     .sign = kms_ali_sign,
     .verify = kms_ali_verify,
     .describe = ali_describe,

@@ -19,8 +19,12 @@
  * without padding, beside the configured entries; no AAD, no entry. The hash, because ActionTrail
  * logs the context in clear.
  *
- * Not shown: SM4, SM2 and P-256K keys, which the waist has no type for, and HMAC keys, whose
- * KeySpec the vendor's SDK does not tell. There are no random bytes to be had.
+ * ReEncrypt's reply names the key that seals, not the one that had sealed: what another key of the
+ * account sealed may be taken, too, where our identity may decrypt by that one.
+ *
+ * Not shown: SM4, SM2 and P-256K keys, which the waist has no type for, and HMAC keys: the vendor's
+ * SDK has GenerateMac and VerifyMac, whose replies name no version, but tells no KeySpec of theirs.
+ * There are no random bytes to be had.
  */
 #ifndef KMS_BACKEND_ALIBABA_H
 #define KMS_BACKEND_ALIBABA_H

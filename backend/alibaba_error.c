@@ -80,11 +80,12 @@ static enum kms_status status_of_http(unsigned status)
 }
 
 /* What Decrypt does not take is ciphertext or context that is not its own: it has no other input
- * but these. */
+ * but these; ReEncrypt has the key besides, which has codes of its own. */
 static bool is_about_data(const char *action, enum kms_status status)
 {
     return status == KMS_E_INVALID &&
-           (strcmp(action, "Decrypt") == 0 || strcmp(action, "AsymmetricDecrypt") == 0);
+           (strcmp(action, "Decrypt") == 0 || strcmp(action, "AsymmetricDecrypt") == 0 ||
+            strcmp(action, "ReEncrypt") == 0);
 }
 
 enum kms_status kms_ali_status_of(const char *action, unsigned http_status, const char *code)

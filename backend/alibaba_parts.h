@@ -213,6 +213,13 @@ enum kms_status kms_ali_encrypt(struct kms_backend *b, struct kms_call *call, co
 enum kms_status kms_ali_decrypt(struct kms_backend *b, struct kms_call *call, const char *ref,
                                 const struct kms_params *params, struct kms_span ciphertext,
                                 struct kms_buf *ret_plaintext) KMS_MUST_CHECK;
+enum kms_status kms_ali_data_key(struct kms_backend *b, struct kms_call *call, const char *ref,
+                                 const struct kms_params *params, size_t len,
+                                 struct kms_buf *ret_key,
+                                 struct kms_sealed *ret_sealed) KMS_MUST_CHECK;
+enum kms_status kms_ali_rewrap(struct kms_backend *b, struct kms_call *call, const char *ref,
+                               const struct kms_params *params, struct kms_span ciphertext,
+                               struct kms_sealed *ret_sealed) KMS_MUST_CHECK;
 
 enum kms_status kms_ali_rsa_encrypt(struct kms_backend *b, struct kms_call *call, const char *ref,
                                     const struct kms_params *params, struct kms_span plaintext,

@@ -12,6 +12,7 @@ static const struct {
     {KMS_ALG_RSA_OAEP_SHA256, "rsa-oaep-sha256"},
     {KMS_ALG_AES_CBC_HMAC, "aes-cbc-hmac"},
     {KMS_ALG_SEALED, "sealed"},
+    {KMS_ALG_CHACHA20_POLY1305, "chacha20-poly1305"},
     {KMS_ALG_BEST, "best"},
     {KMS_ALG_AES_CBC, "aes-cbc"},
     {KMS_ALG_AES_CBC_PAD, "aes-cbc-pad"},
@@ -43,7 +44,7 @@ static const struct {
 
 static const char *const key_types[KMS_KEY_TYPE_COUNT] = {
     [KMS_KEY_AES] = "aes", [KMS_KEY_GENERIC] = "generic", [KMS_KEY_RSA] = "rsa",
-    [KMS_KEY_EC] = "ec",   [KMS_KEY_EDDSA] = "eddsa",
+    [KMS_KEY_EC] = "ec",   [KMS_KEY_EDDSA] = "eddsa",     [KMS_KEY_CHACHA20] = "chacha20",
 };
 
 const char *kms_alg_name(enum kms_alg alg)

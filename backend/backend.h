@@ -35,13 +35,15 @@
 #define KMS_PUBLIC_KEY_MAX 2560 /* DER SubjectPublicKeyInfo: RSA-16384 fits */
 #define KMS_SIGNATURE_MAX  2048
 #define KMS_RETRY_RESERVE  10
+#define KMS_DATA_KEY_MAX   64 /* bytes */
 
 enum kms_key_type {
     KMS_KEY_AES,     /* CKK_AES, 128 to 256 bits */
     KMS_KEY_GENERIC, /* HMAC key */
     KMS_KEY_RSA,
-    KMS_KEY_EC,    /* P-256, P-384, P-521 by bits */
-    KMS_KEY_EDDSA, /* Ed25519 */
+    KMS_KEY_EC,       /* P-256, P-384, P-521 by bits */
+    KMS_KEY_EDDSA,    /* Ed25519 */
+    KMS_KEY_CHACHA20, /* 256 bits, with Poly1305 (RFC 8439) */
     KMS_KEY_TYPE_COUNT
 };
 
@@ -65,8 +67,9 @@ enum kms_alg {
                            of aad (the construction of RFC 7518 5.2.2.1); 32-byte tag behind */
     KMS_ALG_SEALED = 4, /* the service's own authenticated scheme: the ciphertext is its blob,
                            unchanged, and no IV is told; the AAD counts */
-    KMS_ALG_BEST = 15,  /* encrypt only: the strongest authenticated one this key and token have;
-                           struct kms_sealed says which it was */
+    KMS_ALG_CHACHA20_POLY1305 = 5, /* 12-byte IV, 16-byte tag behind the ciphertext (RFC 8439) */
+    KMS_ALG_BEST = 15, /* encrypt only: the strongest authenticated one this key and token have;
+                          struct kms_sealed says which it was */
     KMS_ALG_AES_CBC = 16,
     KMS_ALG_AES_CBC_PAD = 17,
     KMS_ALG_AES_CTR = 18,
@@ -145,6 +148,7 @@ struct kms_token_info {
     char serial[17];
     bool hardware;
     bool random;             /* has a random number generator */
+    bool data_keys;          /* has the op data_key */
     struct kms_alg_set algs; /* of its keys, whether or not one is there that has them */
     unsigned generates;      /* key types, by bit 1u << enum kms_key_type */
 };
@@ -195,7 +199,7 @@ struct kms_params {
     struct kms_span iv;  /* decrypt: the one used. encrypt: empty, the backend takes a fresh one;
                             given, it is used as it is, or KMS_E_UNSUPPORTED where the service
                             insists on its own */
-    unsigned tag_len;    /* AES-GCM, bytes; 0: 16 */
+    unsigned tag_len;    /* AES-GCM, bytes; 0: 16. ChaCha20-Poly1305: 0 or 16 */
     unsigned ctr_bits;   /* AES-CTR: low bits of the block that count; 0: 128 */
     bool salt_given;     /* RSA-PSS: salt_len counts; else as long as the digest */
     unsigned salt_len;   /* bytes */
@@ -259,6 +263,12 @@ struct kms_backend_ops {
     enum kms_status (*generate)(struct kms_backend *backend, struct kms_call *call,
                                 const struct kms_key_template *tmpl, struct kms_key_info *ret_info);
     enum kms_status (*destroy)(struct kms_backend *backend, struct kms_call *call, const char *ref);
+    /*
+     * A newer version of the key that @ref is a version of, or, where the service has no versions,
+     * a newer key of its label, type, size and uses; the old one stays as it is. Never retried: a
+     * second attempt would make a second one. KMS_E_KEY_STATE, KMS_E_UNSUPPORTED for keys that do
+     * not rotate.
+     */
     enum kms_status (*rotate)(struct kms_backend *backend, struct kms_call *call, const char *ref,
                               struct kms_key_info *ret_info);
     /* DER SubjectPublicKeyInfo (RFC 5280 4.1.2.7), at most KMS_PUBLIC_KEY_MAX. */
@@ -283,6 +293,25 @@ struct kms_backend_ops {
     enum kms_status (*unwrap)(struct kms_backend *backend, struct kms_call *call, const char *ref,
                               const struct kms_params *params, struct kms_span wrapped,
                               struct kms_buf *ret_key);
+    /*
+     * The service makes a secret key of @len bytes (1 to KMS_DATA_KEY_MAX) and seals it, in one
+     * step: what comes back is both, and unwrap with the same @params opens @ret_sealed to
+     * @ret_key.
+     * @params as wrap's, without an IV. @ret_key is secure memory by the caller with room for @len.
+     * KMS_E_UNSUPPORTED when it makes none of that length, or none with an AAD.
+     */
+    enum kms_status (*data_key)(struct kms_backend *backend, struct kms_call *call, const char *ref,
+                                const struct kms_params *params, size_t len,
+                                struct kms_buf *ret_key, struct kms_sealed *ret_sealed);
+    /*
+     * What encrypt, wrap or data_key sealed with @ref, opened and sealed anew under the newest
+     * version of the same key, inside the service: the plaintext never leaves it. @params as
+     * decrypt's: algorithm, IV and AAD are those of @ciphertext, and algorithm and AAD of what
+     * comes back, too. KMS_E_BAD_DATA as decrypt; KMS_E_UNSUPPORTED where an AAD cannot be told.
+     */
+    enum kms_status (*rewrap)(struct kms_backend *backend, struct kms_call *call, const char *ref,
+                              const struct kms_params *params, struct kms_span ciphertext,
+                              struct kms_sealed *ret_sealed);
     enum kms_status (*sign)(struct kms_backend *backend, struct kms_call *call, const char *ref,
                             const struct kms_params *params, struct kms_span input,
                             struct kms_buf *ret_signature);

@@ -117,7 +117,8 @@ static const struct taken {
     {KMS_ALG_RSA_OAEP_L_SHA256, true, 0, 0},
     {KMS_ALG_RSA_OAEP_L_SHA384, true, 0, 0},
     {KMS_ALG_RSA_OAEP_L_SHA512, true, 0, 0},
-    {KMS_ALG_SEALED, true, 0, 0}, /* which no token has */
+    {KMS_ALG_SEALED, true, 0, 0},              /* which no token has */
+    {KMS_ALG_CHACHA20_POLY1305, true, 12, 12}, /* nor has one this, as far as we ask it */
     {KMS_ALG_AES_CBC, false, 16, 16},
     {KMS_ALG_AES_CBC_PAD, false, 16, 16},
     {KMS_ALG_AES_CTR, false, 16, 16},

@@ -185,6 +185,7 @@ static enum kms_status describe(struct kms_backend *backend, struct kms_call *ca
     (void)snprintf(ret_info->manufacturer, sizeof(ret_info->manufacturer), "Vault or OpenBao");
     (void)snprintf(ret_info->model, sizeof(ret_info->model), "Transit");
     ret_info->random = true;
+    ret_info->data_keys = true;
     kms_vault_types_all(&ret_info->algs, &ret_info->generates);
     return KMS_OK;
 }
@@ -260,6 +261,8 @@ const struct kms_backend_ops kms_vault_ops = {
     .decrypt = kms_vault_decrypt,
     .wrap = kms_vault_wrap,
     .unwrap = kms_vault_unwrap,
+    .data_key = kms_vault_data_key,
+    .rewrap = kms_vault_rewrap,
     .sign = kms_vault_sign,
     .verify = kms_vault_verify,
     .mac = kms_vault_mac,

@@ -26,13 +26,14 @@
  * Status announces is what is used. What is known of a key is read anew when it is older than ten
  * seconds; a key that was deleted and made again meanwhile would be used as the old one until then.
  * Decryption refuses a version that has gone. Transit's ciphertext "vault:vN:" base64(nonce || ct
- * || tag) of AES-GCM keys goes apart into IV and ciphertext, and is rebuilt for decryption.
+ * || tag) of AES-GCM and ChaCha20-Poly1305 keys goes apart into IV and ciphertext, and is rebuilt
+ * for decryption.
  *
  * No key comes into being by encrypting (Transit's upsert): a ref is only known from a key that was
  * read, and the policy of our token must not hold `create` on <mount>/encrypt/; conf/ has one.
  *
- * Keys of other types than aes128-gcm96, aes256-gcm96, rsa-*, ecdsa-p*, ed25519 and hmac, and
- * derived (hence convergent) ones, are not shown.
+ * Keys of other types than aes128-gcm96, aes256-gcm96, chacha20-poly1305, rsa-*, ecdsa-p*, ed25519
+ * and hmac, and derived (hence convergent) ones, are not shown.
  */
 #ifndef KMS_BACKEND_VAULT_H
 #define KMS_BACKEND_VAULT_H

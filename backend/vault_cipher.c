@@ -9,8 +9,8 @@
 #include "common/secure.h"
 
 #define AAD_MAX  1024
-#define GCM_IV   12
-#define GCM_TAG  16
+#define GCM_IV   KMS_VAULT_AEAD_IV
+#define GCM_TAG  KMS_VAULT_AEAD_TAG
 #define OAEP_256 66 /* 2 * 32 + 2 (RFC 8017 7.1.1) */
 
 /* ---- "vault:vN:..." ----------------------------------------------------------------------- */
@@ -113,13 +113,36 @@ void kms_vault_put_text(struct kms_vault_body *body, const char *field,
 
 /* ---- what is asked ------------------------------------------------------------------------ */
 
-static bool is_cipher(enum kms_alg alg)
+bool kms_vault_is_aead(enum kms_alg alg)
 {
-    return alg == KMS_ALG_AES_GCM || alg == KMS_ALG_RSA_OAEP_L_SHA256;
+    return alg == KMS_ALG_AES_GCM || alg == KMS_ALG_CHACHA20_POLY1305;
 }
 
-static enum kms_status check_params(struct kms_call *call, enum kms_alg alg,
-                                    const struct kms_params *params)
+static bool is_cipher(enum kms_alg alg)
+{
+    return kms_vault_is_aead(alg) || alg == KMS_ALG_RSA_OAEP_L_SHA256;
+}
+
+enum kms_status kms_vault_find_sealer(struct kms_backend *backend, struct kms_call *call,
+                                      const char *ref, unsigned use, enum kms_alg *alg,
+                                      struct kms_vault_key *ret_key)
+{
+    bool best = *alg == KMS_ALG_BEST;
+    enum kms_status status =
+        kms_vault_find(backend, call, ref, best ? KMS_ALG_NONE : *alg, use, ret_key);
+
+    if (status != KMS_OK || !best) {
+        return status;
+    }
+    *alg = ret_key->type->seal;
+    return *alg == KMS_ALG_NONE
+               ? kms_error_set(&call->error, KMS_E_UNSUPPORTED, "key %s (%s) seals nothing",
+                               ret_key->name, ret_key->type->name)
+               : KMS_OK;
+}
+
+enum kms_status kms_vault_check_params(struct kms_call *call, enum kms_alg alg,
+                                       const struct kms_params *params)
 {
     if (params->aad.len > AAD_MAX) {
         return kms_error_set(&call->error, KMS_E_TOO_LARGE, "an AAD has at most %d bytes, not %zu",
@@ -135,10 +158,10 @@ static enum kms_status check_params(struct kms_call *call, enum kms_alg alg,
     return KMS_OK;
 }
 
-static enum kms_status ask_cipher(struct kms_backend *backend, struct kms_call *call,
-                                  const char *verb, const struct kms_vault_key *key,
-                                  struct kms_vault_body *body, struct kms_vault_reply *ret_reply,
-                                  struct kms_json *ret_data)
+enum kms_status kms_vault_ask_cipher(struct kms_backend *backend, struct kms_call *call,
+                                     const char *verb, const struct kms_vault_key *key,
+                                     struct kms_vault_body *body, struct kms_vault_reply *ret_reply,
+                                     struct kms_json *ret_data)
 {
     char path[KMS_HTTP_URL_MAX];
     struct kms_vault_ask ask = {.method = KMS_HTTP_POST, .path = path};
@@ -162,7 +185,7 @@ static enum kms_status put_sealed(struct kms_call *call, enum kms_alg alg, struc
 {
     struct kms_span iv = KMS_SPAN_NONE;
 
-    if (alg == KMS_ALG_AES_GCM) {
+    if (kms_vault_is_aead(alg)) {
         if (whole.len != GCM_IV + plain_len + GCM_TAG) {
             return kms_error_set(&call->error, KMS_E_PROTOCOL,
                                  "a ciphertext of %zu bytes for %zu bytes of plaintext", whole.len,
@@ -179,9 +202,9 @@ static enum kms_status put_sealed(struct kms_call *call, enum kms_alg alg, struc
                                                : KMS_E_INTERNAL;
 }
 
-static enum kms_status take_sealed(struct kms_call *call, const struct kms_vault_key *key,
-                                   enum kms_alg alg, const struct kms_json *data, size_t plain_len,
-                                   struct kms_sealed *ret)
+enum kms_status kms_vault_take_sealed(struct kms_call *call, const struct kms_vault_key *key,
+                                      enum kms_alg alg, const struct kms_json *data,
+                                      size_t plain_len, struct kms_sealed *ret)
 {
     struct kms_blob blob = {.data = NULL};
     struct kms_buf whole;
@@ -229,9 +252,9 @@ static enum kms_status seal(struct kms_backend *backend, struct kms_call *call,
         kms_json_put_base64(&body.json, "associated_data", aad);
     }
     kms_json_put_u64(&body.json, "key_version", key->version);
-    status = ask_cipher(backend, call, "/encrypt/", key, &body, &reply, &data);
+    status = kms_vault_ask_cipher(backend, call, "/encrypt/", key, &body, &reply, &data);
     if (status == KMS_OK) {
-        status = take_sealed(call, key, alg, &data, plaintext.len, ret_sealed);
+        status = kms_vault_take_sealed(call, key, alg, &data, plaintext.len, ret_sealed);
     }
     kms_vault_reply_done(&reply);
     kms_vault_body_done(&body);
@@ -244,19 +267,19 @@ static enum kms_status seal_with(struct kms_backend *backend, struct kms_call *c
 {
     struct kms_sealed sealed = *ret_sealed;
     struct kms_vault_key key;
-    enum kms_alg alg = params->alg == KMS_ALG_BEST ? KMS_ALG_AES_GCM : params->alg;
+    enum kms_alg alg = params->alg;
     enum kms_status status = KMS_OK;
 
-    if (!is_cipher(alg)) {
+    if (alg != KMS_ALG_BEST && !is_cipher(alg)) {
         return kms_error_set(&call->error, KMS_E_UNSUPPORTED,
                              "a Transit key does not encrypt by %s", kms_alg_name(alg));
     }
-    status = check_params(call, alg, params);
+    status = kms_vault_check_params(call, alg, params);
     if (status == KMS_OK && params->iv.len > 0) {
         status = kms_error_set(&call->error, KMS_E_UNSUPPORTED, "Transit makes the IV itself");
     }
     if (status == KMS_OK) {
-        status = kms_vault_find(backend, call, ref, alg, use, &key);
+        status = kms_vault_find_sealer(backend, call, ref, use, &alg, &key);
     }
     if (status == KMS_OK && alg == KMS_ALG_RSA_OAEP_L_SHA256 && in.len > key.bits / 8 - OAEP_256) {
         status = kms_error_set(&call->error, KMS_E_TOO_LARGE, "at most %u bytes, not %zu",
@@ -306,7 +329,7 @@ static enum kms_status take_plaintext(struct kms_call *call, enum kms_alg alg,
     }
     plain = kms_buf_over(blob.data, sealed_len);
     status = kms_json_base64(data, "plaintext", &plain, &call->error);
-    if (status == KMS_OK && alg == KMS_ALG_AES_GCM && plain.len + GCM_IV + GCM_TAG != sealed_len) {
+    if (status == KMS_OK && kms_vault_is_aead(alg) && plain.len + GCM_IV + GCM_TAG != sealed_len) {
         status =
             kms_error_set(&call->error, KMS_E_PROTOCOL,
                           "a plaintext of %zu bytes out of %zu sealed ones", plain.len, sealed_len);
@@ -325,11 +348,10 @@ static enum kms_status take_plaintext(struct kms_call *call, enum kms_alg alg,
     return status;
 }
 
-static enum kms_status check_sealed(struct kms_call *call, const struct kms_vault_key *key,
-                                    enum kms_alg alg, struct kms_span iv, struct kms_span sealed,
-                                    const struct kms_buf *out)
+enum kms_status kms_vault_check_sealed(struct kms_call *call, const struct kms_vault_key *key,
+                                       enum kms_alg alg, struct kms_span iv, struct kms_span sealed)
 {
-    if (alg == KMS_ALG_AES_GCM && (iv.len != GCM_IV || sealed.len < GCM_TAG)) {
+    if (kms_vault_is_aead(alg) && (iv.len != GCM_IV || sealed.len < GCM_TAG)) {
         return kms_error_set(&call->error, KMS_E_BAD_DATA,
                              "an IV of %zu and a ciphertext of %zu bytes are none of Transit's",
                              iv.len, sealed.len);
@@ -339,11 +361,16 @@ static enum kms_status check_sealed(struct kms_call *call, const struct kms_vaul
                              "a ciphertext of RSA-%u has %u bytes, not %zu", key->bits,
                              key->bits / 8, sealed.len);
     }
-    if (alg == KMS_ALG_AES_GCM && sealed.len - GCM_TAG > kms_buf_room(out)) {
-        return kms_error_set(&call->error, KMS_E_TOO_LARGE, "a plaintext of %zu bytes has no room",
-                             sealed.len - GCM_TAG);
-    }
     return KMS_OK;
+}
+
+static enum kms_status check_room(struct kms_call *call, enum kms_alg alg, struct kms_span sealed,
+                                  const struct kms_buf *out)
+{
+    return kms_vault_is_aead(alg) && sealed.len - GCM_TAG > kms_buf_room(out)
+               ? kms_error_set(&call->error, KMS_E_TOO_LARGE,
+                               "a plaintext of %zu bytes has no room", sealed.len - GCM_TAG)
+               : KMS_OK;
 }
 
 static enum kms_status unseal(struct kms_backend *backend, struct kms_call *call,
@@ -363,7 +390,7 @@ static enum kms_status unseal(struct kms_backend *backend, struct kms_call *call
     if (params->aad.len > 0) {
         kms_json_put_base64(&body.json, "associated_data", params->aad);
     }
-    status = ask_cipher(backend, call, "/decrypt/", key, &body, &reply, &data);
+    status = kms_vault_ask_cipher(backend, call, "/decrypt/", key, &body, &reply, &data);
     if (status == KMS_OK) {
         status = take_plaintext(call, params->alg, &data, size, ret_plaintext);
     }
@@ -383,12 +410,15 @@ static enum kms_status unseal_with(struct kms_backend *backend, struct kms_call 
         return kms_error_set(&call->error, KMS_E_UNSUPPORTED,
                              "a Transit key does not decrypt by %s", kms_alg_name(params->alg));
     }
-    status = check_params(call, params->alg, params);
+    status = kms_vault_check_params(call, params->alg, params);
     if (status == KMS_OK) {
         status = kms_vault_find(backend, call, ref, params->alg, use, &key);
     }
     if (status == KMS_OK) {
-        status = check_sealed(call, &key, params->alg, params->iv, sealed, ret_plaintext);
+        status = kms_vault_check_sealed(call, &key, params->alg, params->iv, sealed);
+    }
+    if (status == KMS_OK) {
+        status = check_room(call, params->alg, sealed, ret_plaintext);
     }
     return status == KMS_OK ? unseal(backend, call, &key, params, sealed, ret_plaintext) : status;
 }

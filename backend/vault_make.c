@@ -402,7 +402,8 @@ enum kms_status kms_vault_public_key(struct kms_backend *backend, struct kms_cal
     struct kms_vault_key key;
     enum kms_status status = kms_vault_find(backend, call, ref, KMS_ALG_NONE, 0, &key);
 
-    if (status == KMS_OK && (key.type->type == KMS_KEY_AES || key.type->type == KMS_KEY_GENERIC)) {
+    if (status == KMS_OK && (key.type->type == KMS_KEY_AES || key.type->type == KMS_KEY_GENERIC ||
+                             key.type->type == KMS_KEY_CHACHA20)) {
         status = kms_error_set(&call->error, KMS_E_UNSUPPORTED, "key %s (%s) has no public half",
                                key.name, key.type->name);
     }

@@ -253,6 +253,41 @@ enum kms_status kms_vault_destroy(struct kms_backend *backend, struct kms_call *
 enum kms_status kms_vault_public_key(struct kms_backend *backend, struct kms_call *call,
                                      const char *ref, struct kms_buf *ret_spki);
 
+enum kms_status kms_vault_data_key(struct kms_backend *backend, struct kms_call *call,
+                                   const char *ref, const struct kms_params *params, size_t len,
+                                   struct kms_buf *ret_key, struct kms_sealed *ret_sealed);
+enum kms_status kms_vault_rewrap(struct kms_backend *backend, struct kms_call *call,
+                                 const char *ref, const struct kms_params *params,
+                                 struct kms_span ciphertext, struct kms_sealed *ret_sealed);
+
+/* ---- vault_cipher.c: what the ops on ciphertexts share --------------------------------------- */
+
+#define KMS_VAULT_AEAD_IV  12
+#define KMS_VAULT_AEAD_TAG 16
+
+/* nonce || ciphertext || tag of those lengths: AES-GCM, ChaCha20-Poly1305 */
+bool kms_vault_is_aead(enum kms_alg alg);
+enum kms_status kms_vault_check_params(struct kms_call *call, enum kms_alg alg,
+                                       const struct kms_params *params) KMS_MUST_CHECK;
+/* KMS_E_BAD_DATA: the lengths are none of Transit's. */
+enum kms_status kms_vault_check_sealed(struct kms_call *call, const struct kms_vault_key *key,
+                                       enum kms_alg alg, struct kms_span iv,
+                                       struct kms_span sealed) KMS_MUST_CHECK;
+/* kms_vault_find(), which settles KMS_ALG_BEST: *alg becomes what the key seals by. */
+enum kms_status kms_vault_find_sealer(struct kms_backend *backend, struct kms_call *call,
+                                      const char *ref, unsigned use, enum kms_alg *alg,
+                                      struct kms_vault_key *ret_key) KMS_MUST_CHECK;
+/* Ends @body, posts it to "<mount><verb><key's name>"; the reply's data. */
+enum kms_status kms_vault_ask_cipher(struct kms_backend *backend, struct kms_call *call,
+                                     const char *verb, const struct kms_vault_key *key,
+                                     struct kms_vault_body *body, struct kms_vault_reply *ret_reply,
+                                     struct kms_json *ret_data) KMS_MUST_CHECK;
+/* "ciphertext" of @data, which must be of the version of @key, taken apart; alg and key_id of @ret
+ * are the caller's to say. */
+enum kms_status kms_vault_take_sealed(struct kms_call *call, const struct kms_vault_key *key,
+                                      enum kms_alg alg, const struct kms_json *data,
+                                      size_t plain_len, struct kms_sealed *ret) KMS_MUST_CHECK;
+
 /* "vault:vN:<base64>" (@url: base64url without padding) taken apart; KMS_E_PROTOCOL. */
 enum kms_status kms_vault_take_text(const char *text, const struct kms_vault_key *key, bool url,
                                     struct kms_buf *out, struct kms_error *err) KMS_MUST_CHECK;

@@ -39,6 +39,7 @@ struct args {
     struct kms_token_info *token;
     struct kms_sealed *sealed;
     struct kms_buf *out;
+    size_t len;
 };
 
 #define CALLER(name, ...)                                                                          \
@@ -57,6 +58,8 @@ CALLER(encrypt, a->ref, a->params, a->in, a->sealed)
 CALLER(decrypt, a->ref, a->params, a->in, a->out)
 CALLER(wrap, a->ref, a->params, a->in, a->sealed)
 CALLER(unwrap, a->ref, a->params, a->in, a->out)
+CALLER(data_key, a->ref, a->params, a->len, a->out, a->sealed)
+CALLER(rewrap, a->ref, a->params, a->in, a->sealed)
 CALLER(verify, a->ref, a->params, a->in, a->signature)
 CALLER(sign, a->ref, a->params, a->in, a->out)
 CALLER(mac, a->ref, a->params, a->in, a->out)
@@ -87,6 +90,8 @@ static const struct row {
     [KMS_OP_SET_LABEL] = {"set_label", call_set_label, true},
     [KMS_OP_DESCRIBE] = {"describe", call_describe, true},
     [KMS_OP_CHECK_PIN] = {"check_pin", call_check_pin, true},
+    [KMS_OP_DATA_KEY] = {"data_key", call_data_key, true}, /* what nobody got is nobody's */
+    [KMS_OP_REWRAP] = {"rewrap", call_rewrap, true},
 };
 
 const char *kms_op_name(enum kms_op op)
@@ -149,6 +154,7 @@ bool kms_waist_can(const struct kms_waist *waist, enum kms_op op)
         [KMS_OP_VERIFY] = ops->verify != NULL,         [KMS_OP_MAC] = ops->mac != NULL,
         [KMS_OP_RANDOM] = ops->random != NULL,         [KMS_OP_SET_LABEL] = ops->set_label != NULL,
         [KMS_OP_DESCRIBE] = ops->describe != NULL,     [KMS_OP_CHECK_PIN] = ops->check_pin != NULL,
+        [KMS_OP_DATA_KEY] = ops->data_key != NULL,     [KMS_OP_REWRAP] = ops->rewrap != NULL,
     };
 
     return (unsigned)op < KMS_OP_COUNT && can[op];
@@ -350,6 +356,14 @@ enum kms_status kms_waist_destroy(struct kms_waist *waist, struct kms_call *call
     return run_on_key(waist, call, KMS_OP_DESTROY, 0, &args);
 }
 
+enum kms_status kms_waist_rotate(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                                 struct kms_key_info *ret_info)
+{
+    const struct args args = {.ref = ref, .info = ret_info};
+
+    return run_on_key(waist, call, KMS_OP_ROTATE, 0, &args);
+}
+
 enum kms_status kms_waist_public_key(struct kms_waist *waist, struct kms_call *call,
                                      const char *ref, struct kms_buf *ret_spki)
 {
@@ -392,6 +406,30 @@ enum kms_status kms_waist_unwrap(struct kms_waist *waist, struct kms_call *call,
     const struct args args = {.ref = ref, .params = params, .in = wrapped, .out = ret_key};
 
     return run_on_key(waist, call, KMS_OP_UNWRAP, KMS_CIPHERTEXT_MAX, &args);
+}
+
+enum kms_status kms_waist_data_key(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                                   const struct kms_params *params, size_t len,
+                                   struct kms_buf *ret_key, struct kms_sealed *ret_sealed)
+{
+    const struct args args = {
+        .ref = ref, .params = params, .len = len, .out = ret_key, .sealed = ret_sealed};
+
+    kms_error_clear(&call->error);
+    if (len == 0 || len > KMS_DATA_KEY_MAX || kms_buf_room(ret_key) < len) {
+        return kms_error_set(&call->error, KMS_E_INVALID,
+                             "a data key has 1 to %d bytes, and room for them", KMS_DATA_KEY_MAX);
+    }
+    return run_on_key(waist, call, KMS_OP_DATA_KEY, 0, &args);
+}
+
+enum kms_status kms_waist_rewrap(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                                 const struct kms_params *params, struct kms_span ciphertext,
+                                 struct kms_sealed *ret_sealed)
+{
+    const struct args args = {.ref = ref, .params = params, .in = ciphertext, .sealed = ret_sealed};
+
+    return run_on_key(waist, call, KMS_OP_REWRAP, KMS_CIPHERTEXT_MAX, &args);
 }
 
 enum kms_status kms_waist_sign(struct kms_waist *waist, struct kms_call *call, const char *ref,

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * How fronts call backends: one handle, the one place that retries (jittered, inside the deadline,
- * never for generate), turns a missing op into KMS_E_UNSUPPORTED, checks ceilings, and tells an
- * observer what was done.
+ * never for generate and rotate), turns a missing op into KMS_E_UNSUPPORTED, checks ceilings, and
+ * tells an observer what was done.
  */
 #ifndef KMS_BACKEND_WAIST_H
 #define KMS_BACKEND_WAIST_H
@@ -26,6 +26,8 @@ enum kms_op {
     KMS_OP_SET_LABEL,
     KMS_OP_DESCRIBE,
     KMS_OP_CHECK_PIN,
+    KMS_OP_DATA_KEY,
+    KMS_OP_REWRAP,
     KMS_OP_COUNT
 };
 const char *kms_op_name(enum kms_op op); /* "encrypt", ...; metric label */
@@ -55,6 +57,8 @@ enum kms_status kms_waist_generate(struct kms_waist *waist, struct kms_call *cal
                                    struct kms_key_info *ret_info) KMS_MUST_CHECK;
 enum kms_status kms_waist_destroy(struct kms_waist *waist, struct kms_call *call,
                                   const char *ref) KMS_MUST_CHECK;
+enum kms_status kms_waist_rotate(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                                 struct kms_key_info *ret_info) KMS_MUST_CHECK;
 enum kms_status kms_waist_public_key(struct kms_waist *waist, struct kms_call *call,
                                      const char *ref, struct kms_buf *ret_spki) KMS_MUST_CHECK;
 enum kms_status kms_waist_encrypt(struct kms_waist *waist, struct kms_call *call, const char *ref,
@@ -69,6 +73,13 @@ enum kms_status kms_waist_wrap(struct kms_waist *waist, struct kms_call *call, c
 enum kms_status kms_waist_unwrap(struct kms_waist *waist, struct kms_call *call, const char *ref,
                                  const struct kms_params *params, struct kms_span wrapped,
                                  struct kms_buf *ret_key) KMS_MUST_CHECK;
+enum kms_status kms_waist_data_key(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                                   const struct kms_params *params, size_t len,
+                                   struct kms_buf *ret_key,
+                                   struct kms_sealed *ret_sealed) KMS_MUST_CHECK;
+enum kms_status kms_waist_rewrap(struct kms_waist *waist, struct kms_call *call, const char *ref,
+                                 const struct kms_params *params, struct kms_span ciphertext,
+                                 struct kms_sealed *ret_sealed) KMS_MUST_CHECK;
 enum kms_status kms_waist_sign(struct kms_waist *waist, struct kms_call *call, const char *ref,
                                const struct kms_params *params, struct kms_span input,
                                struct kms_buf *ret_signature) KMS_MUST_CHECK;

@@ -28,6 +28,15 @@ typedef enum kms_status (*waist_seal)(struct kms_waist *waist, struct kms_call *
                                       const char *ref, const struct kms_params *params,
                                       struct kms_span in, struct kms_sealed *ret_sealed);
 
+static void give_sealed(struct kms_agentd_work *work)
+{
+    give_output(work, &work->sealed.ciphertext);
+    work->reply.iv = kms_agent_put_span(kms_buf_span(&work->sealed.iv));
+    work->reply.alg = (uint32_t)work->sealed.alg;
+    work->reply.key_id = kms_agent_put_text(work->sealed.key_id);
+    work->alg = work->sealed.alg;
+}
+
 static enum kms_status seal(struct kms_agentd_work *work, struct kms_waist *waist, waist_seal op)
 {
     struct kms_params params;
@@ -40,11 +49,29 @@ static enum kms_status seal(struct kms_agentd_work *work, struct kms_waist *wais
             op(waist, &work->call, work->key->info.ref, &params, input_of(work), &work->sealed);
     }
     if (status == KMS_OK) {
-        give_output(work, &work->sealed.ciphertext);
-        work->reply.iv = kms_agent_put_span(kms_buf_span(&work->sealed.iv));
-        work->reply.alg = (uint32_t)work->sealed.alg;
-        work->reply.key_id = kms_agent_put_text(work->sealed.key_id);
-        work->alg = work->sealed.alg;
+        give_sealed(work);
+    }
+    return status;
+}
+
+/* The key is the first in the room for the result, which is secure memory; its sealed form follows.
+ */
+static enum kms_status run_data_key(struct kms_agentd_work *work, struct kms_waist *waist)
+{
+    struct kms_params params;
+    struct kms_buf key = kms_buf_over(work->room->out.data, KMS_DATA_KEY_MAX);
+    enum kms_status status = get_params(work, &params);
+
+    work->sealed.iv = KMS_BUF_OVER(work->iv);
+    work->sealed.ciphertext = kms_buf_over(work->room->out.data + KMS_DATA_KEY_MAX,
+                                           work->room->out.cap - KMS_DATA_KEY_MAX);
+    if (status == KMS_OK) {
+        status = kms_waist_data_key(waist, &work->call, work->key->info.ref, &params,
+                                    kms_agentd_key_op(work)->len, &key, &work->sealed);
+    }
+    if (status == KMS_OK) {
+        give_sealed(work);
+        work->reply.key = kms_agent_put_span(kms_buf_span(&key));
     }
     return status;
 }
@@ -193,6 +220,7 @@ static enum kms_status run_generate(struct kms_agentd_work *work, struct kms_wai
         work->made.uses = kms_policy_uses(work->made.uses, kms_agentd_rights_on(work, &key));
         kms_agent_put_key(&work->made, &work->made_key, &work->made_algs);
         if (work->made.type != KMS_KEY_AES && work->made.type != KMS_KEY_GENERIC &&
+            work->made.type != KMS_KEY_CHACHA20 &&
             kms_waist_public_key(waist, &one, work->made.ref, &spki) == KMS_OK) {
             work->made_key.spki = kms_agent_put_span(kms_buf_span(&spki));
         }
@@ -231,6 +259,7 @@ static const struct kms_agentd_row rows[] = {
     {CASE(UNWRAP),      KMS_OP_UNWRAP,          true,   false,  true,  NULL, run_unwrap},
     {CASE(VERIFY),      KMS_OP_VERIFY,          true,   false,  true,  NULL, run_verify},
     {CASE(MAC),         KMS_OP_MAC,             true,   false,  true,  NULL, run_mac},
+    {CASE(DATA_KEY),    KMS_OP_DATA_KEY,        true,   false,  true,  NULL, run_data_key},
     {CASE(LIST_TOKENS), KMS_AGENTD_LIST_TOKENS, false,  false,  false, kms_agentd_list_tokens, NULL},
     {CASE(LIST_KEYS),   KMS_OP_LIST_KEYS,       false,  false,  false, kms_agentd_list_keys, NULL},
     {CASE(PUBLIC_KEY),  KMS_OP_PUBLIC_KEY,      false,  false,  true,  NULL, run_public_key},

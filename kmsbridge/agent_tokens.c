@@ -189,6 +189,7 @@ static enum kms_status ask_info(struct kms_agentd_token *token, uint64_t deadlin
     if (status == KMS_E_UNSUPPORTED) {
         info_plain(token, ret_info);
         ret_info->random = kms_waist_can(visit.waist, KMS_OP_RANDOM);
+        ret_info->data_keys = kms_waist_can(visit.waist, KMS_OP_DATA_KEY);
         status = KMS_OK;
     }
     kms_agentd_visit_end(&visit);

@@ -9,7 +9,8 @@
 
 static const uint8_t magic[3] = {'K', 'M', 'B'};
 
-/* What each sealing algorithm may look like: NIST SP 800-38D, RFC 8017 7.1, RFC 7518 5.2.2. */
+/* What each sealing algorithm may look like: NIST SP 800-38D, RFC 8017 7.1, RFC 7518 5.2.2,
+ * RFC 8439 2.8. */
 static const struct scheme {
     enum kms_alg alg;
     size_t iv_len;
@@ -20,6 +21,7 @@ static const struct scheme {
     {KMS_ALG_AES_GCM, 12, 16 + 1, 1, 16},
     {KMS_ALG_RSA_OAEP_SHA256, 0, 128, 8, 0},
     {KMS_ALG_AES_CBC_HMAC, 16, 16 + 32, 16, 32},
+    {KMS_ALG_CHACHA20_POLY1305, 12, 16 + 1, 1, 16},
     {KMS_ALG_SEALED, 0, 1, 1, 0}, /* the service's blob, which it alone can judge */
 };
 

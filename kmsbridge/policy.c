@@ -34,6 +34,7 @@ static const unsigned needs[KMS_OP_COUNT] = {
     [KMS_OP_MAC] = KMS_RIGHT_SIGN,
     [KMS_OP_RANDOM] = KMS_RIGHT_RANDOM,
     [KMS_OP_SET_LABEL] = KMS_RIGHT_SET_LABEL,
+    [KMS_OP_DATA_KEY] = KMS_RIGHT_WRAP, /* who may wrap has a key and its wrapped form just so */
 };
 
 /* Which rights leave a key its use. */

@@ -23,7 +23,8 @@
  *          0      4  "KMSB"
  *          4      1  version: 1
  *          5      1  algorithm: 1 AES-GCM (IV of 12 bytes, tag of 16 behind the ciphertext),
- *                    3 AES-CBC with HMAC-SHA256 (tag of 32 bytes behind the ciphertext)
+ *                    3 AES-CBC with HMAC-SHA256 (tag of 32 bytes behind the ciphertext),
+ *                    5 ChaCha20-Poly1305 (IV of 12 bytes, tag of 16 behind the ciphertext)
  *          6      1  n, the length of the key's id
  *          7      1  m, the length of the IV
  *          8      n  the key's id, as CKA_KMSBRIDGE_KEY_ID: another key is refused before the
@@ -44,6 +45,30 @@ typedef struct {
     CK_BYTE_PTR pAAD;   /* may be NULL when ulAADLen is 0 */
     CK_ULONG ulAADLen;
 } CK_KMSBRIDGE_SEALED_PARAMS;
+
+/*
+ * C_GenerateKey of an AES session key (CKA_VALUE_LEN 16, 24 or 32) together with its form wrapped
+ * under hKek, a token's key that wraps by CKM_KMSBRIDGE_SEALED: CKA_KMSBRIDGE_WRAPPED_VALUE of the
+ * new key, which C_UnwrapKey with CKM_KMSBRIDGE_SEALED, the same key (or another version of it) and
+ * the same AAD makes into the key again, in this process or another.
+ *
+ * The service makes the key, by its own generator, where it does so (Transit's datakey, of 16 and
+ * 32 bytes; Alibaba's GenerateDataKey); else this library does, by the generator that
+ * CKM_AES_KEY_GEN has, and the service wraps it: one request in both cases. The key itself is in
+ * the program's memory, as every session key. CKA_NEVER_EXTRACTABLE is false: who may unwrap has
+ * it.
+ */
+#define CKM_KMSBRIDGE_DATA_KEY_GEN (CKM_KMSBRIDGE_BASE | 0x02UL)
+
+typedef struct {
+    CK_ULONG ulVersion; /* 0 */
+    CK_OBJECT_HANDLE hKek;
+    CK_BYTE_PTR pAAD; /* may be NULL when ulAADLen is 0 */
+    CK_ULONG ulAADLen;
+} CK_KMSBRIDGE_DATA_KEY_PARAMS;
+
+/* Of session keys that CKM_KMSBRIDGE_DATA_KEY_GEN made, and of copies of them; bytes, read-only. */
+#define CKA_KMSBRIDGE_WRAPPED_VALUE (CKA_KMSBRIDGE_BASE | 0x03UL)
 
 /* Attributes of token keys, read-only; texts without NUL. */
 #define CKA_KMSBRIDGE_KEY_ID                                                                       \

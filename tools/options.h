@@ -30,6 +30,7 @@ enum kms_option {
     KMS_OPT_RESOURCES,
     KMS_OPT_NAME,
     KMS_OPT_TIMEOUT,
+    KMS_OPT_AAD,
     KMS_OPT_IN,
     KMS_OPT_OUT,
     KMS_OPT_COUNT

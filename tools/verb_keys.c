@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* keys list, keys create: the configured token's keys, through the waist. */
+/* keys list, keys create, keys rotate: the configured token's keys, through the waist. */
 #include "tools/verbs.h"
 
 #include <stdlib.h>
@@ -200,7 +200,7 @@ out:
 
 /* ---- the verbs ------------------------------------------------------------------------------- */
 
-/* What both verbs begin with; on failure nothing is left to close. */
+/* What these verbs begin with; on failure nothing is left to close. */
 static enum kms_exit begin(const struct kms_options *options, struct kms_conf **ret_conf,
                            struct kms_waist **ret_waist, struct kms_failure *failure)
 {
@@ -245,6 +245,7 @@ static const struct type_row {
     {"aes", KMS_KEY_AES},
     {"rsa", KMS_KEY_RSA},
     {"ec", KMS_KEY_EC},
+    {"chacha20", KMS_KEY_CHACHA20},
 };
 
 /* --type and --bits into @tmpl. */
@@ -263,7 +264,7 @@ static enum kms_exit read_template(const struct kms_options *options, struct kms
     }
     if (i == sizeof(type_rows) / sizeof(type_rows[0])) {
         (void)kms_error_set(&failure->error, KMS_E_INVALID, "--type: \"%s\" is no key type", type);
-        return kms_fail(failure, KMS_EXIT_USAGE, "give one of aes, rsa, ec");
+        return kms_fail(failure, KMS_EXIT_USAGE, "give one of aes, rsa, ec, chacha20");
     }
     if (kms_parse_u64(bits, 0, 65536, &number) != KMS_OK ||
         (number == 0 && kms_option_given(options, KMS_OPT_BITS))) {
@@ -300,27 +301,23 @@ static enum kms_exit read_label(const struct kms_options *options, const struct 
     return KMS_EXIT_OK;
 }
 
-static enum kms_exit create(struct kms_waist *waist, const struct kms_key_template *tmpl,
-                            const char *spec, bool json, struct kms_failure *failure)
+/* What was made, whose state is told by looking at all of them. */
+static enum kms_exit show_made(struct kms_waist *waist, struct kms_call *call,
+                               const struct kms_key_info *made, const char *spec, bool json,
+                               struct kms_failure *failure)
 {
-    struct kms_call call = {.deadline_ns = kms_deadline_in(KMS_HSM_CALL_S * KMS_NS_PER_S)};
     struct key_list list = {0};
-    struct kms_key_info made;
     struct key_list one;
     enum kms_exit code = KMS_EXIT_OK;
     size_t i;
 
-    if (kms_waist_generate(waist, &call, tmpl, &made) != KMS_OK) {
-        return kms_context_call_failed(&call, failure);
-    }
-    /* its state is told by looking at all of them */
-    if (gather_all(waist, spec, &call, &list) != KMS_OK) {
-        code = kms_context_call_failed(&call, failure);
+    if (gather_all(waist, spec, call, &list) != KMS_OK) {
+        code = kms_context_call_failed(call, failure);
         snprintf(failure->next, sizeof(failure->next),
-                 "the key is made (%s); only the look at it failed", made.id);
+                 "the key is made (%s); only the look at it failed", made->id);
         goto out;
     }
-    for (i = 0; i < list.count && strcmp(list.rows[i].info.ref, made.ref) != 0; i++) {
+    for (i = 0; i < list.count && strcmp(list.rows[i].info.ref, made->ref) != 0; i++) {
     }
     one = (struct key_list){.rows = list.rows + i, .count = i < list.count ? 1 : 0};
     if (show(&one, json, &failure->error) != KMS_OK) {
@@ -329,6 +326,17 @@ static enum kms_exit create(struct kms_waist *waist, const struct kms_key_templa
 out:
     free(list.rows);
     return code;
+}
+
+static enum kms_exit create(struct kms_waist *waist, const struct kms_key_template *tmpl,
+                            const char *spec, bool json, struct kms_failure *failure)
+{
+    struct kms_call call = {.deadline_ns = kms_deadline_in(KMS_HSM_CALL_S * KMS_NS_PER_S)};
+    struct kms_key_info made;
+
+    return kms_waist_generate(waist, &call, tmpl, &made) == KMS_OK
+               ? show_made(waist, &call, &made, spec, json, failure)
+               : kms_context_call_failed(&call, failure);
 }
 
 enum kms_exit kms_verb_keys_create(const struct kms_options *options, struct kms_failure *failure)
@@ -349,6 +357,71 @@ enum kms_exit kms_verb_keys_create(const struct kms_options *options, struct kms
         code =
             create(waist, &tmpl, conf->kms.key, kms_option_given(options, KMS_OPT_JSON), failure);
     }
+    kms_waist_close(waist);
+    kms_conf_done(conf);
+    return code;
+}
+
+/* The newest key of @label; without one, the active KEK. NULL: there is none. */
+static const struct kms_key_info *choose_rotated(const struct key_list *list, const char *label)
+{
+    const struct kms_key_info *newest = NULL;
+    size_t i;
+
+    for (i = 0; i < list->count; i++) {
+        const struct key_row *row = &list->rows[i];
+
+        if (label == NULL ? row->active : strcmp(row->info.label, label) == 0) {
+            newest =
+                newest == NULL || kms_key_age_compare(&row->info, newest) > 0 ? &row->info : newest;
+        }
+    }
+    return newest;
+}
+
+static enum kms_exit rotate(struct kms_waist *waist, const char *label, const char *spec, bool json,
+                            struct kms_failure *failure)
+{
+    struct kms_call call = {.deadline_ns = kms_deadline_in(KMS_HSM_CALL_S * KMS_NS_PER_S)};
+    struct key_list list = {0};
+    const struct kms_key_info *key = NULL;
+    struct kms_key_info made;
+    enum kms_exit code = KMS_EXIT_OK;
+
+    if (gather_all(waist, spec, &call, &list) != KMS_OK) {
+        code = kms_context_call_failed(&call, failure);
+        goto out;
+    }
+    key = choose_rotated(&list, label);
+    if (key == NULL) {
+        (void)kms_error_set(&failure->error, KMS_E_NOT_FOUND,
+                            label != NULL ? "there is no key \"%s\""
+                                          : "kms.key (%s) names no key that encrypts",
+                            label != NULL  ? label
+                            : spec != NULL ? spec
+                                           : "not set");
+        code = kms_fail(failure, KMS_EXIT_FAILED, "kmsbridgectl keys list shows what there is");
+        goto out;
+    }
+    code = kms_waist_rotate(waist, &call, key->ref, &made) == KMS_OK
+               ? show_made(waist, &call, &made, spec, json, failure)
+               : kms_context_call_failed(&call, failure);
+out:
+    free(list.rows);
+    return code;
+}
+
+enum kms_exit kms_verb_keys_rotate(const struct kms_options *options, struct kms_failure *failure)
+{
+    struct kms_conf *conf = NULL;
+    struct kms_waist *waist = NULL;
+    enum kms_exit code = begin(options, &conf, &waist, failure);
+
+    if (code != KMS_EXIT_OK) {
+        return code;
+    }
+    code = rotate(waist, options->value[KMS_OPT_LABEL], conf->kms.key,
+                  kms_option_given(options, KMS_OPT_JSON), failure);
     kms_waist_close(waist);
     kms_conf_done(conf);
     return code;

@@ -13,6 +13,8 @@ typedef enum kms_exit (*kms_verb_run)(const struct kms_options *options,
 enum kms_exit kms_verb_init(const struct kms_options *options, struct kms_failure *failure);
 enum kms_exit kms_verb_keys_list(const struct kms_options *options, struct kms_failure *failure);
 enum kms_exit kms_verb_keys_create(const struct kms_options *options, struct kms_failure *failure);
+enum kms_exit kms_verb_keys_rotate(const struct kms_options *options, struct kms_failure *failure);
+enum kms_exit kms_verb_keys_rewrap(const struct kms_options *options, struct kms_failure *failure);
 enum kms_exit kms_verb_kms_status(const struct kms_options *options, struct kms_failure *failure);
 enum kms_exit kms_verb_kms_encrypt(const struct kms_options *options, struct kms_failure *failure);
 enum kms_exit kms_verb_kms_decrypt(const struct kms_options *options, struct kms_failure *failure);

@@ -23,6 +23,8 @@ path "transit/decrypt/kmsbridge-kek" {
 # path "transit/verify/*" { capabilities = ["update"] }
 # path "transit/hmac/*" { capabilities = ["update"] }
 # path "transit/random" { capabilities = ["update"] }
+# Data keys that Transit makes (CKM_KMSBRIDGE_DATA_KEY_GEN), besides encrypt and decrypt as above:
+# path "transit/datakey/plaintext/*" { capabilities = ["update"] }
 # To make keys (kmsbridgectl keys create, C_GenerateKey) and their next versions:
 # path "transit/keys/*" { capabilities = ["create", "read", "update"] }
 # path "transit/keys/+/rotate" { capabilities = ["update"] }

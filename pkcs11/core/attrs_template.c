@@ -91,6 +91,7 @@ static const struct row {
     ROW(CKA_PROFILE_ID, FORM_NUMBER),
     ROW(CKA_KMSBRIDGE_KEY_ID, FORM_BYTES),
     ROW(CKA_KMSBRIDGE_VERSION, FORM_BYTES),
+    ROW(CKA_KMSBRIDGE_WRAPPED_VALUE, FORM_BYTES),
 };
 
 static const struct row *row_of(CK_ATTRIBUTE_TYPE type)

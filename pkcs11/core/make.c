@@ -80,10 +80,18 @@ CK_RV kms_make_key(struct kms_session *session, const CK_MECHANISM *mechanism,
     if (rv != CKR_OK) {
         return rv;
     }
+    if (mech->kind == KMS_MECH_DATA_KEY) {
+        return kms_make_data_key(session, mechanism, attrs, ret_key);
+    }
     if (kms_attrs_bool(attrs, CKA_TOKEN, false)) {
         rv = kms_make_token_key(session, mech->key_type, attrs, ret_key);
         kms_attrs_free(attrs);
         return rv;
+    }
+    if ((mech->local & CKF_GENERATE) == 0) {
+        kms_attrs_free(attrs);
+        return kms_p11_refuse(CKR_TEMPLATE_INCONSISTENT,
+                              "CKA_TOKEN: %s makes keys of a token, no session keys", mech->name);
     }
     return session_key(session, mech, attrs, ret_key);
 }

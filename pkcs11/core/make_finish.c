@@ -107,7 +107,9 @@ static CK_RV add_guards(struct kms_attrs *attrs, enum kms_way way, const struct 
     bool sensitive = kms_attrs_bool(attrs, CKA_SENSITIVE, false);
     bool extractable = kms_attrs_bool(attrs, CKA_EXTRACTABLE, true);
     bool base_sensitive = here;
-    bool base_kept = here;
+    struct kms_span wrapped = KMS_SPAN_NONE;
+    /* a data key's wrapped form can be had, and unwrapped into one that leaves */
+    bool base_kept = here && !kms_attrs_get(attrs, CKA_KMSBRIDGE_WRAPPED_VALUE, &wrapped);
     CK_RV rv = CKR_OK;
 
     if (way == KMS_WAY_DERIVE && base != NULL) {

@@ -89,9 +89,12 @@ static const struct type_row {
     enum kms_key_type type;
     unsigned uses; /* that a key of this type can have */
 } types[] = {
-    {CKK_AES, KMS_KEY_AES, CRYPTS | WRAPS},         {CKK_GENERIC_SECRET, KMS_KEY_GENERIC, SIGNS},
-    {CKK_RSA, KMS_KEY_RSA, CRYPTS | WRAPS | SIGNS}, {CKK_EC, KMS_KEY_EC, SIGNS},
+    {CKK_AES, KMS_KEY_AES, CRYPTS | WRAPS},
+    {CKK_GENERIC_SECRET, KMS_KEY_GENERIC, SIGNS},
+    {CKK_RSA, KMS_KEY_RSA, CRYPTS | WRAPS | SIGNS},
+    {CKK_EC, KMS_KEY_EC, SIGNS},
     {CKK_EC_EDWARDS, KMS_KEY_EDDSA, SIGNS},
+    {CKK_CHACHA20, KMS_KEY_CHACHA20, CRYPTS | WRAPS},
 };
 
 /* CKA_EC_PARAMS: DER of a named curve's OID, or its name as a PrintableString. */

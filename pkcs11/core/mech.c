@@ -2,14 +2,15 @@
 /* The table of mechanisms. Parameters are read in mech_params.c, lists made in mech_list.c. */
 #include "pkcs11/core/mech.h"
 
-#define ANY   CK_UNAVAILABLE_INFORMATION
-#define AES   CKK_AES, 16, 32      /* bytes */
-#define HASH  ANY, 0, 0            /* no key */
-#define MACS  ANY, 1, 4096         /* bytes */
-#define BITS  ANY, 8, 8 * 4096     /* as CKM_GENERIC_SECRET_KEY_GEN counts */
-#define RSA   CKK_RSA, 1024, 16384 /* bits; the public halves of old keys too */
-#define EC    CKK_EC, 256, 521
-#define EDDSA CKK_EC_EDWARDS, 255, 255
+#define ANY    CK_UNAVAILABLE_INFORMATION
+#define AES    CKK_AES, 16, 32      /* bytes */
+#define HASH   ANY, 0, 0            /* no key */
+#define MACS   ANY, 1, 4096         /* bytes */
+#define BITS   ANY, 8, 8 * 4096     /* as CKM_GENERIC_SECRET_KEY_GEN counts */
+#define RSA    CKK_RSA, 1024, 16384 /* bits; the public halves of old keys too */
+#define EC     CKK_EC, 256, 521
+#define EDDSA  CKK_EC_EDWARDS, 255, 255
+#define CHACHA CKK_CHACHA20, 256, 256 /* bits */
 
 #define CRYPT      (CKF_ENCRYPT | CKF_DECRYPT)
 #define WRAPS      (CKF_WRAP | CKF_UNWRAP)
@@ -66,6 +67,9 @@ static const struct kms_mech rows[] = {
     ROW(EC_EDWARDS_KEY_PAIR_GEN, EDDSA, CKF_GENERATE_KEY_PAIR | CURVES, CKF_GENERATE_KEY_PAIR, NO,
         KMS_PARAM_NONE, NULL, NULL, KMS_MECH_PAIR_GEN, NO),
 
+    ROW(CHACHA20_KEY_GEN, CHACHA, 0, CKF_GENERATE, NO, KMS_PARAM_NONE, NULL, NULL, KMS_MECH_KEY_GEN,
+        NO),
+
     /* AES */
     ROW(AES_GCM, AES, CRYPT | WRAPS | MESSAGES, CRYPT | WRAPS | MESSAGES, KMS_ALG_AES_GCM,
         KMS_PARAM_GCM, NULL, "AES-%u-GCM", KMS_MECH_GCM, NO),
@@ -81,6 +85,14 @@ static const struct kms_mech rows[] = {
     WRAP(AES_KEY_WRAP, "AES-%u-WRAP", KMS_ALG_AES_KEY_WRAP),
     WRAP(AES_KEY_WRAP_PAD, "AES-%u-WRAP-PAD", KMS_ALG_AES_KEY_WRAP_PAD),
     WRAP(AES_KEY_WRAP_KWP, "AES-%u-WRAP-PAD", KMS_ALG_AES_KEY_WRAP_PAD),
+
+    /*
+     * ChaCha20-Poly1305, with a token's key alone. To open with the nonce that is told is honest;
+     * none encrypts by it: its parameter brings the nonce, in C_EncryptMessage, too, and a service
+     * makes its own. CKM_KMSBRIDGE_SEALED does.
+     */
+    ROW(CHACHA20_POLY1305, CHACHA, 0, CKF_DECRYPT, KMS_ALG_CHACHA20_POLY1305, KMS_PARAM_CHACHA,
+        NULL, NULL, KMS_MECH_CHACHA, NO),
 
     /* MACs and digests */
     HMACS(SHA_1_HMAC, "SHA1", KMS_ALG_HMAC_SHA1),
@@ -130,6 +142,8 @@ static const struct kms_mech rows[] = {
     /* ours */
     ROW(KMSBRIDGE_SEALED, ANY, 16, 32, 0, CRYPT | WRAPS, KMS_ALG_BEST, KMS_PARAM_SEALED, NULL, NULL,
         KMS_MECH_SEALED, NO),
+    ROW(KMSBRIDGE_DATA_KEY_GEN, AES, 0, CKF_GENERATE, KMS_ALG_BEST, KMS_PARAM_DATA_KEY, NULL, NULL,
+        KMS_MECH_DATA_KEY, NO),
 };
 #define ROW_COUNT (sizeof(rows) / sizeof(rows[0]))
 
@@ -173,7 +187,7 @@ bool kms_mech_takes(const struct kms_mech *mech, CK_KEY_TYPE type)
     case KMS_MECH_HKDF: /* any secret may be a base */
         return is_mac_key(type) || type == CKK_HKDF || type == CKK_AES;
     case KMS_MECH_SEALED:
-        return type == CKK_AES;
+        return type == CKK_AES || type == CKK_CHACHA20;
     default:
         return mech->key_type == type;
     }

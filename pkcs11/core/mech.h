@@ -14,6 +14,7 @@ enum kms_mech_param {
     KMS_PARAM_NONE,    /* must be NULL and 0 */
     KMS_PARAM_IV,      /* CBC: 16 bytes */
     KMS_PARAM_GCM,     /* CK_GCM_PARAMS */
+    KMS_PARAM_CHACHA,  /* CK_SALSA20_CHACHA20_POLY1305_PARAMS */
     KMS_PARAM_CTR,     /* CK_AES_CTR_PARAMS */
     KMS_PARAM_WRAP_IV, /* key wrap: none, or the IV of 8 (4 with padding) bytes */
     KMS_PARAM_OAEP,    /* CK_RSA_PKCS_OAEP_PARAMS */
@@ -22,7 +23,8 @@ enum kms_mech_param {
     KMS_PARAM_MAC_LEN, /* CK_MAC_GENERAL_PARAMS */
     KMS_PARAM_ECDH,    /* CK_ECDH1_DERIVE_PARAMS */
     KMS_PARAM_HKDF,    /* CK_HKDF_PARAMS */
-    KMS_PARAM_SEALED   /* none, or CK_KMSBRIDGE_SEALED_PARAMS */
+    KMS_PARAM_SEALED,  /* none, or CK_KMSBRIDGE_SEALED_PARAMS */
+    KMS_PARAM_DATA_KEY /* CK_KMSBRIDGE_DATA_KEY_PARAMS; its handle is not looked at */
 };
 
 /* What kind of work it is. */
@@ -31,6 +33,7 @@ enum kms_mech_kind {
     KMS_MECH_PAIR_GEN,
     KMS_MECH_CIPHER, /* ECB, CBC, CBC_PAD, CTR */
     KMS_MECH_GCM,
+    KMS_MECH_CHACHA,
     KMS_MECH_KEY_WRAP,
     KMS_MECH_HMAC,
     KMS_MECH_CMAC,
@@ -43,7 +46,8 @@ enum kms_mech_kind {
     KMS_MECH_EDDSA,
     KMS_MECH_ECDH,
     KMS_MECH_HKDF,
-    KMS_MECH_SEALED
+    KMS_MECH_SEALED,
+    KMS_MECH_DATA_KEY
 };
 
 struct kms_mech {

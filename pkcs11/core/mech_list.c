@@ -8,9 +8,11 @@ static bool has_alg(const struct kms_mech *mech, const struct kms_alg_set *algs)
 {
     const struct kms_hash *hash;
 
-    if (mech->kind == KMS_MECH_SEALED) { /* what KMS_ALG_BEST comes to with a secret key */
+    if (mech->alg ==
+        KMS_ALG_BEST) { /* SEALED and data keys: what KMS_ALG_BEST comes to with a secret key */
         return kms_alg_set_has(algs, KMS_ALG_AES_GCM) ||
                kms_alg_set_has(algs, KMS_ALG_AES_CBC_HMAC) ||
+               kms_alg_set_has(algs, KMS_ALG_CHACHA20_POLY1305) ||
                kms_alg_set_has(algs, KMS_ALG_SEALED) || kms_alg_set_has(algs, KMS_ALG_BEST);
     }
     if (mech->alg != KMS_ALG_NONE && kms_alg_set_has(algs, mech->alg)) {
@@ -38,8 +40,9 @@ static bool waist_type(CK_KEY_TYPE type, enum kms_key_type *ret_type)
         CK_KEY_TYPE type;
         enum kms_key_type waist;
     } types[] = {
-        {CKK_AES, KMS_KEY_AES}, {CKK_GENERIC_SECRET, KMS_KEY_GENERIC}, {CKK_RSA, KMS_KEY_RSA},
-        {CKK_EC, KMS_KEY_EC},   {CKK_EC_EDWARDS, KMS_KEY_EDDSA},
+        {CKK_AES, KMS_KEY_AES},          {CKK_GENERIC_SECRET, KMS_KEY_GENERIC},
+        {CKK_RSA, KMS_KEY_RSA},          {CKK_EC, KMS_KEY_EC},
+        {CKK_EC_EDWARDS, KMS_KEY_EDDSA}, {CKK_CHACHA20, KMS_KEY_CHACHA20},
     };
 
     for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
@@ -68,7 +71,9 @@ static CK_FLAGS remote_flags(const struct kms_slot *slot, const struct kms_mech 
 static CK_FLAGS flags_of(const struct kms_slot *slot, const struct kms_mech *mech)
 {
     CK_FLAGS remote = remote_flags(slot, mech);
-    CK_FLAGS hardware = remote != 0 && slot->token.info.hardware ? CKF_HW : 0;
+    /* a data key that the service does not make is made here */
+    bool there = mech->kind != KMS_MECH_DATA_KEY || slot->token.info.data_keys;
+    CK_FLAGS hardware = remote != 0 && slot->token.info.hardware && there ? CKF_HW : 0;
 
     return mech->local | remote | hardware;
 }
@@ -136,8 +141,9 @@ static CK_FLAGS flags_of_uses(unsigned uses)
 static bool takes(const struct kms_mech *mech, enum kms_key_type type)
 {
     static const CK_KEY_TYPE types[KMS_KEY_TYPE_COUNT] = {
-        [KMS_KEY_AES] = CKK_AES, [KMS_KEY_GENERIC] = CKK_GENERIC_SECRET, [KMS_KEY_RSA] = CKK_RSA,
-        [KMS_KEY_EC] = CKK_EC,   [KMS_KEY_EDDSA] = CKK_EC_EDWARDS,
+        [KMS_KEY_AES] = CKK_AES,          [KMS_KEY_GENERIC] = CKK_GENERIC_SECRET,
+        [KMS_KEY_RSA] = CKK_RSA,          [KMS_KEY_EC] = CKK_EC,
+        [KMS_KEY_EDDSA] = CKK_EC_EDWARDS, [KMS_KEY_CHACHA20] = CKK_CHACHA20,
     };
 
     return (unsigned)type < KMS_KEY_TYPE_COUNT && kms_mech_takes(mech, types[type]);
@@ -151,7 +157,8 @@ size_t kms_mech_allowed(const struct kms_alg_set *algs, enum kms_key_type type, 
     size_t count = 0;
 
     for (size_t i = 0; (mech = kms_mech_at(i)) != NULL && count < max; i++) {
-        bool makes = mech->kind == KMS_MECH_KEY_GEN || mech->kind == KMS_MECH_PAIR_GEN;
+        bool makes = mech->kind == KMS_MECH_KEY_GEN || mech->kind == KMS_MECH_PAIR_GEN ||
+                     mech->kind == KMS_MECH_DATA_KEY;
 
         if (!makes && (mech->remote & flags) != 0 && takes(mech, type) && has_alg(mech, algs)) {
             ret[count++] = mech->type;

@@ -9,11 +9,12 @@
 #include "pkcs11/core/log.h"
 #include "pkcs11/core/mech.h"
 
-#define BLOCK      16
-#define GCM_IV_MAX 128  /* libcrypto's bound; 3.0 allows 256 */
-#define AAD_MAX    1024 /* the waist's, for labels and SEALED; GCM's AAD is not bounded here */
-#define INFO_MAX   4096 /* HKDF's salt and info, ECDH's shared data */
-#define SALT_MAX   2048 /* of PSS: RSA-16384 has no room for more */
+#define BLOCK        16
+#define CHACHA_NONCE 12
+#define GCM_IV_MAX   128  /* libcrypto's bound; 3.0 allows 256 */
+#define AAD_MAX      1024 /* the waist's, for labels and SEALED; GCM's AAD is not bounded here */
+#define INFO_MAX     4096 /* HKDF's salt and info, ECDH's shared data */
+#define SALT_MAX     2048 /* of PSS: RSA-16384 has no room for more */
 
 /* The form of 2.40's text, without ulIvBits; its header and 3.0 have it. Java sends this one. */
 struct gcm_params_short {
@@ -91,6 +92,25 @@ static CK_RV params_gcm(const struct kms_mech *mech, const CK_MECHANISM *m, stru
     p->iv = kms_span_of(gcm.pIv, gcm.ulIvLen);
     p->aad = kms_span_of(gcm.pAAD, gcm.ulAADLen);
     p->tag_len = (unsigned)(gcm.ulTagBits / 8);
+    return CKR_OK;
+}
+
+/* 96 bits, as RFC 8439 has it; the 64 of the original are for ciphertexts of others. */
+static CK_RV params_chacha(const struct kms_mech *mech, const CK_MECHANISM *m, struct kms_params *p)
+{
+    CK_SALSA20_CHACHA20_POLY1305_PARAMS chacha;
+
+    if (!read_as(m, &chacha, sizeof(chacha))) {
+        return bad(mech, "the parameter is no CK_SALSA20_CHACHA20_POLY1305_PARAMS");
+    }
+    if (chacha.pNonce == NULL || chacha.ulNonceLen != CHACHA_NONCE) {
+        return bad(mech, "the nonce must have 12 bytes");
+    }
+    if (!good_span(chacha.pAAD, chacha.ulAADLen, AAD_MAX)) {
+        return bad(mech, "the AAD has a length and no value, or more than 1024 bytes");
+    }
+    p->iv = kms_span_of(chacha.pNonce, CHACHA_NONCE);
+    p->aad = kms_span_of(chacha.pAAD, chacha.ulAADLen);
     return CKR_OK;
 }
 
@@ -281,6 +301,21 @@ static CK_RV params_sealed(const struct kms_mech *mech, const CK_MECHANISM *m, s
     return CKR_OK;
 }
 
+static CK_RV params_data_key(const struct kms_mech *mech, const CK_MECHANISM *m,
+                             struct kms_params *p)
+{
+    CK_KMSBRIDGE_DATA_KEY_PARAMS data_key;
+
+    if (!read_as(m, &data_key, sizeof(data_key)) || data_key.ulVersion != 0) {
+        return bad(mech, "the parameter is no CK_KMSBRIDGE_DATA_KEY_PARAMS of version 0");
+    }
+    if (!good_span(data_key.pAAD, data_key.ulAADLen, AAD_MAX)) {
+        return bad(mech, "the AAD has a length and no value, or more than 1024 bytes");
+    }
+    p->aad = kms_span_of(data_key.pAAD, data_key.ulAADLen);
+    return CKR_OK;
+}
+
 /* Some callers point at something and give no length. */
 static CK_RV params_none(const struct kms_mech *mech, const CK_MECHANISM *m, struct kms_params *p)
 {
@@ -293,12 +328,13 @@ CK_RV kms_mech_params(const struct kms_mech *mech, const CK_MECHANISM *mechanism
 {
     static CK_RV (*const forms[])(const struct kms_mech *, const CK_MECHANISM *,
                                   struct kms_params *) = {
-        [KMS_PARAM_NONE] = params_none,    [KMS_PARAM_IV] = params_iv,
-        [KMS_PARAM_GCM] = params_gcm,      [KMS_PARAM_CTR] = params_ctr,
-        [KMS_PARAM_WRAP_IV] = params_wrap, [KMS_PARAM_OAEP] = params_oaep,
-        [KMS_PARAM_PSS] = params_pss,      [KMS_PARAM_EDDSA] = params_eddsa,
-        [KMS_PARAM_MAC_LEN] = params_mac,  [KMS_PARAM_ECDH] = params_ecdh,
-        [KMS_PARAM_HKDF] = params_hkdf,    [KMS_PARAM_SEALED] = params_sealed,
+        [KMS_PARAM_NONE] = params_none,     [KMS_PARAM_IV] = params_iv,
+        [KMS_PARAM_GCM] = params_gcm,       [KMS_PARAM_CTR] = params_ctr,
+        [KMS_PARAM_WRAP_IV] = params_wrap,  [KMS_PARAM_OAEP] = params_oaep,
+        [KMS_PARAM_PSS] = params_pss,       [KMS_PARAM_EDDSA] = params_eddsa,
+        [KMS_PARAM_MAC_LEN] = params_mac,   [KMS_PARAM_ECDH] = params_ecdh,
+        [KMS_PARAM_HKDF] = params_hkdf,     [KMS_PARAM_SEALED] = params_sealed,
+        [KMS_PARAM_CHACHA] = params_chacha, [KMS_PARAM_DATA_KEY] = params_data_key,
     };
     struct kms_params params = {.alg = KMS_ALG_NONE};
     CK_RV rv = CKR_OK;

@@ -130,6 +130,7 @@ static CK_RV check_length(const struct kms_operation *op, size_t len)
     case KMS_ALG_AES_CBC_PAD:
         return !decrypt || (len > 0 && len % BLOCK == 0) ? CKR_OK : wrong;
     case KMS_ALG_AES_GCM:
+    case KMS_ALG_CHACHA20_POLY1305:
         return !decrypt || len >= (op->use.params.tag_len == 0 ? 16 : op->use.params.tag_len)
                    ? CKR_OK
                    : wrong;

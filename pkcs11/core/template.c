@@ -112,6 +112,7 @@ static const struct row {
     /* the material */
     {CKA_VALUE, SECRET, "R---", V_NONE, C_NO},
     {CKA_VALUE_LEN, SECRET, "oRoo", V_NONE, C_NO},
+    {CKA_KMSBRIDGE_WRAPPED_VALUE, AES, "----", V_NONE, C_NO},
     {CKA_MODULUS, RSA_PUB | RSA_PRV, "R---", V_NONE, C_NO},
     {CKA_MODULUS_BITS, RSA_PUB, "oR--", V_NONE, C_NO},
     {CKA_PUBLIC_EXPONENT, RSA_PUB, "Ro--", V_NONE, C_NO},

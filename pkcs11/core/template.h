@@ -49,6 +49,11 @@ CK_RV kms_make_finish(struct kms_session *session, struct kms_template *tmpl, en
                       CK_MECHANISM_TYPE mechanism, const struct kms_object *base,
                       struct kms_soft_key *soft, CK_OBJECT_HANDLE *ret_handle);
 
+/* make_data_key.c: CKM_KMSBRIDGE_DATA_KEY_GEN, whose parameter is good. Takes @attrs, also when it
+ * fails. */
+CK_RV kms_make_data_key(struct kms_session *session, const CK_MECHANISM *mechanism,
+                        struct kms_attrs *attrs, CK_OBJECT_HANDLE *ret_key);
+
 /* make_token.c: CKA_TOKEN true. @attrs and the like are borrowed. */
 CK_RV kms_make_token_key(struct kms_session *session, CK_KEY_TYPE type,
                          const struct kms_attrs *attrs, CK_OBJECT_HANDLE *ret_key);

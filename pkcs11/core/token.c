@@ -25,8 +25,8 @@ static bool has(const struct kms_token_use *use, enum kms_alg alg)
 /* What KMS_ALG_BEST comes to with a secret key; KMS_ALG_NONE: the key seals by none of them. */
 static enum kms_alg best_of(const struct kms_token_use *use)
 {
-    static const enum kms_alg algs[] = {KMS_ALG_AES_GCM, KMS_ALG_AES_CBC_HMAC, KMS_ALG_SEALED,
-                                        KMS_ALG_BEST};
+    static const enum kms_alg algs[] = {KMS_ALG_AES_GCM, KMS_ALG_AES_CBC_HMAC,
+                                        KMS_ALG_CHACHA20_POLY1305, KMS_ALG_SEALED, KMS_ALG_BEST};
 
     for (size_t i = 0; i < sizeof(algs) / sizeof(algs[0]); i++) {
         if (has(use, algs[i])) {
@@ -180,6 +180,40 @@ CK_RV kms_token_encrypt(struct kms_token_use *use, enum kms_token_op how, struct
     return rv;
 }
 
+CK_RV kms_token_data_key(struct kms_token_use *use, size_t len, struct kms_buf *ret_key,
+                         struct kms_buf *ret_wrapped)
+{
+    struct kms_slot *slot = use->key->slot;
+    struct kms_call call = kms_slot_call(slot);
+    struct kms_params params = use->params;
+    uint8_t bytes[SMALL];
+    uint8_t iv[KMS_IV_MAX];
+    struct kms_sealed sealed = {.iv = KMS_BUF_OVER(iv), .ciphertext = KMS_BUF_OVER(bytes)};
+    struct kms_buf key = kms_buf_over(ret_key->data + ret_key->len, kms_buf_room(ret_key));
+    enum kms_status status = KMS_OK;
+    CK_RV rv = CKR_OK;
+
+    if (!slot->token.info.data_keys || slot->ops->data_key == NULL) {
+        return CKR_FUNCTION_NOT_SUPPORTED;
+    }
+    params.alg = best_of(use);
+    status = slot->ops->data_key(slot->backend, &call, use->key->ref, &params, len, &key, &sealed);
+    if (status == KMS_E_UNSUPPORTED) {
+        return kms_p11_refuse(CKR_FUNCTION_NOT_SUPPORTED, "%s: %s", use->mech->name,
+                              call.error.text);
+    }
+    if (status != KMS_OK) {
+        return kms_slot_error(slot, &call, KMS_DATA_PLAIN);
+    }
+    rv = key.len == len ? kms_sealed_pack(&sealed, ret_wrapped) : CKR_DEVICE_ERROR;
+    if (rv != CKR_OK) {
+        kms_wipe(key.data, key.len);
+        return rv;
+    }
+    ret_key->len += len;
+    return CKR_OK;
+}
+
 /*
  * The key that a frame names: ours, or another version of it, for whoever has a key of this label
  * may open what any of its versions has sealed.
@@ -217,7 +251,7 @@ static CK_RV find_version(const struct kms_token_use *use, enum kms_token_op how
 static CK_RV open_frame(const struct kms_token_use *use, enum kms_token_op how, struct kms_span *in,
                         struct kms_params *params, struct kms_object **ret_version)
 {
-    struct kms_sealed_frame frame = {.alg = KMS_ALG_NONE};
+    struct kms_sealed_frame frame = {.alg = 0};
     struct kms_object *version = NULL;
     const struct kms_object *key = use->key;
     CK_RV rv = CKR_OK;
@@ -234,13 +268,14 @@ static CK_RV open_frame(const struct kms_token_use *use, enum kms_token_op how, 
         return rv;
     }
     key = version != NULL ? version : use->key;
-    if (frame.alg == KMS_ALG_BEST || !kms_alg_set_has(&key->algs, frame.alg)) {
+    if (frame.alg == KMS_ALG_BEST || frame.alg >= 128 ||
+        !kms_alg_set_has(&key->algs, (enum kms_alg)frame.alg)) {
         rv = kms_p11_refuse(CKR_ENCRYPTED_DATA_INVALID, "%s: sealed by %s, which key %s has not",
-                            use->mech->name, kms_alg_name(frame.alg), key->ref);
+                            use->mech->name, kms_alg_name((enum kms_alg)frame.alg), key->ref);
         kms_object_unref(version);
         return rv;
     }
-    params->alg = frame.alg;
+    params->alg = (enum kms_alg)frame.alg;
     params->iv = frame.iv;
     *in = frame.ciphertext;
     *ret_version = version;

@@ -7,6 +7,7 @@
 #ifndef KMS_PKCS11_CORE_TOKEN_H
 #define KMS_PKCS11_CORE_TOKEN_H
 
+#include "common/sealed_frame.h"
 #include "pkcs11/core/mech.h"
 #include "pkcs11/core/object.h"
 #include "pkcs11/core/slot.h"
@@ -49,6 +50,10 @@ enum kms_token_op { KMS_TOKEN_CRYPT, KMS_TOKEN_WRAP };
  * where the IV goes that the service made. */
 CK_RV kms_token_encrypt(struct kms_token_use *use, enum kms_token_op how, struct kms_span in,
                         struct kms_buf *ret_iv, struct kms_buf *out);
+/* Asks for a key of @len bytes that the service makes, and its sealed form, as wrapping has it;
+ * @use of SEALED. CKR_FUNCTION_NOT_SUPPORTED: it makes none, of that length or with an AAD. */
+CK_RV kms_token_data_key(struct kms_token_use *use, size_t len, struct kms_buf *ret_key,
+                         struct kms_buf *ret_wrapped);
 /* Asks to decrypt or unwrap. @aead: a failed tag is CKR_AEAD_DECRYPT_FAILED. */
 CK_RV kms_token_decrypt(struct kms_token_use *use, enum kms_token_op how, bool aead,
                         struct kms_span in, struct kms_buf *out);
@@ -57,13 +62,7 @@ CK_RV kms_token_sign(struct kms_token_use *use, struct kms_span in, struct kms_b
 CK_RV kms_token_verify(struct kms_token_use *use, struct kms_span in, struct kms_span signature);
 
 /* SEALED's frame; kmsbridge-pkcs11.h has its layout, and who has none (KMS_ALG_SEALED). */
-#define KMS_SEALED_HEADER  8
-#define KMS_SEALED_ROOM    (KMS_SEALED_HEADER + KMS_KEY_ID_MAX + KMS_IV_MAX + 1024)
-#define KMS_SEALED_VERSION 1
-struct kms_sealed_frame {
-    enum kms_alg alg;
-    struct kms_span key_id, iv, ciphertext;
-};
+#define KMS_SEALED_ROOM (KMS_FRAME_HEADER + KMS_KEY_ID_MAX + KMS_IV_MAX + 1024)
 CK_RV kms_sealed_pack(const struct kms_sealed *sealed, struct kms_buf *out);
 /* Borrows @bytes. CKR_ENCRYPTED_DATA_INVALID. */
 CK_RV kms_sealed_unpack(struct kms_span bytes, struct kms_sealed_frame *ret_frame);

@@ -23,6 +23,7 @@ static const struct {
     [KMS_KEY_RSA] = {CKK_RSA, CKM_RSA_PKCS_KEY_PAIR_GEN, true},
     [KMS_KEY_EC] = {CKK_EC, CKM_EC_KEY_PAIR_GEN, true},
     [KMS_KEY_EDDSA] = {CKK_EC_EDWARDS, CKM_EC_EDWARDS_KEY_PAIR_GEN, true},
+    [KMS_KEY_CHACHA20] = {CKK_CHACHA20, CKM_CHACHA20_KEY_GEN, false},
 };
 
 /* An object being made: the first failure stays. */
@@ -199,7 +200,9 @@ static void make_secret(struct maker *m, struct kms_key_objects *ret)
     put_key(m);
     put_remote(m);
     put_uses(m, types, uses, sizeof(types) / sizeof(types[0]));
-    put_ulong(m, CKA_VALUE_LEN, (m->key->info.bits + 7) / 8);
+    if (m->object->key_type != CKK_CHACHA20) { /* which has one length only (3.0, 2.55.2) */
+        put_ulong(m, CKA_VALUE_LEN, (m->key->info.bits + 7) / 8);
+    }
     put_bool(m, CKA_TRUSTED, false);
     end(m, ret->own, &ret->own_count);
 }

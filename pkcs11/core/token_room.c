@@ -20,6 +20,7 @@ static const struct grow_row {
     enum grows grows;
 } grow_rows[] = {
     {KMS_ALG_AES_GCM, GROWS_TAG},
+    {KMS_ALG_CHACHA20_POLY1305, GROWS_TAG},
     {KMS_ALG_AES_CBC, GROWS_NOT},
     {KMS_ALG_AES_CTR, GROWS_NOT},
     {KMS_ALG_AES_CBC_PAD, GROWS_PAD},

@@ -324,6 +324,9 @@ static const char *const service_tests[] = {
     "unwraps by decrypting",
     "a token tells what it is",
     "random fills what is left",
+    "a rotated key is newer",
+    "data keys open",
+    "rewrapped is of the newest",
     "health follows use",
     "backends share a module",
 };
@@ -372,6 +375,7 @@ static int run_all(const char *name)
         !add_suite("cipher", fx_cipher_tests, fx_cipher_test_count) ||
         !add_suite("rsa", fx_rsa_tests, fx_rsa_test_count) ||
         !add_suite("token", fx_token_tests, fx_token_test_count) ||
+        !add_suite("data", fx_data_tests, fx_data_test_count) ||
         !add_suite("life", fx_life_tests, fx_life_test_count)) {
         return EXIT_FAILURE;
     }

@@ -19,6 +19,8 @@ static const struct scheme {
     {"aes-gcm", KMS_ALG_AES_GCM, KMS_KEY_AES, 128, 12, 0, KMS_PLAINTEXT_MAX},
     {"aes-cbc-hmac", KMS_ALG_AES_CBC_HMAC, KMS_KEY_AES, 256, 16, 0, KMS_PLAINTEXT_MAX},
     {"rsa-oaep", KMS_ALG_RSA_OAEP_SHA256, KMS_KEY_RSA, 2048, 0, 0, 256 - 66},
+    {"chacha20-poly1305", KMS_ALG_CHACHA20_POLY1305, KMS_KEY_CHACHA20, 256, 12, 0,
+     KMS_PLAINTEXT_MAX},                                      /* Transit */
     {"sealed", KMS_ALG_SEALED, KMS_KEY_AES, 256, 0, 1, 6144}, /* Alibaba Cloud KMS */
 };
 
@@ -44,6 +46,9 @@ static bool begin(const struct scheme *s, struct kms_waist **ret_waist, struct k
 {
     if ((s->alg == KMS_ALG_SEALED) != fx_seals_itself()) {
         return false; /* such a service seals in no other way, and nobody else in this one */
+    }
+    if (s->type == KMS_KEY_CHACHA20 && !fx_is_service()) {
+        return false; /* the hsm backend has none */
     }
     *ret_waist = fx_open(NULL, s->name, 0);
     if (!make(*ret_waist, s, info)) {

@@ -304,6 +304,15 @@ static void seal(struct answer *answer, const Kms__Agent__KeyOp *op)
     answer->reply.key_id = kms_agent_put_text("id-0");
 }
 
+static void data_key(struct answer *answer, const Kms__Agent__KeyOp *op)
+{
+    static uint8_t key[KMS_DATA_KEY_MAX];
+
+    memset(key, 0x5d, sizeof(key));
+    answer->reply.key = (ProtobufCBinaryData){.len = op->len, .data = key};
+    seal(answer, &(Kms__Agent__KeyOp){.input = answer->reply.key});
+}
+
 static void verify(struct answer *answer, const Kms__Agent__KeyOp *op)
 {
     put_output(answer, "signed:", op->input, 0);
@@ -345,6 +354,9 @@ static void serve(struct fake_agent *fake, const Kms__Agent__Request *request,
     case KMS__AGENT__REQUEST__OP_WRAP:
         seal(answer, request->encrypt);
         break;
+    case KMS__AGENT__REQUEST__OP_DATA_KEY:
+        data_key(answer, request->data_key);
+        break;
     case KMS__AGENT__REQUEST__OP_DECRYPT:
     case KMS__AGENT__REQUEST__OP_UNWRAP:
         put_output(answer, "", request->decrypt->input, 0xff);
@@ -377,6 +389,7 @@ static void bad_output(struct answer *answer)
 {
     answer->reply.output = (ProtobufCBinaryData){.len = 60000, .data = answer->output};
     answer->reply.key_id.len = 0;
+    answer->reply.key.len -= answer->reply.key.len > 16 ? 1 : 0;
     answer->reply.n_keys = 0;
     answer->reply.more = true;
 }

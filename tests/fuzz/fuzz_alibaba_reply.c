@@ -96,6 +96,20 @@ static void use(struct kms_backend *ali, const struct kms_key_info *info)
     demand(kms_alibaba_ops.decrypt(ali, &call, info->ref, &oaep, kms_span_of(bytes + 64, 256),
                                    &out) == KMS_OK ||
            out.len == 0);
+    out = kms_buf_over(bytes, 32);
+    sealed = (struct kms_sealed){.iv = KMS_BUF_OVER(iv),
+                                 .ciphertext = kms_buf_over(bytes + 64, sizeof(bytes) - 64)};
+    call = new_call();
+    if (kms_alibaba_ops.data_key(ali, &call, info->ref, &seal, 32, &out, &sealed) == KMS_OK) {
+        demand(out.len == 32 && sealed.ciphertext.len > 0 && strlen(sealed.key_id) == 45);
+    } else {
+        demand(out.len == 0 && sealed.ciphertext.len == 0);
+    }
+    sealed.ciphertext.len = 0;
+    call = new_call();
+    demand(kms_alibaba_ops.rewrap(ali, &call, info->ref, &seal, kms_span_str("QUJD"), &sealed) ==
+               KMS_OK ||
+           sealed.ciphertext.len == 0);
     out = kms_buf_over(bytes, KMS_SIGNATURE_MAX);
     call = new_call();
     demand(kms_alibaba_ops.sign(ali, &call, info->ref, &sign, kms_span_of(iv, 32), &out) ==

@@ -54,8 +54,9 @@ static bool keep(void *ctx, const struct kms_key_info *info)
 static void use(struct kms_backend *vault, const struct kms_key_info *info)
 {
     static uint8_t iv[KMS_IV_MAX], bytes[KMS_CIPHERTEXT_MAX];
+    static const uint8_t nothing[32];
     const struct kms_params seal = {.alg = KMS_ALG_BEST};
-    const struct kms_params open = {.alg = KMS_ALG_AES_GCM, .iv = kms_span_of(iv, 12)};
+    const struct kms_params open = {.alg = KMS_ALG_AES_GCM, .iv = kms_span_of(nothing, 12)};
     const struct kms_params sign = {.alg = info->type == KMS_KEY_EC    ? KMS_ALG_ECDSA
                                            : info->type == KMS_KEY_RSA ? KMS_ALG_RSA_PKCS1
                                                                        : KMS_ALG_EDDSA};
@@ -74,6 +75,20 @@ static void use(struct kms_backend *vault, const struct kms_key_info *info)
     demand(kms_vault_ops.decrypt(vault, &call, info->ref, &open, kms_span_of(bytes, 21), &out) ==
                KMS_OK ||
            out.len == 0);
+    out = kms_buf_over(bytes, 32);
+    sealed = (struct kms_sealed){.iv = KMS_BUF_OVER(iv),
+                                 .ciphertext = kms_buf_over(bytes + 64, sizeof(bytes) - 64)};
+    call = new_call();
+    if (kms_vault_ops.data_key(vault, &call, info->ref, &seal, 32, &out, &sealed) == KMS_OK) {
+        demand(out.len == 32 && sealed.iv.len == 12 && sealed.ciphertext.len == 48);
+    } else {
+        demand(out.len == 0 && sealed.iv.len == 0 && sealed.ciphertext.len == 0);
+    }
+    sealed = (struct kms_sealed){.iv = KMS_BUF_OVER(iv), .ciphertext = KMS_BUF_OVER(bytes)};
+    call = new_call();
+    demand(kms_vault_ops.rewrap(vault, &call, info->ref, &open, kms_span_of(nothing, 21),
+                                &sealed) == KMS_OK ||
+           (sealed.iv.len == 0 && sealed.ciphertext.len == 0));
     out = kms_buf_over(bytes, KMS_SIGNATURE_MAX);
     call = new_call();
     demand(kms_vault_ops.sign(vault, &call, info->ref, &sign, kms_span_of(iv, 32), &out) ==

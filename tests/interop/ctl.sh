@@ -79,11 +79,11 @@ refused() { # CODE TEXT: exit code, our sentence with the text, nothing on stdou
 # --- the command line ----------------------------------------------------------------------------
 
 run --help
-for verb in init 'keys list' 'keys create' 'kms status' 'kms encrypt' 'kms decrypt' \
+for verb in init 'keys list' 'keys create' 'keys rotate' 'keys rewrap' 'kms status' 'kms encrypt' 'kms decrypt' \
     encryption-config 'config check'; do
     check "--help lists $verb" grep -qE "^  $verb  " "$tmp/out"
 done
-for verb in init 'keys list' 'keys create' 'kms status' 'kms encrypt' 'kms decrypt' \
+for verb in init 'keys list' 'keys create' 'keys rotate' 'keys rewrap' 'kms status' 'kms encrypt' 'kms decrypt' \
     encryption-config 'config check'; do
     # shellcheck disable=SC2086 # a verb may be two words
     run $verb --help
@@ -332,6 +332,21 @@ run keys list --config "$conf"
 check 'other labels change nothing' grep -qE "^$first +ctl-kek .* active\$" "$tmp/out"
 check 'one is active' eval '[ "$(grep -c " active\$" "$tmp/out")" -eq 1 ]'
 check 'other labels have no state' eval '[ "$(grep -cE "ctl-(rsa|ec) .* -\$" "$tmp/out")" -eq 2 ]'
+run keys rotate --config "$conf" --label ctl-ec --json
+check 'keys rotate' json "$tmp/out" 'd["keys"][0]["label"] == "ctl-ec" and d["keys"][0]["type"] == "ec" and d["keys"][0]["bits"] == 256'
+run keys list --config "$conf" --json
+check 'keys rotate keeps the older key' json "$tmp/out" 'sum(k["label"] == "ctl-ec" for k in d["keys"]) == 2'
+run keys rotate --config "$conf" --label ctl-none
+check 'keys rotate of no key' eval 'spoken && no_output && [ "$code" -eq 1 ]'
+printf 'KMSB\001\001\004\000none' >"$tmp/frame"
+run keys rewrap --config "$conf" --in "$tmp/frame"
+check 'keys rewrap: the key is gone' refused 1 'none, is not there'
+printf 'KMSB\001\001\004\077none' >"$tmp/frame"
+run keys rewrap --config "$conf" --in "$tmp/frame"
+check 'keys rewrap of half a frame' refused 1 'the frame is cut'
+printf 'KMSB\001\001%b%s' "\\$(printf %03o ${#first})\\014" "${first}twelve bytes and what follows it" >"$tmp/frame"
+run keys rewrap --config "$conf" --in "$tmp/frame"
+check 'keys rewrap: no HSM does it' refused 1 'cannot rewrap'
 run keys create --config "$conf" --type aes --bits 100
 check 'keys create of an impossible size' eval 'spoken && no_output && [ "$code" -eq 1 ]'
 chmod 0600 "$home/pin"

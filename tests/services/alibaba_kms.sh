@@ -91,6 +91,12 @@ kms_soon 'Status says the same' "ok.*$second|$second.*ok"
 round_trip 'under the new version' "$tmp/record2"
 round_trip 'and what the old one encrypted' "$tmp/record1"
 
+said=$(timeout 20 "$ctl" keys rotate --config "$tmp/kmsbridge.yaml" 2>&1 | tr '\n' ' ')
+third=$(key_id <<<"$said")
+if [ -n "$third" ] && [ "$third" != "$second" ] && [[ $said == *active* ]]; then good 'keys rotate'; else bad "keys rotate: $said"; fi
+timeout 20 "$ctl" kms encrypt --socket "$tmp/kms.sock" <"$tmp/plain" >"$tmp/record3"
+if grep -q "$third" "$tmp/record3"; then good 'is what encrypts next'; else bad "not $third: $(head -c 300 "$tmp/record3")"; fi
+second=$third
 control "{\"do\":\"state\",\"key\":\"$key\",\"state\":\"Disabled\"}" >/dev/null
 kms_soon 'a disabled key is told' 'FAILED_PRECONDITION'
 control "{\"do\":\"state\",\"key\":\"$key\",\"state\":\"Enabled\"}" >/dev/null
@@ -111,6 +117,18 @@ if dd if="$tmp/sealed" bs=1 skip=8 count=64 2>/dev/null | grep -qE '^[A-Za-z0-9+
 else
     bad "not the service's blob: $(dd if="$tmp/sealed" bs=1 skip=8 count=64 2>/dev/null | tr -dc ' -~')"
 fi
+if envelope datakey "$tmp/sealed-2"; then good 'the service makes a data key'; else bad "data key: $(tail -n 1 "$tmp/out")"; fi
+if envelope open "$tmp/sealed-2"; then good '... that another process unwraps'; else bad "unwrap: $(tail -n 1 "$tmp/out")"; fi
+if grep '"op":"data_key"' "$tmp/audit.log" | grep '"verdict":"ok"' | grep -q '"request_id":"[0-9a-f-]\{36\}"'; then good '... and is in the audit'; else bad 'no data_key in the audit'; fi
+wrapped() { /usr/bin/python3 "$top/tests/services/wrapped.py" "$@"; }
+wrapped "$tmp/sealed-2" >"$tmp/wrapped"
+if timeout 20 "$ctl" keys rewrap --config "$tmp/kmsbridge.yaml" --aad 'backup 7 of db-1' --in "$tmp/wrapped" --out "$tmp/rewrapped" >"$tmp/out" 2>&1 &&
+    ! cmp -s "$tmp/wrapped" "$tmp/rewrapped" && wrapped "$tmp/sealed-2" "$tmp/rewrapped" >"$tmp/sealed-3" && envelope open "$tmp/sealed-3"; then
+    good 'keys rewrap, and what came of it opens'
+else
+    bad "rewrap: $(tail -n 1 "$tmp/out")"
+fi
+if timeout 20 "$ctl" keys rewrap --config "$tmp/kmsbridge.yaml" --aad other --in "$tmp/wrapped" >/dev/null 2>&1; then bad 'rewrapped with another AAD'; else good '... with its own AAD only'; fi
 lists kmsbridge-kek web
 signs_well web
 if grep -qF "$(cut -c1-200 "$tmp/token")" "$tmp/daemon.log" "$tmp/audit.log"; then bad 'a token is in a log'; else good 'no token in a log'; fi

@@ -5,7 +5,12 @@
  *   envelope MODULE LABEL seal FILE      a session key made here encrypts a megabyte; the KEK wraps
  * it envelope MODULE LABEL open FILE      in another process: unwraps, decrypts, compares; and what
  *                                        was altered is refused
+ *   envelope MODULE LABEL datakey FILE   as seal, with a key that CKM_KMSBRIDGE_DATA_KEY_GEN made
+ *                                        and wrapped at once; open opens it
+ *   (seal, datakey and open take an AAD behind FILE, if not the usual one)
  *   envelope MODULE LABEL message        the message API: the service makes the IV
+ *   envelope MODULE LABEL chacha FILE    FILE is nonce, ciphertext and tag of "hello chacha" with
+ * the AAD "aad": CKM_CHACHA20_POLY1305 opens it, and that alone
  *
  * Prints "ok: WHAT" for each thing that held, "FAIL: WHAT" and exits with 1 at the first that did
  * not.
@@ -96,11 +101,42 @@ static CK_MECHANISM sealed(CK_KMSBRIDGE_SEALED_PARAMS *params, char *aad)
     return (CK_MECHANISM){CKM_KMSBRIDGE_SEALED, params, sizeof(*params)};
 }
 
-static void seal(const char *name)
+/* What the key is bound to, unless the command line says otherwise. */
+static char *bound_to(int argc, char **argv)
 {
-    static struct stored stored;
-    static CK_BYTE plain[BULK];
-    char aad[] = "backup 7 of db-1";
+    static char usual[] = "backup 7 of db-1";
+
+    return argc > 5 ? argv[5] : usual;
+}
+
+/* A session key of 32 bytes under the KEK, and its wrapped form to @stored. */
+static CK_OBJECT_HANDLE new_data_key(struct stored *stored, char *aad)
+{
+    CK_BBOOL no = CK_FALSE;
+    CK_BBOOL yes = CK_TRUE;
+    CK_ULONG size = 32;
+    CK_ATTRIBUTE tmpl[] = {{CKA_TOKEN, &no, sizeof(no)},
+                           {CKA_SENSITIVE, &yes, sizeof(yes)},
+                           {CKA_VALUE_LEN, &size, sizeof(size)}};
+    CK_KMSBRIDGE_DATA_KEY_PARAMS params = {0, kek, (CK_BYTE *)aad, strlen(aad)};
+    CK_MECHANISM make = {CKM_KMSBRIDGE_DATA_KEY_GEN, &params, sizeof(params)};
+    CK_ATTRIBUTE get = {CKA_KMSBRIDGE_WRAPPED_VALUE, NULL, 0};
+    CK_ATTRIBUTE value = {CKA_VALUE, NULL, 0};
+    CK_OBJECT_HANDLE key = 0;
+
+    OK("C_GenerateKey with its wrapped form",
+       p11->C_GenerateKey(session, &make, tmpl, sizeof(tmpl) / sizeof(tmpl[0]), &key));
+    OK("how long that is", p11->C_GetAttributeValue(session, key, &get, 1));
+    check("... it fits", get.ulValueLen <= sizeof(stored->wrapped), get.ulValueLen);
+    get.pValue = stored->wrapped;
+    OK("CKA_KMSBRIDGE_WRAPPED_VALUE", p11->C_GetAttributeValue(session, key, &get, 1));
+    stored->wrapped_len = get.ulValueLen;
+    REFUSED("its value is not shown", p11->C_GetAttributeValue(session, key, &value, 1));
+    return key;
+}
+
+static CK_OBJECT_HANDLE new_key_to_wrap(void)
+{
     CK_BBOOL yes = CK_TRUE;
     CK_BBOOL no = CK_FALSE;
     CK_ULONG size = 32;
@@ -109,6 +145,16 @@ static void seal(const char *name)
                            {CKA_ENCRYPT, &yes, sizeof(yes)},
                            {CKA_VALUE_LEN, &size, sizeof(size)}};
     CK_MECHANISM make = {CKM_AES_KEY_GEN, NULL, 0};
+    CK_OBJECT_HANDLE key = 0;
+
+    OK("C_GenerateKey", p11->C_GenerateKey(session, &make, tmpl, 4, &key));
+    return key;
+}
+
+static void seal(const char *name, bool by_data_key, char *aad)
+{
+    static struct stored stored;
+    static CK_BYTE plain[BULK];
     CK_GCM_PARAMS params;
     CK_KMSBRIDGE_SEALED_PARAMS sealing;
     CK_MECHANISM bulk = gcm(&params, stored.iv);
@@ -118,13 +164,15 @@ static void seal(const char *name)
     FILE *file = fopen(name, "we");
 
     fill(plain);
-    OK("C_GenerateKey", p11->C_GenerateKey(session, &make, tmpl, 4, &key));
+    key = by_data_key ? new_data_key(&stored, aad) : new_key_to_wrap();
     OK("C_GenerateRandom", p11->C_GenerateRandom(session, stored.iv, IV));
     OK("C_EncryptInit", p11->C_EncryptInit(session, &bulk, key));
     OK("C_Encrypt of a megabyte", p11->C_Encrypt(session, plain, BULK, stored.bulk, &len));
-    stored.wrapped_len = sizeof(stored.wrapped);
-    OK("C_WrapKey under the KEK",
-       p11->C_WrapKey(session, &wrap, kek, key, stored.wrapped, &stored.wrapped_len));
+    if (!by_data_key) {
+        stored.wrapped_len = sizeof(stored.wrapped);
+        OK("C_WrapKey under the KEK",
+           p11->C_WrapKey(session, &wrap, kek, key, stored.wrapped, &stored.wrapped_len));
+    }
     check("written", file != NULL && fwrite(&stored, sizeof(stored), 1, file) == 1, 0);
     check("closed", fclose(file) == 0, 0);
 }
@@ -144,12 +192,11 @@ static CK_RV unwrap(struct stored *stored, char *aad, CK_OBJECT_HANDLE *ret_key)
                             ret_key);
 }
 
-static void open_sealed(const char *name)
+static void open_sealed(const char *name, char *aad)
 {
     static struct stored stored;
     static CK_BYTE plain[BULK + TAG];
     static CK_BYTE wanted[BULK];
-    char aad[] = "backup 7 of db-1";
     char other[] = "backup 7 of db-2";
     CK_GCM_PARAMS params;
     CK_MECHANISM bulk;
@@ -217,19 +264,46 @@ static void message(void)
     REFUSED("C_Encrypt with it is refused", p11->C_Encrypt(session, text, sizeof(text), out, &len));
 }
 
+static void chacha(const char *name)
+{
+    CK_BYTE bytes[64];
+    CK_BYTE plain[64];
+    CK_BYTE aad[] = "aad";
+    CK_SALSA20_CHACHA20_POLY1305_PARAMS params = {bytes, IV, aad, 3};
+    CK_MECHANISM mechanism = {CKM_CHACHA20_POLY1305, &params, sizeof(params)};
+    CK_ULONG len = sizeof(plain);
+    FILE *file = fopen(name, "re");
+    size_t size = file == NULL ? 0 : fread(bytes, 1, sizeof(bytes), file);
+
+    check("read", size == IV + 12 + TAG && fclose(file) == 0, size);
+    REFUSED("it does not encrypt", p11->C_EncryptInit(session, &mechanism, kek));
+    OK("C_DecryptInit", p11->C_DecryptInit(session, &mechanism, kek));
+    OK("C_Decrypt's length", p11->C_Decrypt(session, bytes + IV, size - IV, NULL, &len));
+    check("... is the plaintext's", len == 12, len);
+    OK("C_Decrypt", p11->C_Decrypt(session, bytes + IV, size - IV, plain, &len));
+    check("what was encrypted", len == 12 && memcmp(plain, "hello chacha", 12) == 0, len);
+    aad[0] ^= 1;
+    OK("C_DecryptInit with another AAD", p11->C_DecryptInit(session, &mechanism, kek));
+    len = sizeof(plain);
+    REFUSED("C_Decrypt is refused", p11->C_Decrypt(session, bytes + IV, size - IV, plain, &len));
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 4) {
-        fprintf(stderr, "usage: envelope MODULE LABEL seal|open|message [FILE]\n");
+        fprintf(stderr,
+                "usage: envelope MODULE LABEL seal|datakey|open|message|chacha [FILE [AAD]]\n");
         return 2;
     }
     open_module(argv[1], argv[2]);
-    if (strcmp(argv[3], "seal") == 0 && argc == 5) {
-        seal(argv[4]);
-    } else if (strcmp(argv[3], "open") == 0 && argc == 5) {
-        open_sealed(argv[4]);
+    if ((strcmp(argv[3], "seal") == 0 || strcmp(argv[3], "datakey") == 0) && argc >= 5) {
+        seal(argv[4], strcmp(argv[3], "datakey") == 0, bound_to(argc, argv));
+    } else if (strcmp(argv[3], "open") == 0 && argc >= 5) {
+        open_sealed(argv[4], bound_to(argc, argv));
     } else if (strcmp(argv[3], "message") == 0) {
         message();
+    } else if (strcmp(argv[3], "chacha") == 0 && argc == 5) {
+        chacha(argv[4]);
     } else {
         return 2;
     }

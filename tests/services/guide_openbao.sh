@@ -23,7 +23,7 @@ export CLIENT_CA=$bao_ca
 certify stub 'IP:127.0.0.1'
 /usr/bin/python3 "$top/tests/services/token_review.py" "$tmp/stub.pem" "$tmp/stub.key" us >"$tmp/stub.log" 2>&1 &
 stub=$!
-trap 'kill $stub 2>/dev/null; bao_exit' EXIT
+trap 'code=$?; kill $stub 2>/dev/null; (exit "$code"); bao_exit' EXIT
 for _ in {1..100}; do
     stub_port=$(sed -n 's/^listening //p' "$tmp/stub.log" 2>/dev/null)
     [ -z "$stub_port" ] || break

@@ -37,7 +37,7 @@ api POST transit/keys/mac '{"type":"hmac","key_size":32}' >/dev/null
 )
 "$daemon" --config "$tmp/kmsbridge.yaml" >"$tmp/daemon.log" 2>&1 </dev/null &
 daemon_pid=$!
-trap 'kill $daemon_pid 2>/dev/null; wait $daemon_pid 2>/dev/null; [ "$failed" -eq 0 ] || tail -n 15 "$tmp/daemon.log"; bao_exit' EXIT
+trap 'code=$?; kill $daemon_pid 2>/dev/null; wait $daemon_pid 2>/dev/null; [ "$failed" -eq 0 ] || tail -n 15 "$tmp/daemon.log"; (exit "$code"); bao_exit' EXIT
 
 kms_soon 'Status is well' 'ok.*kbv1-[0-9a-f]{40}|kbv1-[0-9a-f]{40}.*ok'
 head -c 32 /dev/urandom >"$tmp/plain"
@@ -81,10 +81,20 @@ said=$(timeout 20 "$ctl" keys create --config "$tmp/kmsbridge.yaml" 2>&1 | tr '\
 third=$(grep -o 'kbv1-[0-9a-f]*' <<<"$said" | tail -n 1)
 if [ -n "$third" ] && [ "$third" != "$second" ]; then good 'keys create'; else bad "keys create: $said"; fi
 kms_soon 'is the next version' "ok.*$third|$third.*ok"
+said=$(timeout 20 "$ctl" keys rotate --config "$tmp/kmsbridge.yaml" 2>&1 | tr '\n' ' ')
+fourth=$(grep -o 'kbv1-[0-9a-f]*' <<<"$said" | tail -n 1)
+if [ -n "$fourth" ] && [ "$fourth" != "$third" ] && [[ $said == *active* ]]; then good 'keys rotate'; else bad "keys rotate: $said"; fi
+kms_soon 'is the version after that' "ok.*$fourth|$fourth.*ok"
 round_trip 'and what the first one encrypted opens' "$tmp/record1"
 
 # PKCS#11
 export KMSBRIDGE_AGENT=$tmp/agent.sock
+envelope() { timeout 60 "$build/tests/services/envelope" "$module" kmsbridge-kek "$@" >"$tmp/out" 2>&1; }
+if envelope datakey "$tmp/sealed" && envelope open "$tmp/sealed"; then
+    good 'a data key by the example'\''s policy'
+else
+    bad "data key: $(tail -n 1 "$tmp/out")"
+fi
 lists kmsbridge-kek web mac
 signs_well web
 if grep -q '"op":"sign"' "$tmp/audit.log"; then good 'the audit has it'; else bad "no line of audit: $(tail -n 1 "$tmp/audit.log")"; fi

@@ -9,7 +9,7 @@
 command -v pkcs11-tool >/dev/null || { echo "SKIP: no pkcs11-tool"; exit 77; }
 lane vault_pkcs11
 bao_start
-for key in kek:aes256-gcm96 web:ecdsa-p256 rsa:rsa-2048 ed:ed25519; do
+for key in kek:aes256-gcm96 cha:chacha20-poly1305 web:ecdsa-p256 rsa:rsa-2048 ed:ed25519; do
     api POST "transit/keys/${key%:*}" "{\"type\":\"${key#*:}\"}" >/dev/null || exit 1
 done
 api POST transit/keys/mac '{"type":"hmac","key_size":32}' >/dev/null || exit 1
@@ -31,7 +31,7 @@ audit: {file: $tmp/audit.log}
 END
 "$build/kmsbridge/kmsbridged" --config "$tmp/kmsbridge.yaml" >>"$tmp/kmsbridged.log" 2>&1 &
 daemon=$!
-trap 'kill $daemon 2>/dev/null; wait $daemon 2>/dev/null; bao_exit' EXIT
+trap 'code=$?; kill $daemon 2>/dev/null; wait $daemon 2>/dev/null; (exit "$code"); bao_exit' EXIT
 export KMSBRIDGE_AGENT=$tmp/agent.sock
 module=$build/pkcs11/.libs/kmsbridge-pkcs11.so
 tool() { pkcs11-tool --module "$module" "$@"; }
@@ -59,11 +59,56 @@ id() { ids "$@" | head -n 1; }
 try "the key of an envelope is wrapped" "$build/tests/services/envelope" "$module" kek seal "$tmp/sealed"
 try "... and unwrapped in another process" "$build/tests/services/envelope" "$module" kek open "$tmp/sealed"
 try "the message API takes the service's IV" "$build/tests/services/envelope" "$module" kek message
+asked() { grep -c '"op":"'"$1"'"' "$tmp/audit.log"; } # OP: how often
+wraps=$(asked wrap)
+try "OpenBao makes a data key" "$build/tests/services/envelope" "$module" kek datakey "$tmp/sealed4"
+try "... that another process unwraps" "$build/tests/services/envelope" "$module" kek open "$tmp/sealed4"
+if [ "$(asked data_key)" = 1 ] && [ "$(asked wrap)" = "$wraps" ] &&
+    grep '"op":"data_key"' "$tmp/audit.log" | grep '"label":"kek"' | grep -qE '"request_id":"[0-9a-f-]{36}"'; then
+    good "... and the audit names the operation"
+else
+    bad "audit: $(grep '"op":"data_key"' "$tmp/audit.log")"
+fi
 api POST transit/keys/kek/rotate >/dev/null
 sleep 1.1
+try "... and after a rotation" "$build/tests/services/envelope" "$module" kek open "$tmp/sealed4"
 try "a rotated KEK still unwraps" "$build/tests/services/envelope" "$module" kek open "$tmp/sealed"
 try "... and wraps" "$build/tests/services/envelope" "$module" kek seal "$tmp/sealed2"
 try "... for another process" "$build/tests/services/envelope" "$module" kek open "$tmp/sealed2"
+
+# What was wrapped before a rotation is wrapped anew: by an operator, inside OpenBao, and without an AAD.
+ctl=$build/tools/kmsbridgectl
+wrapped() { /usr/bin/python3 "$top/tests/services/wrapped.py" "$@"; }
+(umask 077 && sed -e '/^agent:/,$d' "$tmp/kmsbridge.yaml" >"$tmp/kms.yaml" &&
+    printf 'kms: {socket: %s, backend: bao, key: cha}\n' "$tmp/kms.sock" >>"$tmp/kms.yaml")
+try "a key is wrapped without an AAD" "$build/tests/services/envelope" "$module" kek seal "$tmp/sealed6" ""
+wrapped "$tmp/sealed6" >"$tmp/wrapped"
+before=$(head -c 60 "$tmp/wrapped" | grep -ao 'kbv1-[0-9a-f]\{40\}')
+api POST transit/keys/kek/rotate >/dev/null
+try "keys rewrap" "$ctl" keys rewrap --config "$tmp/kms.yaml" --in "$tmp/wrapped" --out "$tmp/rewrapped"
+after=$(head -c 60 "$tmp/rewrapped" | grep -ao 'kbv1-[0-9a-f]\{40\}')
+if [ -n "$after" ] && [ "$after" != "$before" ]; then good "... names the newest version"; else bad "rewrap: $before, then $after"; fi
+api POST transit/keys/kek/config '{"min_decryption_version":3}' >/dev/null
+sleep 1.1
+wrapped "$tmp/sealed6" "$tmp/rewrapped" >"$tmp/sealed7"
+try "... and opens when the older ones are retired" "$build/tests/services/envelope" "$module" kek open "$tmp/sealed7" ""
+refused "... which what was not rewrapped does not" FAIL "$build/tests/services/envelope" "$module" kek open "$tmp/sealed6" ""
+wrapped "$tmp/sealed4" >"$tmp/wrapped"
+refused "with an AAD it is refused, and why" 'not there' "$ctl" keys rewrap --config "$tmp/kms.yaml" --in "$tmp/wrapped"
+api POST transit/keys/kek/config '{"min_decryption_version":1}' >/dev/null
+refused "... by Transit" 'without an AAD' "$ctl" keys rewrap --config "$tmp/kms.yaml" --in "$tmp/wrapped" --aad 'backup 7 of db-1'
+
+# ChaCha20-Poly1305: seals and wraps by the service's nonce, and opens what the API's own users sealed
+try "a ChaCha20-Poly1305 KEK wraps" "$build/tests/services/envelope" "$module" cha seal "$tmp/sealed3"
+try "... and unwraps in another process" "$build/tests/services/envelope" "$module" cha open "$tmp/sealed3"
+try "... so does a data key under it" "$build/tests/services/envelope" "$module" cha datakey "$tmp/sealed5"
+try "... in another process" "$build/tests/services/envelope" "$module" cha open "$tmp/sealed5"
+api POST transit/encrypt/cha "{\"plaintext\":\"aGVsbG8gY2hhY2hh\",\"associated_data\":\"YWFk\"}" | field ciphertext |
+    sed 's/^vault:v1://' | base64 -d >"$tmp/chacha"
+try "... and decrypts by CKM_CHACHA20_POLY1305" "$build/tests/services/envelope" "$module" cha chacha "$tmp/chacha"
+
+try "... and is a KEK for kube-apiserver" "$build/kmsbridge/kmsbridged" --check --config "$tmp/kms.yaml"
+if grep -q 'KEK kbv1-[0-9a-f]* encrypts and decrypts' "$tmp/out"; then good "... that encrypts and decrypts"; else bad "$(cat "$tmp/out")"; fi
 
 head -c 3000 /dev/urandom >"$tmp/text"
 public() { tool --read-object --type pubkey --id "$(id "$1" pubkey)" --output-file "$tmp/$1.der"; }

@@ -402,6 +402,25 @@ static enum kms_status op_unwrap(struct kms_backend *b, struct kms_call *call, c
     return is_pair(ref) ? rsa_open(call, params, in, ret) : open_sealed(call, params, in, ret);
 }
 
+static enum kms_status op_data_key(struct kms_backend *b, struct kms_call *call, const char *ref,
+                                   const struct kms_params *params, size_t len,
+                                   struct kms_buf *ret_key, struct kms_sealed *ret)
+{
+    enum kms_status status = enter(call, &fake.data_keys, len);
+
+    (void)b;
+    (void)ref;
+    if (status != KMS_OK) {
+        return status;
+    }
+    if (fake.no_data_keys) {
+        return kms_error_set(&call->error, KMS_E_UNSUPPORTED, "none like this");
+    }
+    memset(ret_key->data, 0x5d, len);
+    ret_key->len = fake.lies ? len - 1 : len;
+    return seal(call, params, kms_span_of(ret_key->data, len), ret);
+}
+
 static enum kms_status op_sign(struct kms_backend *b, struct kms_call *call, const char *ref,
                                const struct kms_params *params, struct kms_span in,
                                struct kms_buf *ret)
@@ -513,6 +532,7 @@ static const struct kms_backend_ops ops = {
     .decrypt = op_decrypt,
     .wrap = op_wrap,
     .unwrap = op_unwrap,
+    .data_key = op_data_key,
     .sign = op_sign,
     .verify = op_verify,
     .mac = op_mac,

@@ -28,9 +28,11 @@ extern struct fake_token {
     struct kms_object *public_key[FAKE_KEYS]; /* of pairs */
 
     unsigned requests; /* all of them */
-    unsigned encrypts, decrypts, wraps, unwraps, signs, verifies, macs, generates, destroys;
+    unsigned encrypts, decrypts, wraps, unwraps, signs, verifies, macs, generates, destroys,
+        data_keys;                     /* each is 0x5d, 0x5d, ... */
     enum kms_status fail;              /* every op answers this */
     bool own_iv_only;                  /* refuses the caller's IV */
+    bool no_data_keys;                 /* data_key is unsupported */
     bool lies;                         /* replies with another IV and a byte less */
     size_t longest;                    /* input that an op was given */
     struct kms_key_template generated; /* the last template; its pointers are not kept */

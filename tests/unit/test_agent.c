@@ -173,6 +173,41 @@ static void operations(void)
     pair_close(&pair);
 }
 
+static void data_keys(void)
+{
+    static const size_t bad[] = {0, KMS_DATA_KEY_MAX + 1};
+    static const uint8_t key[32] = {[0 ... 31] = 0x5d};
+    struct pair pair = pair_open();
+    const struct kms_params gcm = {.alg = KMS_ALG_AES_GCM, .aad = kms_span_str("aad")};
+    struct kms_call call = call_for(5000);
+    uint8_t iv[KMS_IV_MAX], text[64], storage[64];
+    struct kms_sealed sealed = {.iv = KMS_BUF_OVER(iv), .ciphertext = KMS_BUF_OVER(text)};
+    struct kms_buf out = KMS_BUF_OVER(storage);
+
+    CU_ASSERT_EQUAL(kms_agent_ops.data_key(pair.token, &call, "key-0", &gcm, 32, &out, &sealed),
+                    KMS_OK);
+    CU_ASSERT_TRUE(kms_span_equal(kms_buf_span(&out), kms_span_of(key, 32)));
+    CU_ASSERT(sealed.ciphertext.len == 32 && text[0] == (0x5d ^ 0xff) && sealed.iv.len == 12);
+    CU_ASSERT_STRING_EQUAL(sealed.key_id, "id-0");
+    for (size_t i = 0; i < UNIT_COUNT(bad); i++) {
+        CU_ASSERT_EQUAL(
+            kms_agent_ops.data_key(pair.token, &call, "key-0", &gcm, bad[i], &out, &sealed),
+            KMS_E_INVALID);
+    }
+    CU_ASSERT_EQUAL(fake_agent_requests(pair.fake, KMS__AGENT__REQUEST__OP_DATA_KEY), 1);
+    /* one of another length; no word of how it was sealed */
+    for (size_t len = 16; len <= 32; len += 16) {
+        sealed = (struct kms_sealed){.iv = KMS_BUF_OVER(iv), .ciphertext = KMS_BUF_OVER(text)};
+        out.len = 0;
+        fake_agent_fault(pair.fake, FAKE_BAD_OUTPUT, 1, 0);
+        CU_ASSERT_EQUAL(
+            kms_agent_ops.data_key(pair.token, &call, "key-0", &gcm, len, &out, &sealed),
+            KMS_E_PROTOCOL);
+        CU_ASSERT(out.len == 0 && sealed.ciphertext.len == 0 && sealed.iv.len == 0);
+    }
+    pair_close(&pair);
+}
+
 /* As much as may be, and more. */
 static void sizes(void)
 {
@@ -912,6 +947,7 @@ int main(void)
         {"keys by the waist", keys_by_the_waist},
         {"tokens", tokens},
         {"faults", faults},
+        {"data keys", data_keys},
         {"destroyed once", destroyed_once},
         {"deadlines", deadlines},
         {"own deadline", own_deadline},

@@ -102,7 +102,7 @@ static const struct {
     {OF(key), 2, BYTES, 79},
     {OF(key), 3, BYTES, 255},
     {OF(key), 4, BYTES, 64},
-    {OF(key), 5, NUMBER, 4},
+    {OF(key), 5, NUMBER, 5},
     {OF(key), 6, NUMBER, 65536},
     {OF(key), 7, NUMBER, 0xffff},
     {OF(key), 8, NUMBER, 1},
@@ -126,6 +126,7 @@ static const struct {
     {OF(token), 10, NUMBER, 2},
     {OF(token), 11, NUMBER, 1},
     {OF(token), 12, NUMBER, UINT32_MAX},
+    {OF(token), 13, NUMBER, 1},
     {OF(error), 1, NUMBER, 255},
     {OF(error), 2, BYTES, 63},
     {OF(error), 3, BYTES, 63},
@@ -133,10 +134,11 @@ static const struct {
     {OF(key_op), 1, BYTES, 127},
     {OF(key_op), 3, BYTES, 65536 + 1024},
     {OF(key_op), 4, BYTES, 2048},
+    {OF(key_op), 5, NUMBER, 64},
     {OF(list_keys), 1, BYTES, 127},
     {OF(list_keys), 2, BYTES, 64},
     {OF(list_keys), 3, BYTES, 255},
-    {OF(generate), 1, NUMBER, 4},
+    {OF(generate), 1, NUMBER, 5},
     {OF(generate), 2, NUMBER, 65536},
     {OF(generate), 3, BYTES, 255},
     {OF(generate), 4, BYTES, 64},
@@ -153,6 +155,7 @@ static const struct {
     {OF(reply), 5, NUMBER, 127},
     {OF(reply), 6, BYTES, 79},
     {OF(reply), 9, NUMBER, 1},
+    {OF(reply), 10, BYTES, 64},
 };
 
 static void put_bounded(struct kms_buf *out, enum kind kind, uint32_t field, uint64_t value)
@@ -577,6 +580,7 @@ static void tokens_cross(void)
                                   .serial = "1234567890123456",
                                   .hardware = true,
                                   .random = true,
+                                  .data_keys = true,
                                   .algs = {.bits = {1, 2}},
                                   .generates = 31};
     struct kms_token_info got = {.generates = 0};

@@ -417,6 +417,83 @@ static void encrypt_is_written_and_read(void)
     kms_alibaba_ops.close(b);
 }
 
+#define NAMES "\"KeyId\":\"key-1\",\"KeyVersionId\":\"version-1\",\"RequestId\":\"r\""
+
+static void data_keys_are_asked_for_and_read(void)
+{
+    static const char *const bad[] = {
+        "{" NAMES ",\"CiphertextBlob\":\"QUJD\",\"Plaintext\":\"AAECAwQFBgcICQoLDA0O\"}",
+        "{" NAMES ",\"CiphertextBlob\":\"QUJD\",\"Plaintext\":\"AAECAwQFBgcICQoLDA0ODxA=\"}",
+        "{" NAMES ",\"CiphertextBlob\":\"QUJD\"}",
+        "{" NAMES ",\"CiphertextBlob\":\"\",\"Plaintext\":\"AAECAwQFBgcICQoLDA0ODw==\"}",
+        "{" NAMES ",\"Plaintext\":\"AAECAwQFBgcICQoLDA0ODw==\"}",
+        "{\"KeyId\":\"key-2\",\"KeyVersionId\":\"version-1\",\"RequestId\":\"r\","
+        "\"CiphertextBlob\":"
+        "\"QUJD\",\"Plaintext\":\"AAECAwQFBgcICQoLDA0ODw==\"}",
+    };
+    static const uint8_t zeros[64];
+    static uint8_t storage[KMS_CIPHERTEXT_MAX], iv[KMS_IV_MAX];
+    struct kms_backend *b = open_scripted();
+    struct kms_call call = {.deadline_ns = kms_deadline_in(KMS_NS_PER_S)};
+    struct kms_sealed sealed = {.iv = KMS_BUF_OVER(iv), .ciphertext = KMS_BUF_OVER(storage)};
+    const struct kms_params params = {.alg = KMS_ALG_BEST, .aad = kms_span_str("aad")};
+    uint8_t bytes[64] = {0};
+    struct kms_buf key = KMS_BUF_OVER(bytes);
+
+    for (size_t i = 0; i < UNIT_COUNT(bad); i++) {
+        scripted.body = bad[i];
+        kms_error_clear(&call.error);
+        UNIT_CHECK(bad[i], kms_ali_data_key(b, &call, "key-1/version-1", &params, 16, &key,
+                                            &sealed) == KMS_E_PROTOCOL);
+        UNIT_CHECK(bad[i], key.len == 0 && memcmp(bytes, zeros, sizeof(bytes)) == 0);
+        UNIT_CHECK(bad[i], sealed.ciphertext.len == 0 && sealed.key_id[0] == '\0');
+    }
+    scripted.body =
+        "{" NAMES ",\"CiphertextBlob\":\"QUJD\",\"Plaintext\":\"AAECAwQFBgcICQoLDA0ODw==\"}";
+    kms_error_clear(&call.error);
+    CU_ASSERT_EQUAL(kms_ali_data_key(b, &call, "key-1/version-1", &params, 16, &key, &sealed),
+                    KMS_OK);
+    CU_ASSERT_STRING_EQUAL(scripted.url,
+                           "https://kms.cn-test.aliyuncs.com/?EncryptionContext=%7B%22kmsbridge-aad"
+                           "%22%3A%22v1%3A_1zdDGBsdGcnxBTQr72d4XLAxGsMLlDNFB1VnM0PLLg%22%7D&KeyId="
+                           "key-1&NumberOfBytes=16");
+    CU_ASSERT_PTR_NOT_NULL(strstr(scripted.headers, "x-acs-action: GenerateDataKey\n"));
+    CU_ASSERT(key.len == 16 && bytes[15] == 15 && bytes[16] == 0);
+    CU_ASSERT(kms_span_equal(kms_buf_span(&sealed.ciphertext), kms_span_str("QUJD")));
+    CU_ASSERT_STRING_EQUAL(sealed.key_id, "ali1-35ade37bd6d102376ea551252605a4b5d49b51b0");
+    kms_alibaba_ops.close(b);
+}
+
+static void rewrap_names_both_contexts(void)
+{
+    static uint8_t storage[KMS_CIPHERTEXT_MAX], iv[KMS_IV_MAX];
+    struct kms_backend *b = open_scripted();
+    struct kms_call call = {.deadline_ns = kms_deadline_in(KMS_NS_PER_S)};
+    struct kms_sealed sealed = {.iv = KMS_BUF_OVER(iv), .ciphertext = KMS_BUF_OVER(storage)};
+    const struct kms_params params = {.alg = KMS_ALG_SEALED, .aad = kms_span_str("aad")};
+
+    scripted.body = "{" NAMES ",\"CiphertextBlob\":\"REVG\"}";
+    CU_ASSERT_EQUAL(
+        kms_ali_rewrap(b, &call, "key-1/version-0", &params, kms_span_str("QUJD"), &sealed),
+        KMS_OK);
+    CU_ASSERT_STRING_EQUAL(
+        scripted.url, "https://kms.cn-test.aliyuncs.com/?CiphertextBlob=QUJD&"
+                      "DestinationEncryptionContext=%7B%22kmsbridge-aad%22%3A%22v1%3A_1zdDGBsdGcnx"
+                      "BTQr72d4XLAxGsMLlDNFB1VnM0PLLg%22%7D&DestinationKeyId=key-1&"
+                      "SourceEncryptionContext=%7B%22kmsbridge-aad%22%3A%22v1%3A_1zdDGBsdGcnxBTQr72"
+                      "d4XLAxGsMLlDNFB1VnM0PLLg%22%7D&SourceKeyId=key-1");
+    CU_ASSERT(kms_span_equal(kms_buf_span(&sealed.ciphertext), kms_span_str("REVG")));
+    CU_ASSERT_STRING_EQUAL(sealed.key_id, "ali1-35ade37bd6d102376ea551252605a4b5d49b51b0");
+    sealed.ciphertext.len = 0;
+    scripted.body = "{\"KeyId\":\"key-2\",\"KeyVersionId\":\"version-1\",\"RequestId\":\"r\","
+                    "\"CiphertextBlob\":\"REVG\"}";
+    CU_ASSERT_EQUAL(
+        kms_ali_rewrap(b, &call, "key-1/version-0", &params, kms_span_str("QUJD"), &sealed),
+        KMS_E_PROTOCOL);
+    CU_ASSERT_EQUAL(sealed.ciphertext.len, 0);
+    kms_alibaba_ops.close(b);
+}
+
 /* The largest plaintext, of the bytes that grow most, fits a request. */
 static void the_largest_fits(void)
 {
@@ -514,6 +591,8 @@ int main(void)
         {"the host is signed as it is sent", the_host_is_signed_as_it_is_sent},
         {"health is of answers", health_is_of_answers},
         {"Encrypt is written and read", encrypt_is_written_and_read},
+        {"data keys are asked for and read", data_keys_are_asked_for_and_read},
+        {"rewrap names both contexts", rewrap_names_both_contexts},
         {"the largest fits", the_largest_fits},
         {"bad replies are told", bad_replies_are_told},
         {"bad configurations are refused", bad_configurations_are_refused},

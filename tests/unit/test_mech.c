@@ -157,6 +157,18 @@ static void allowed(void)
          KMS_USE_ENCRYPT,
          {CKM_AES_GCM, CKM_KMSBRIDGE_SEALED},
          2},
+        {"chacha20-poly1305 to open",
+         {KMS_ALG_CHACHA20_POLY1305},
+         KMS_KEY_CHACHA20,
+         KMS_USE_DECRYPT,
+         {CKM_CHACHA20_POLY1305, CKM_KMSBRIDGE_SEALED},
+         2},
+        {"... to seal: by no standard way",
+         {KMS_ALG_CHACHA20_POLY1305},
+         KMS_KEY_CHACHA20,
+         KMS_USE_ENCRYPT,
+         {CKM_KMSBRIDGE_SEALED},
+         1},
         {"gcm without a use", {KMS_ALG_AES_GCM}, KMS_KEY_AES, KMS_USE_SIGN, {0}, 0},
         {"wrap", {KMS_ALG_AES_KEY_WRAP}, KMS_KEY_AES, KMS_USE_UNWRAP, {CKM_AES_KEY_WRAP}, 1},
         {"padded wrap",
@@ -311,6 +323,11 @@ HKDF(hkdf_salt_key, 1, 1, CKM_SHA256, CKF_HKDF_SALT_KEY, NULL, 0, NULL, 0);
 HKDF(hkdf_salt_null, 1, 1, CKM_SHA256, CKF_HKDF_SALT_DATA, NULL, 4, NULL, 0);
 HKDF(hkdf_info_null, 1, 1, CKM_SHA256, CKF_HKDF_SALT_NULL, NULL, 0, NULL, 4);
 HKDF(hkdf_info_huge, 1, 1, CKM_SHA256, CKF_HKDF_SALT_NULL, NULL, 0, bytes, 4097);
+static CK_SALSA20_CHACHA20_POLY1305_PARAMS chacha_good = {bytes, 12, bytes, 1024};
+static CK_SALSA20_CHACHA20_POLY1305_PARAMS chacha_8 = {bytes, 8, NULL, 0};
+static CK_SALSA20_CHACHA20_POLY1305_PARAMS chacha_none = {NULL, 12, NULL, 0};
+static CK_SALSA20_CHACHA20_POLY1305_PARAMS chacha_null = {bytes, 12, NULL, 1};
+static CK_SALSA20_CHACHA20_POLY1305_PARAMS chacha_long = {bytes, 12, bytes, 1025};
 static CK_KMSBRIDGE_SEALED_PARAMS sealed_good = {0, bytes, 1024};
 static CK_KMSBRIDGE_SEALED_PARAMS sealed_version = {1, NULL, 0};
 static CK_KMSBRIDGE_SEALED_PARAMS sealed_null = {0, NULL, 1};
@@ -412,6 +429,12 @@ static const struct {
     {"hkdf info at NULL", CKM_HKDF_DERIVE, OF(hkdf_info_null), "info", 0},
     {"hkdf info too long", CKM_HKDF_DERIVE, OF(hkdf_info_huge), "info", 0},
     {"hkdf too short", CKM_HKDF_DERIVE, SHORT(hkdf_good), "CK_HKDF_PARAMS", 0},
+    {"chacha", CKM_CHACHA20_POLY1305, OF(chacha_good), NULL, KMS_ALG_CHACHA20_POLY1305},
+    {"chacha with 8 bytes", CKM_CHACHA20_POLY1305, OF(chacha_8), "nonce", 0},
+    {"chacha nonce at NULL", CKM_CHACHA20_POLY1305, OF(chacha_none), "nonce", 0},
+    {"chacha aad at NULL", CKM_CHACHA20_POLY1305, OF(chacha_null), "AAD", 0},
+    {"chacha aad too long", CKM_CHACHA20_POLY1305, OF(chacha_long), "AAD", 0},
+    {"chacha too short", CKM_CHACHA20_POLY1305, SHORT(chacha_good), "POLY1305_PARAMS", 0},
     {"sealed", CKM_KMSBRIDGE_SEALED, NULL, 0, NULL, KMS_ALG_BEST},
     {"sealed with aad", CKM_KMSBRIDGE_SEALED, OF(sealed_good), NULL, KMS_ALG_BEST},
     {"sealed version", CKM_KMSBRIDGE_SEALED, OF(sealed_version), "version 0", 0},

@@ -3,6 +3,7 @@
  */
 #include <string.h>
 
+#include "pkcs11/core/store.h"
 #include "tests/unit/fail_alloc.h"
 #include "tests/unit/op_mechs.h"
 #include "tests/unit/tmpl.h"
@@ -136,12 +137,31 @@ static CK_RV do_wrap(void)
     return rv;
 }
 
+static CK_RV do_data_key(void)
+{
+    static const struct tmpl_row rows[] = {NUM(CKA_VALUE_LEN, 32)};
+    CK_KMSBRIDGE_DATA_KEY_PARAMS params = {.pAAD = mech_aad, .ulAADLen = sizeof(mech_aad)};
+    CK_MECHANISM mechanism = MECH(CKM_KMSBRIDGE_DATA_KEY_GEN, params);
+    CK_OBJECT_HANDLE handle = CK_INVALID_HANDLE;
+    struct tmpl t = {.count = 0};
+    CK_RV rv =
+        kms_store_add(&fake.slot, &fake.session, kms_object_ref(fake.key[FAKE_AES]), &params.hKek);
+
+    tmpl_add(&t, rows, UNIT_COUNT(rows));
+    for (unsigned i = 0; i < 2 && rv == CKR_OK; i++) { /* here, and by the service */
+        fake.slot.token.info.data_keys = i == 1;
+        rv = kms_make_key(&fake.session, &mechanism, t.attrs, t.count, &handle);
+    }
+    return rv;
+}
+
 static const struct row {
     const char *name;
     CK_RV (*run)(void);
 } rows[] = {
-    {"make", do_make}, {"pair", do_pair}, {"cbc", do_cbc},         {"ctr", do_ctr},
-    {"gcm", do_gcm},   {"sign", do_sign}, {"message", do_message}, {"wrap", do_wrap},
+    {"make", do_make},       {"pair", do_pair}, {"cbc", do_cbc},
+    {"ctr", do_ctr},         {"gcm", do_gcm},   {"sign", do_sign},
+    {"message", do_message}, {"wrap", do_wrap}, {"data key", do_data_key},
 };
 
 static void test_every_place(void)

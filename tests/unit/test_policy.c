@@ -192,6 +192,7 @@ static void ops(void)
         [KMS_OP_MAC] = KMS_RIGHT_SIGN,
         [KMS_OP_RANDOM] = KMS_RIGHT_RANDOM,
         [KMS_OP_SET_LABEL] = KMS_RIGHT_SET_LABEL,
+        [KMS_OP_DATA_KEY] = KMS_RIGHT_WRAP,
     };
 
     for (unsigned op = 0; op < KMS_OP_COUNT; op++) {

@@ -358,6 +358,101 @@ static void plaintexts_come_whole(void)
     end();
 }
 
+/* 12 + 32 + 16 bytes */
+#define SEALED_32 "AAAAAAAAAAAAAAAAQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFBQUFB"
+#define KEY_32    "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8="
+
+static uint8_t data_key[32];
+static struct kms_buf data_key_buf;
+
+static enum kms_status make_data_key(struct kms_call *call, const char *ref, size_t len)
+{
+    const struct kms_params params = {.alg = KMS_ALG_AES_GCM, .aad = kms_span_str("aad")};
+
+    *call = new_call();
+    memset(data_key, 0, sizeof(data_key));
+    data_key_buf = KMS_BUF_OVER(data_key);
+    sealed = (struct kms_sealed){.iv = KMS_BUF_OVER(iv), .ciphertext = KMS_BUF_OVER(ciphertext)};
+    return kms_vault_ops.data_key(vault, call, ref, &params, len, &data_key_buf, &sealed);
+}
+
+static void data_keys_come_whole(void)
+{
+    static const char *const bodies[] = {
+        "{\"data\":{\"ciphertext\":\"vault:v2:" SEALED_32 "\",\"plaintext\":\"" KEY_32 "\"}}",
+        "{\"data\":{\"ciphertext\":\"vault:v1:" SEALED_32 "\",\"plaintext\":\"" KEY_32
+        "\",\"key_version\":2}}",
+        "{\"data\":{\"ciphertext\":\"vault:v1:" SEALED "\",\"plaintext\":\"" KEY_32 "\"}}",
+        "{\"data\":{\"ciphertext\":\"vault:v1:" SEALED_32 "\",\"plaintext\":\"aGVsbG8=\"}}",
+        "{\"data\":{\"ciphertext\":\"vault:v1:" SEALED_32 "\",\"plaintext\":\"" KEY_32 "AAAA\"}}",
+        "{\"data\":{\"ciphertext\":\"vault:v1:" SEALED_32 "\"}}",
+        "{\"data\":{\"plaintext\":\"" KEY_32 "\"}}",
+    };
+    static const uint8_t zeros[32];
+    static struct seen seen;
+    struct kms_call call;
+
+    begin();
+    CU_ASSERT_EQUAL_FATAL(list(&call, "kek", &seen), KMS_OK);
+    op_body = "{\"data\":{\"ciphertext\":\"vault:v1:" SEALED_32 "\",\"plaintext\":\"" KEY_32
+              "\",\"key_version\":1}}";
+    CU_ASSERT_EQUAL(make_data_key(&call, seen.info[0].ref, 32), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(fake.body,
+                           "{\"bits\":256,\"associated_data\":\"YWFk\",\"key_version\":1}");
+    CU_ASSERT_EQUAL(
+        fake_http_asked(&fake,
+                        "POST https://vault.example:8200/v1/team/transit/datakey/plaintext/kek"),
+        1);
+    CU_ASSERT(data_key_buf.len == 32 && data_key[31] == 31);
+    CU_ASSERT(sealed.alg == KMS_ALG_AES_GCM && sealed.iv.len == 12 && sealed.ciphertext.len == 48);
+    CU_ASSERT_STRING_EQUAL(sealed.key_id, seen.info[0].id);
+    for (size_t i = 0; i < UNIT_COUNT(bodies); i++) {
+        op_body = bodies[i];
+        UNIT_CHECK(bodies[i], make_data_key(&call, seen.info[0].ref, 32) == KMS_E_PROTOCOL);
+        UNIT_CHECK(bodies[i], data_key_buf.len == 0 && memcmp(data_key, zeros, 32) == 0);
+        UNIT_CHECK(bodies[i], sealed.iv.len == 0 && sealed.ciphertext.len == 0);
+    }
+    fake.count = 0;
+    CU_ASSERT_EQUAL(make_data_key(&call, seen.info[0].ref, 24), KMS_E_UNSUPPORTED);
+    CU_ASSERT_EQUAL(fake.count, 0); /* it is known that Transit makes none */
+    end();
+}
+
+/* From the version that sealed it to the newest; with an AAD Transit could not, and is not asked.
+ */
+static void rewraps_go_to_the_newest(void)
+{
+    static struct seen seen;
+    const uint8_t nonce[12] = {0};
+    struct kms_params params = {.alg = KMS_ALG_AES_GCM, .iv = kms_span_of(nonce, 12)};
+    struct kms_call call;
+
+    begin();
+    CU_ASSERT_EQUAL_FATAL(list(&call, "kek", &seen), KMS_OK);
+    for (unsigned version = 1; version <= 2; version++) {
+        op_body = version == 2 ? "{\"data\":{\"ciphertext\":\"vault:v2:" SEALED
+                                 "\",\"key_version\":2}}"
+                               : "{\"data\":{\"ciphertext\":\"vault:v1:" SEALED "\"}}";
+        call = new_call();
+        sealed =
+            (struct kms_sealed){.iv = KMS_BUF_OVER(iv), .ciphertext = KMS_BUF_OVER(ciphertext)};
+        CU_ASSERT_EQUAL(kms_vault_ops.rewrap(vault, &call, seen.info[0].ref, &params,
+                                             kms_span_str("AAAAAAAAAAAAAAAAAAAAA"), &sealed),
+                        version == 2 ? KMS_OK : KMS_E_PROTOCOL);
+        CU_ASSERT_STRING_EQUAL(fake.body,
+                               "{\"ciphertext\":\"vault:v1:" SEALED "\",\"key_version\":2}");
+        CU_ASSERT_EQUAL(sealed.ciphertext.len, version == 2 ? 21 : 0);
+    }
+    CU_ASSERT_STRING_EQUAL(sealed.key_id, seen.info[1].id);
+    fake.count = 0;
+    params.aad = kms_span_str("aad");
+    CU_ASSERT_EQUAL(kms_vault_ops.rewrap(vault, &call, seen.info[0].ref, &params,
+                                         kms_span_str("AAAAAAAAAAAAAAAAAAAAA"), &sealed),
+                    KMS_E_UNSUPPORTED);
+    CU_ASSERT_EQUAL(fake.count, 0);
+    end();
+}
+
 static void answers_have_their_class(void)
 {
     static const struct {
@@ -578,6 +673,8 @@ static const struct unit_test tests[] = {
     {"the version is pinned", the_version_is_pinned},
     {"wrong ciphertexts are not believed", wrong_ciphertexts_are_not_believed},
     {"plaintexts come whole", plaintexts_come_whole},
+    {"data keys come whole", data_keys_come_whole},
+    {"rewraps go to the newest", rewraps_go_to_the_newest},
     {"answers have their class", answers_have_their_class},
     {"a list that fails says nothing of keys", a_list_that_fails_says_nothing_of_keys},
     {"a list on its way is waited for", a_list_on_its_way_is_waited_for},

@@ -78,12 +78,36 @@ static enum kms_status fake_encrypt(struct kms_backend *backend, struct kms_call
     return answer(call);
 }
 
+static enum kms_status fake_rotate(struct kms_backend *backend, struct kms_call *call,
+                                   const char *ref, struct kms_key_info *ret_info)
+{
+    (void)backend;
+    (void)ref;
+    (void)ret_info;
+    return answer(call);
+}
+
+static enum kms_status fake_data_key(struct kms_backend *backend, struct kms_call *call,
+                                     const char *ref, const struct kms_params *params, size_t len,
+                                     struct kms_buf *ret_key, struct kms_sealed *ret_sealed)
+{
+    (void)backend;
+    (void)ref;
+    (void)params;
+    (void)ret_sealed;
+    CU_ASSERT(kms_buf_room(ret_key) >= len);
+    return answer(call);
+}
+
 static struct kms_backend_ops fake_ops = {.type = "fake",
                                           .open = fake_open,
                                           .close = fake_close,
                                           .health = fake_health,
                                           .generate = fake_generate,
-                                          .encrypt = fake_encrypt};
+                                          .rotate = fake_rotate,
+                                          .encrypt = fake_encrypt,
+                                          .data_key = fake_data_key,
+                                          .rewrap = fake_encrypt};
 
 const struct kms_backend_ops *kms_backend_find(const char *type)
 {
@@ -99,7 +123,8 @@ static void observe(void *ctx, const char *backend, enum kms_op op, enum kms_sta
 {
     CU_ASSERT_PTR_EQUAL(ctx, &observed);
     CU_ASSERT_STRING_EQUAL(backend, "b");
-    CU_ASSERT(op == KMS_OP_ENCRYPT || op == KMS_OP_GENERATE);
+    CU_ASSERT(op == KMS_OP_ENCRYPT || op == KMS_OP_GENERATE || op == KMS_OP_ROTATE ||
+              op == KMS_OP_DATA_KEY || op == KMS_OP_REWRAP);
     CU_ASSERT(duration_ns < KMS_NS_PER_S);
     observed++;
     observed_good += status == KMS_OK ? 1u : 0u;
@@ -216,6 +241,48 @@ static void generate_is_never_repeated(void)
     script_len = 1;
     CU_ASSERT_EQUAL(kms_waist_generate(waist, &call, &tmpl, &info), KMS_E_UNAVAILABLE);
     CU_ASSERT_EQUAL(asked, 1);
+    asked = 0;
+    CU_ASSERT_EQUAL(kms_waist_rotate(waist, &call, "ref", &info), KMS_E_UNAVAILABLE);
+    CU_ASSERT_EQUAL(asked, 1);
+    CU_ASSERT_EQUAL(kms_waist_rotate(waist, &call, "", &info), KMS_E_INVALID);
+    kms_waist_close(waist);
+}
+
+/* A data key that nobody got is no harm, nor is a ciphertext: both are asked for again. */
+static void data_keys_and_rewraps_are_asked_for_again(void)
+{
+    static const enum kms_status line[] = {KMS_E_UNAVAILABLE, KMS_OK};
+    static const struct kms_params params = {.alg = KMS_ALG_BEST};
+    static const size_t lens[] = {0, KMS_DATA_KEY_MAX + 1, 17};
+    static const uint8_t big[KMS_CIPHERTEXT_MAX + 1];
+    struct kms_waist *waist = open_fake();
+    struct kms_call call = {.deadline_ns = kms_deadline_in(KMS_NS_PER_S)};
+    struct kms_sealed sealed = {.alg = KMS_ALG_NONE};
+    uint8_t bytes[16];
+    struct kms_buf key = KMS_BUF_OVER(bytes);
+
+    script = line;
+    script_len = 2;
+    CU_ASSERT_EQUAL(kms_waist_data_key(waist, &call, "ref", &params, 16, &key, &sealed), KMS_OK);
+    CU_ASSERT_EQUAL(asked, 2);
+    asked = 0;
+    CU_ASSERT_EQUAL(kms_waist_rewrap(waist, &call, "ref", &params, KMS_SPAN_NONE, &sealed), KMS_OK);
+    CU_ASSERT_EQUAL(asked, 2);
+    asked = 0;
+    for (size_t i = 0; i < UNIT_COUNT(lens); i++) {
+        CU_ASSERT_EQUAL(kms_waist_data_key(waist, &call, "ref", &params, lens[i], &key, &sealed),
+                        KMS_E_INVALID);
+    }
+    CU_ASSERT_EQUAL(kms_waist_data_key(waist, &call, NULL, &params, 16, &key, &sealed),
+                    KMS_E_INVALID);
+    CU_ASSERT_EQUAL(
+        kms_waist_rewrap(waist, &call, "ref", &params, kms_span_of(big, sizeof(big)), &sealed),
+        KMS_E_TOO_LARGE);
+    CU_ASSERT_EQUAL(asked, 0);
+    fake_ops.data_key = NULL;
+    CU_ASSERT_EQUAL(kms_waist_data_key(waist, &call, "ref", &params, 16, &key, &sealed),
+                    KMS_E_UNSUPPORTED);
+    fake_ops.data_key = fake_data_key;
     kms_waist_close(waist);
 }
 
@@ -291,7 +358,7 @@ static void names_are_all_there_and_differ(void)
     }
     CU_ASSERT_STRING_EQUAL(kms_op_name(KMS_OP_COUNT), "unknown");
     CU_ASSERT_STRING_EQUAL(kms_alg_name(KMS_ALG_AES_GCM), "aes-gcm");
-    CU_ASSERT_STRING_EQUAL(kms_alg_name((enum kms_alg)5), "unknown");
+    CU_ASSERT_STRING_EQUAL(kms_alg_name((enum kms_alg)6), "unknown");
     CU_ASSERT_STRING_EQUAL(kms_key_type_name(KMS_KEY_EDDSA), "eddsa");
     CU_ASSERT_STRING_EQUAL(kms_key_type_name(KMS_KEY_TYPE_COUNT), "unknown");
 }
@@ -402,6 +469,7 @@ static const struct unit_test tests[] = {
     {"deadlines end it", deadlines_end_it},
     {"who gave up is not served", who_gave_up_is_not_served},
     {"generate is never repeated", generate_is_never_repeated},
+    {"data keys and rewraps are asked for again", data_keys_and_rewraps_are_asked_for_again},
     {"missing ops are unsupported", missing_ops_are_unsupported},
     {"something is always said", something_is_always_said},
     {"what cannot open says why", what_cannot_open_says_why},

@@ -92,6 +92,26 @@ def symmetric():
                                               source_encryption_context=context,
                                               destination_key_id=key.key_id)).body
     check("ReEncrypt", moved.key_version_id == version.key_version_id)
+    moved = kms.re_encrypt(m.ReEncryptRequest(
+        ciphertext_blob=sealed.ciphertext_blob, source_encryption_context=context, source_key_id=key.key_id,
+        destination_encryption_context={"k": "other"}, destination_key_id=key.key_id)).body
+    opened = kms.decrypt(m.DecryptRequest(ciphertext_blob=moved.ciphertext_blob,
+                                          encryption_context={"k": "other"})).body
+    check("ReEncrypt into another context",
+          base64.b64decode(opened.plaintext) == secret and opened.key_version_id == version.key_version_id)
+    refused("ReEncrypt out of another context", "InvalidParameter", kms.re_encrypt, m.ReEncryptRequest(
+        ciphertext_blob=sealed.ciphertext_blob, source_encryption_context={"k": "v"},
+        destination_key_id=key.key_id))
+    bound = kms.generate_data_key(m.GenerateDataKeyRequest(key_id=key.key_id, number_of_bytes=64,
+                                                           encryption_context=context)).body
+    again = kms.decrypt(m.DecryptRequest(ciphertext_blob=bound.ciphertext_blob,
+                                         encryption_context=context)).body
+    check("GenerateDataKey in a context", again.plaintext == bound.plaintext
+          and len(base64.b64decode(bound.plaintext)) == 64 and bound.key_version_id == version.key_version_id)
+    refused("a data key out of its context", "InvalidParameter", kms.decrypt,
+            m.DecryptRequest(ciphertext_blob=bound.ciphertext_blob))
+    refused("too long a data key", "InvalidParameter", kms.generate_data_key,
+            m.GenerateDataKeyRequest(key_id=key.key_id, number_of_bytes=1025))
     states(key.key_id)
 
 
