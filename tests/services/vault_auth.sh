@@ -89,19 +89,7 @@ works 'after the revocation'
 does 'one login more' 'ok ready=1 reconnects=1' health
 
 # JWT
-b64() { base64 -w0 | tr '+/' '-_' | tr -d '='; }
-openssl genrsa -out "$tmp/jwt.key" 2048 2>/dev/null
-openssl rsa -in "$tmp/jwt.key" -pubout -out "$tmp/jwt.pub" 2>/dev/null
-times() { printf '"iat":%d,"nbf":%d,"exp":%d' $(($(date +%s) - 5)) $(($(date +%s) - 5)) $(($(date +%s) + 600)); }
-jwt() { # SUBJECT: to stdout
-    local head body
-    head=$(printf '{"alg":"RS256","typ":"JWT"}' | b64)
-    body=$(printf '{"iss":"test","sub":"%s","aud":"bao",%s}' "$1" "$(times)" | b64)
-    printf '%s.%s.%s' "$head" "$body" "$(printf '%s.%s' "$head" "$body" | openssl dgst -sha256 -sign "$tmp/jwt.key" -binary | b64)"
-}
-api POST sys/auth/jwt '{"type":"jwt"}'
-api POST auth/jwt/config "{\"jwt_validation_pubkeys\":[\"$(awk '{printf "%s\\n", $0}' "$tmp/jwt.pub")\"],\"bound_issuer\":\"test\"}"
-api POST auth/jwt/role/plugin '{"role_type":"jwt","bound_audiences":["bao"],"bound_subject":"us","user_claim":"sub","token_policies":["user"]}' >/dev/null
+jwt_start
 jwt us >"$tmp/jwt"
 chmod 644 "$tmp/jwt" # as the kubelet writes them
 entry "$tmp/jwt.conf" "method: jwt, role: plugin, jwt: 'file:$tmp/jwt'"
@@ -112,6 +100,13 @@ opened "$tmp/jwt.conf"
 does 'a JWT of somebody else' 'auth jwt: the login at auth/jwt' seal kek
 jwt us >"$tmp/jwt"
 soon 'another JWT in the file' ok seal kek
+for seconds in -86400 86400; do # the clocks of who signs and who verifies differ
+    jwt us "$seconds" >"$tmp/jwt"
+    opened "$tmp/jwt.conf"
+    does "a JWT $seconds seconds away" 'auth jwt: the login at auth/jwt: .*(expired|not yet valid)' seal kek
+    jwt us >"$tmp/jwt"
+    soon 'another JWT in the file' ok seal kek
+done
 
 # Kubernetes: the server asks the API server, here a stub that knows one token
 api POST sys/auth/kubernetes '{"type":"kubernetes"}'
@@ -127,11 +122,12 @@ done
 api POST auth/kubernetes/config "{\"kubernetes_host\":\"https://127.0.0.1:$stub_port\",\"kubernetes_ca_cert\":\"$(awk '{printf "%s\\n", $0}' "$bao_ca")\",\"disable_local_ca_jwt\":true}"
 api POST auth/kubernetes/role/plugin '{"bound_service_account_names":["kmsbridge"],"bound_service_account_namespaces":["kube-system"],"token_policies":["user"]}' >/dev/null
 service_account() { # NAME: a token as kube-apiserver issues them
-    local head body
-    head=$(printf '{"alg":"RS256","kid":"k"}' | b64)
+    local head body now
+    now=$(date +%s)
+    head=$(printf '{"alg":"RS256","kid":"k"}' | b64url)
     body=$(printf '{"iss":"kubernetes","sub":"system:serviceaccount:kube-system:%s",%s,"kubernetes.io":{"namespace":"kube-system","serviceaccount":{"name":"%s","uid":"1"}}}' \
-        "$1" "$(times)" "$1" | b64)
-    printf '%s.%s.%s' "$head" "$body" "$(printf '%s.%s' "$head" "$body" | openssl dgst -sha256 -sign "$tmp/jwt.key" -binary | b64)"
+        "$1" "$(printf '"iat":%d,"nbf":%d,"exp":%d' $((now - 5)) $((now - 5)) $((now + 600)))" "$1" | b64url)
+    printf '%s.%s.%s' "$head" "$body" "$(printf '%s.%s' "$head" "$body" | openssl dgst -sha256 -sign "$tmp/jwt.key" -binary | b64url)"
 }
 service_account kmsbridge >"$tmp/sa"
 entry "$tmp/kubernetes.conf" "method: kubernetes, role: plugin, jwt: 'file:$tmp/sa'"
