@@ -26,7 +26,8 @@
 #   metadata service       it has none: the login's mount is gone  metadata absent
 #   sealed, stopped        sealed, stopped                         no such state: no answer
 #
-# daemon NAME AUTH-YAML    starts one; AUTH-YAML are the lines of its backend. The row's is $by
+# daemon NAME AUTH-YAML [KEYS]   starts one; AUTH-YAML are the lines of its backend, KEYS are named for
+#   its agent. The row's is $by
 # row NAME OP CLASS SAID PLANT UNDO
 #   the command PLANT makes the fault. OP (encrypt or decrypt) then fails in CLASS, and so says:
 #   - the client, in gRPC's code and our words for the class;
@@ -34,6 +35,7 @@
 #   - the metrics, in one more call of that class.
 #   The command UNDO ends it, and the same process is well again. UNDO `-`: by itself.
 #   answer=CLASS before it: what the client is told, and the warning says, is another class
+#   record=FILE before it: what is decrypted, rather than what was encrypted last
 # also PATTERN             the log of the last row has such a line, too
 
 declare -A said_of=(
@@ -63,13 +65,15 @@ proxy_start() { # PORT RIGHT.pem WRONG.pem: $proxy_port
 proxy() { curl -sS --fail --max-time 10 -d "$1" "http://127.0.0.1:$proxy_control/"; } # JSON
 clear_proxy() { proxy '{}'; }
 
-daemon() { # NAME AUTH-YAML
+daemon() { # NAME AUTH-YAML [KEYS]
     by=$1
     (
         umask 077
         printf 'version: 1\nlog: {level: debug}\nbackends:\n  - name: it\n%s\n' "$2"
         printf 'kms:\n  socket: %s\n  backend: it\n  key: kek\n  call_timeout: 800ms\n  probe_interval: 10m\n  refresh_interval: 10m\n' \
             "$tmp/$by.sock"
+        printf 'agent:\n  socket: %s\n  tokens:\n    - backend: it\n' "$tmp/$by.agent"
+        [ -z "${3-}" ] || printf '      keys: [%s]\n' "$3"
         printf 'monitor:\n  listen: unix:%s\n' "$tmp/$by.http"
     ) >"$tmp/$by.yaml"
     "$build/kmsbridge/kmsbridged" --config "$tmp/$by.yaml" >"$tmp/$by.log" 2>&1 </dev/null &
@@ -88,13 +92,13 @@ daemons_stop() {
     proxy_pid=
 }
 
-# OP: its answer to $said, in one line. What is decrypted is what was encrypted last.
+# OP: its answer to $said, in one line. What is decrypted is $record, or what was encrypted last.
 kms() {
     if [ "$1" = encrypt ]; then
         said=$(printf 'a seed' | timeout 20 "$build/tools/kmsbridgectl" kms encrypt --socket "$tmp/$by.sock" 2>&1 >"$tmp/new") &&
             mv "$tmp/new" "$tmp/$by.record"
     else
-        said=$(timeout 20 "$build/tools/kmsbridgectl" kms decrypt --socket "$tmp/$by.sock" 2>&1 <"$tmp/$by.record")
+        said=$(timeout 20 "$build/tools/kmsbridgectl" kms decrypt --socket "$tmp/$by.sock" 2>&1 <"${record:-$tmp/$by.record}")
     fi
 }
 soon_ok() { # NAME OP: within ten seconds
@@ -111,6 +115,11 @@ counted() { # OP CLASS: what the metrics say
     curl -sS --max-time 10 --unix-socket "$tmp/$by.http" http://x/metrics |
         sed -n "s/^kmsbridge_backend_calls_total{op=\"$1\",class=\"$2\"} //p"
 }
+objects() { # to $said: what PKCS#11 applications see
+    local module=$build/pkcs11/.libs/kmsbridge-pkcs11.so
+    [ -e "$module" ] || module=$build/.libs/kmsbridge-pkcs11.so
+    said=$(KMSBRIDGE_AGENT=$tmp/$by.agent timeout 30 pkcs11-tool --module "$module" -O 2>&1 | tr '\n' ' ')
+}
 since() { tail -c "+$((mark + 1))" "$tmp/$by.log"; }
 also() { # PATTERN
     if since | grep -qE -- "$1"; then good "$row: $1"; else bad "$row: no \"$1\" in: $(since | tail -n 8)"; fi
@@ -120,7 +129,7 @@ row() { # NAME OP CLASS SAID PLANT UNDO
     row="$by: $1"
     local op=$2 class=$3 what=$4 before after method=Encrypt answer=${answer-$3}
     [ "$op" = encrypt ] || method=Decrypt
-    kms encrypt || bad "$row: not well before: $said"
+    soon_ok "$row: well before" encrypt # the last row may have been about decrypting
     eval "$5" >/dev/null || bad "$row: $5"
     before=$(counted "$op" "$class")
     mark=$(stat -c %s "$tmp/$by.log")
@@ -148,7 +157,7 @@ transport() { # BODY-429 SAID-429 BODY-500 SAID-500
     also ' warn backend it: .* is left alone for a while: it answers with status 503 class=unavailable'
     also ' info backend it: .* answers again'
     row 'status 500' encrypt unavailable "$4" "proxy '{\"status\":500,\"body\":$3}'" clear_proxy
-    row 'slow' encrypt timeout 'no reply in time' "proxy '{\"kind\":\"slow\",\"seconds\":2}'" clear_proxy
+    row 'slow' encrypt timeout 'no reply in time' "proxy '{\"kind\":\"slow\",\"seconds\":1.2}'" clear_proxy
     row 'cut off' encrypt unavailable 'cut off in the reply' "proxy '{\"kind\":\"cut\"}'" clear_proxy
     row 'no answer' encrypt unavailable 'cut off before the reply' "proxy '{\"kind\":\"drop\"}'" clear_proxy
     row 'oversized' encrypt protocol 'its reply is over our bounds' "proxy '{\"kind\":\"oversized\"}'" clear_proxy

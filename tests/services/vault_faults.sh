@@ -54,7 +54,7 @@ secret "$tmp/blind" "$(api POST auth/token/create '{"policies":["blind"]}' | fie
 api PUT sys/policies/acl/blind '{"policy":"path \"transit/keys/kek\" {capabilities=[\"read\"]} path \"transit/encrypt/kek\" {capabilities=[\"update\"]} path \"transit/decrypt/kek\" {capabilities=[\"update\"]}"}'
 entry "$tmp/blind.conf" "method: token, token: 'file:$tmp/blind'"
 opened "$tmp/blind.conf"
-does 'a policy without LIST: no list of keys' 'denied .*403.*permission denied' list
+does 'a policy without LIST: no list of keys' 'denied the keys cannot be listed \(LIST on transit/keys\), only used by name: .*403.*permission denied' list
 does 'but the key that is named' 'ok 1 kek/1=kbv1-[0-9a-f]{40}\*\+$' list kek
 does 'and its use' 'ok kbv1-' seal kek
 does 'both ways' 'ok kbv1-' open

@@ -7,6 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/matrix.sh"
 lane vault_matrix
+command -v pkcs11-tool >/dev/null || without 'there is no pkcs11-tool'
 bao_start
 authority
 certify right 'DNS:openbao.test,IP:127.0.0.1'
@@ -36,7 +37,31 @@ revoke() {
     api POST auth/token/revoke "{\"token\":\"$token\"}"
 }
 new_token
-daemon token "$(backend "method: token, token: 'file:$tmp/token'")"
+by_token=$(backend "method: token, token: 'file:$tmp/token'")
+
+# versions; each daemon has listed the key before its latest version was made, and not since
+daemon old "$by_token"
+cp "$tmp/old.record" "$tmp/first"
+key /rotate '{}'
+record=$tmp/first row 'version too old' decrypt key_state 'too old' "key /config '{\"min_decryption_version\":2}'" \
+    "key /config '{\"min_decryption_version\":1}'"
+daemon next "$by_token"
+key /rotate '{}'
+row 'not to encrypt' encrypt key_state 'less than the minimum' "key /config '{\"min_encryption_version\":3}'" \
+    "key /config '{\"min_encryption_version\":0}'"
+daemon trim "$by_token"
+trimmed() {
+    key /config '{"min_decryption_version":2,"min_encryption_version":2}'
+    key /trim '{"min_available_version":2}'
+}
+# there is no undoing: other versions open
+record=$tmp/first row 'version trimmed' decrypt key_state 'too old' trimmed 'record=$tmp/trim.record'
+
+daemon token "$by_token" kek
+# the policy has no LIST: what the configuration names is there
+objects
+says 'the key that is named is shown' '.*label: *kek'
+
 transport '{"errors":["rate limit quota exceeded"]}' 'answers 429: rate limit quota exceeded' \
     '{"errors":["internal error"]}' 'answers 500: internal error'
 row 'denied' encrypt denied 'answers 403: .*permission denied' 'policy deny' 'policy update'
@@ -67,18 +92,6 @@ deleted() {
 restored() { api POST transit/restore "{\"backup\":\"$backup\"}"; }
 # a key that was there is not given up at once
 answer=unavailable row 'deleted' decrypt not_found 'key not found' deleted restored
-key /rotate '{}'
-row 'not to encrypt' encrypt key_state 'less than the minimum' "key /config '{\"min_encryption_version\":2}'" \
-    "key /config '{\"min_encryption_version\":0}'"
-row 'version too old' decrypt key_state 'too old' "key /config '{\"min_decryption_version\":2}'" \
-    "key /config '{\"min_decryption_version\":1}'"
-trimmed() {
-    key /config '{"min_decryption_version":2,"min_encryption_version":2}'
-    key /trim '{"min_available_version":2}'
-}
-# there is no undoing: what is encrypted from then on opens
-row 'version trimmed' decrypt key_state 'too old' trimmed "soon_ok 'version trimmed: the next one encrypts' encrypt"
-
 # --- JWT -----------------------------------------------------------------------------------------
 
 jwt_start
@@ -89,6 +102,10 @@ relogin() { # SECONDS: and the JWT is of a clock that is so far ahead
 }
 jwt us >"$tmp/jwt"
 daemon jwt "$(backend "method: jwt, role: plugin, jwt: 'file:$tmp/jwt'")"
+mark=0 row='jwt: no LIST'
+objects
+if [[ $said == *label:* ]]; then bad "keys that are not listed are shown: $said"; else good 'no key is shown without LIST'; fi
+also ' debug agent: keys of token it: the keys cannot be listed \(LIST on transit/keys\), only used by name: .*permission denied'
 row 'JWT expired' encrypt auth 'jwt: the login at auth/jwt: .*expired' 'relogin -86400' 'jwt us >"$tmp/jwt"'
 row 'JWT of tomorrow' encrypt auth 'jwt: the login at auth/jwt: .*not yet valid' 'relogin 86400' 'jwt us >"$tmp/jwt"'
 row 'role gone' encrypt auth 'jwt: the login at auth/jwt: .*role .*not be found' \
