@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Each way in which Alibaba Cloud KMS fails, the strict fake's, seen from kmsbridged: matrix.sh has the
 # table. An access key of a user, RRSA, and the machine's role.
+# shellcheck disable=SC2317 # functions that rows name
 . "$(dirname "$0")/fakes.sh"
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/matrix.sh"
@@ -9,8 +10,6 @@ lane=alibaba_matrix
 fake_start "$lane"
 command -v curl >/dev/null || fake_without 'there is no curl'
 control() { curl -sS --fail-with-body --max-time 10 -d "$1" "http://127.0.0.1:$(fake_field control)/"; } # JSON
-# by the trap
-# shellcheck disable=SC2317
 leave() {
     local rc=$?
     daemons_stop
@@ -34,13 +33,13 @@ backend() { # CREDENTIALS [MORE]...: lines of the backend
 
 (umask 077 && fake_field secret >"$tmp/secret")
 daemon key "$(backend access_key "access_key_id: $(fake_field access_key)" "access_key_secret: file:$tmp/secret")"
-id=RequestId
-transport "{\"Code\":\"Rejected.Throttling\",\"Message\":\"QPS Limit Exceeded\",\"$id\":\"3b2a1c00-0000-4000-8000-000000000001\"}" \
-    'Encrypt: HTTP 429, Rejected.Throttling: QPS Limit Exceeded' \
-    "{\"Code\":\"InternalFailure\",\"Message\":\"Internal Failure\",\"$id\":\"3b2a1c00-0000-4000-8000-000000000002\"}" '.*(HTTP 500, InternalFailure|status 500)'
+refusal() { printf '{"Code":"%s","Message":"%s","RequestId":"%s"}' "$@"; } # CODE MESSAGE ID
+id=3b2a1c00-0000-4000-8000-000000000001
+transport "$(refusal Rejected.Throttling 'QPS Limit Exceeded' $id)" 'Encrypt: HTTP 429, Rejected.Throttling: QPS Limit Exceeded' \
+    "$(refusal InternalFailure 'Internal Failure' $id)" '(HTTP 500, InternalFailure: Internal Failure|status 500)' $id
 row 'denied' encrypt denied 'Forbidden.NoPermission: This operation is forbidden' \
     "control '{\"do\":\"deny\",\"action\":\"Encrypt\"}'" "control '{\"do\":\"clear\"}'"
-also 'class=denied code=Forbidden.NoPermission request_id=[0-9a-f-]{36}'
+also ' warn kms: Encrypt failed: .* class=denied code=Forbidden.NoPermission request_id=[0-9a-f-]{36}'
 for seconds in 3600 -3600; do
     way=ahead
     [ "$seconds" -gt 0 ] || way=behind

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-# shellcheck shell=bash disable=SC2154 # build, tmp and top are the server's file's
+# shellcheck shell=bash disable=SC2034,SC2154 # what the lane's other files set, and what it uses
 # One kmsbridged over a key service, by way of a proxy that fails on demand (fault_proxy.py): a row is
 # one fault, and all that is said of it. Sourced by the lanes *_matrix.sh, after lib.sh. Which fault has
 # a row where, and what stands for one that a service has not, by the names of the rows:
@@ -50,7 +50,6 @@ declare -A said_of=(
 )
 declare -A pids
 by='' # the daemon of the rows that follow
-daemons_log=''
 
 proxy_start() { # PORT RIGHT.pem WRONG.pem: $proxy_port
     /usr/bin/python3 "$top/tests/services/fault_proxy.py" "$@" >"$tmp/proxy.out" 2>&1 </dev/null &
@@ -78,8 +77,9 @@ daemon() { # NAME AUTH-YAML [KEYS]
     ) >"$tmp/$by.yaml"
     "$build/kmsbridge/kmsbridged" --config "$tmp/$by.yaml" >"$tmp/$by.log" 2>&1 </dev/null &
     pids[$by]=$!
-    daemons_log=$tmp/$by.log
     soon_ok "$by: is up" encrypt
+    mark=0 row=$by
+    also ' debug call: encrypt backend=it class=ok request_id=[0-9a-f-]{36} trace_id='
 }
 daemons_stop() {
     local name
@@ -150,8 +150,9 @@ row() { # NAME OP CLASS SAID PLANT UNDO
 }
 
 # What goes wrong on the way to any service; the body of a 429 and of a 500 is the service's own.
-transport() { # BODY-429 SAID-429 BODY-500 SAID-500
+transport() { # BODY-429 SAID-429 BODY-500 SAID-500 [REQUEST-ID of the 429]
     row 'throttled' encrypt throttled "$2" "proxy '{\"status\":429,\"after\":5,\"body\":$1}'" clear_proxy
+    [ $# -lt 5 ] || also " debug call: encrypt: .* class=throttled code=[A-Za-z.]+ request_id=$5 "
     # the retries that the budget has open the breaker, then there are none until calls have paid for them
     row 'status 503' encrypt unavailable '503' "proxy '{\"status\":503}'" clear_proxy
     also ' warn backend it: .* is left alone for a while: it answers with status 503 class=unavailable'

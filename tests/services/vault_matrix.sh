@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # Each way in which OpenBao fails, seen from kmsbridged: matrix.sh has the table. What a real server can
 # be made to do it does; the rest is the proxy's. By a token from a file, and by JWT.
-# shellcheck disable=SC2154 # what openbao.sh sets
+# shellcheck disable=SC2154,SC2317 # what openbao.sh sets; functions that rows name
 . "$(dirname "$0")/openbao.sh"
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/matrix.sh"
@@ -55,7 +55,7 @@ trimmed() {
     key /trim '{"min_available_version":2}'
 }
 # there is no undoing: other versions open
-record=$tmp/first row 'version trimmed' decrypt key_state 'too old' trimmed 'record=$tmp/trim.record'
+record=$tmp/first row 'version trimmed' decrypt key_state 'too old' trimmed "record=$tmp/trim.record"
 
 daemon token "$by_token" kek
 # the policy has no LIST: what the configuration names is there
@@ -106,8 +106,8 @@ mark=0 row='jwt: no LIST'
 objects
 if [[ $said == *label:* ]]; then bad "keys that are not listed are shown: $said"; else good 'no key is shown without LIST'; fi
 also ' debug agent: keys of token it: the keys cannot be listed \(LIST on transit/keys\), only used by name: .*permission denied'
-row 'JWT expired' encrypt auth 'jwt: the login at auth/jwt: .*expired' 'relogin -86400' 'jwt us >"$tmp/jwt"'
-row 'JWT of tomorrow' encrypt auth 'jwt: the login at auth/jwt: .*not yet valid' 'relogin 86400' 'jwt us >"$tmp/jwt"'
+row 'JWT expired' encrypt auth 'jwt: the login at auth/jwt: .*expired' 'relogin -86400' "jwt us >'$tmp/jwt'"
+row 'JWT of tomorrow' encrypt auth 'jwt: the login at auth/jwt: .*not yet valid' 'relogin 86400' "jwt us >'$tmp/jwt'"
 row 'role gone' encrypt auth 'jwt: the login at auth/jwt: .*role .*not be found' \
     'relogin 0; api DELETE auth/jwt/role/plugin' jwt_role
 row 'login gone' encrypt auth 'jwt: the login at auth/jwt: ' 'relogin 0; api DELETE sys/auth/jwt' jwt_enable
