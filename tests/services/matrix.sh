@@ -12,10 +12,11 @@
 #   oversized              oversized                               oversized
 #   malformed JSON         malformed                               malformed
 #   wrong TLS name         wrong name                              wrong name
-#   expired credentials    token expired, JWT expired              access key expired (RRSA, ecs)
-#   revoked credentials    token revoked, role gone                access key revoked
-#   clock skew             JWT of tomorrow (its nbf and iat);      clock behind, clock ahead (the
-#                          tokens and Transit know no clock        date of the signature)
+#   expired credentials    token expired, JWT expired              credentials and token expired (RRSA),
+#                                                                  metadata gives what has expired
+#   revoked credentials    token revoked, role gone                access key revoked, token gone
+#   clock skew             JWT of tomorrow (its nbf and iat);      clock behind, clock ahead (the date
+#                          Transit itself asks for no time         of the signature), token of tomorrow
 #   denied                 denied                                  denied
 #   key disabled           there is no such state: not to encrypt  disabled
 #                          (min_encryption_version)
@@ -23,7 +24,7 @@
 #   key gone               deleted, and restored from a backup     there is no undoing: alibaba_faults.c
 #   version destroyed      version too old (min_decryption_        version destroyed
 #                          version), version trimmed
-#   metadata service       it has none: the login's mount is gone  metadata absent
+#   metadata service       there is none: login gone               metadata absent
 #   sealed, stopped        sealed, stopped                         no such state: no answer
 #
 # daemon NAME AUTH-YAML [KEYS]   starts one; AUTH-YAML are the lines of its backend, KEYS are named for
@@ -69,7 +70,7 @@ daemon() { # NAME AUTH-YAML [KEYS]
     (
         umask 077
         printf 'version: 1\nlog: {level: debug}\nbackends:\n  - name: it\n%s\n' "$2"
-        printf 'kms:\n  socket: %s\n  backend: it\n  key: kek\n  call_timeout: 800ms\n  probe_interval: 10m\n  refresh_interval: 10m\n' \
+        printf 'kms:\n  socket: %s\n  backend: it\n  key: kek\n  call_timeout: 600ms\n  probe_interval: 10m\n  refresh_interval: 10m\n' \
             "$tmp/$by.sock"
         printf 'agent:\n  socket: %s\n  tokens:\n    - backend: it\n' "$tmp/$by.agent"
         [ -z "${3-}" ] || printf '      keys: [%s]\n' "$3"
@@ -158,7 +159,7 @@ transport() { # BODY-429 SAID-429 BODY-500 SAID-500 [REQUEST-ID of the 429]
     also ' warn backend it: .* is left alone for a while: it answers with status 503 class=unavailable'
     also ' info backend it: .* answers again'
     row 'status 500' encrypt unavailable "$4" "proxy '{\"status\":500,\"body\":$3}'" clear_proxy
-    row 'slow' encrypt timeout 'no reply in time' "proxy '{\"kind\":\"slow\",\"seconds\":1.2}'" clear_proxy
+    row 'slow' encrypt timeout 'no reply in time' "proxy '{\"kind\":\"slow\",\"seconds\":1}'" clear_proxy
     row 'cut off' encrypt unavailable 'cut off in the reply' "proxy '{\"kind\":\"cut\"}'" clear_proxy
     row 'no answer' encrypt unavailable 'cut off before the reply' "proxy '{\"kind\":\"drop\"}'" clear_proxy
     row 'oversized' encrypt protocol 'its reply is over our bounds' "proxy '{\"kind\":\"oversized\"}'" clear_proxy

@@ -18,10 +18,21 @@ works() { # NAME: seal and open
     does "$1: open" 'ok kbv1-' open
 }
 
+# conf/vault/vault-NAME.yaml, with SED's changes for what is ours here, on this server
+example() { # NAME [SED]
+    sed -e "s|https://vault.example:8200|$bao_url|; s|/etc/kmsbridge/vault-ca.pem|$bao_ca|" \
+        -e "s|key: kmsbridge-kek|key: kek|; s|/run/kmsbridge/kms.sock|$tmp/kms.sock|; ${2-}" \
+        "$top/conf/vault/vault-$1.yaml" >"$tmp/example.yaml"
+    chmod 600 "$tmp/example.yaml"
+    said=$(timeout 20 "$build/kmsbridge/kmsbridged" --check --config "$tmp/example.yaml" 2>&1 | tail -n 1)
+    says "the example vault-$1.yaml" '.*good; KEK kbv1-[0-9a-f]+ encrypts and decrypts'
+}
+
 # TLS: who it is, and by whose word
 entry "$tmp/conf" "method: token, token: 'file:$tmp/root'"
 opened "$tmp/conf"
 works 'TLS'
+example token "s|file:/etc/kmsbridge/vault-token|file:$tmp/root|"
 does 'eight threads share few connections' 'ok 800' storm 800 kek
 say health
 says 'HTTP/2: one connection' 'ok ready=1 .*connections=[12] '
@@ -54,6 +65,7 @@ secret "$tmp/secret-id" "$(api POST auth/approle/role/plugin/secret-id | field s
 entry "$tmp/approle" "method: approle, role_id: $role_id, secret_id: 'file:$tmp/secret-id'"
 opened "$tmp/approle"
 works approle
+example approle "s|role_id: .*|role_id: $role_id|; s|/etc/kmsbridge/vault-secret-id|$tmp/secret-id|"
 # twelve seconds: renewed, then logged in anew; never a call that fails
 for _ in {1..24}; do
     say seal kek
@@ -78,6 +90,11 @@ works 'wrapped secret id: after another login'
 opened "$tmp/wrapped.conf"
 does 'a wrapping token that was used' 'auth approle: the wrapping token .*used already' seal kek
 
+wrapped=$(curl -sS --cacert "$bao_ca" -H "X-Vault-Token: $bao_root" -H 'X-Vault-Wrap-TTL: 5m' -X POST \
+    "$bao_url/v1/auth/approle/role/plugin/secret-id" | field token)
+secret "$tmp/wrapped" "$wrapped"
+example approle-wrapped "s|role_id: .*|role_id: $role_id|; s|/etc/kmsbridge/vault-wrapped-secret-id|$tmp/wrapped|"
+
 # revoked behind our back: one more login
 secret "$tmp/secret-id" "$(api POST auth/approle/role/plugin/secret-id | field secret_id)"
 api POST auth/approle/role/plugin '{"token_policies":"user","token_ttl":"1h","token_max_ttl":"2h"}' >/dev/null
@@ -95,6 +112,7 @@ chmod 644 "$tmp/jwt" # as the kubelet writes them
 entry "$tmp/jwt.conf" "method: jwt, role: plugin, jwt: 'file:$tmp/jwt'"
 opened "$tmp/jwt.conf"
 works jwt
+example jwt "s|role: kmsbridge|role: plugin|; s|/var/run/secrets/tokens/vault|$tmp/jwt|"
 jwt them >"$tmp/jwt"
 opened "$tmp/jwt.conf"
 does 'a JWT of somebody else' 'auth jwt: the login at auth/jwt' seal kek
@@ -133,6 +151,7 @@ service_account kmsbridge >"$tmp/sa"
 entry "$tmp/kubernetes.conf" "method: kubernetes, role: plugin, jwt: 'file:$tmp/sa'"
 opened "$tmp/kubernetes.conf"
 works kubernetes
+example kubernetes "s|role: kmsbridge|role: plugin|; s|/var/run/secrets/kubernetes.io/serviceaccount/token|$tmp/sa|"
 service_account default >"$tmp/sa"
 opened "$tmp/kubernetes.conf"
 does 'a service account that may not' 'auth kubernetes: the login' seal kek
@@ -145,6 +164,7 @@ entry "$tmp/cert.conf" 'method: cert, role: plugin' "certificate: $tmp/client.pe
   key: $tmp/client.key"
 opened "$tmp/cert.conf"
 works cert
+example cert "s|role: kmsbridge|role: plugin|; s|/etc/kmsbridge/vault-client|$tmp/client|"
 entry "$tmp/cert.conf" 'method: cert, role: other' "certificate: $tmp/client.pem
   key: $tmp/client.key"
 opened "$tmp/cert.conf"
