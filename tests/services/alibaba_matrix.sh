@@ -61,6 +61,26 @@ destroy() {
 }
 row 'version destroyed' decrypt key_state 'Forbidden.KeyVersionNotFound' destroy 'kms encrypt'
 
+# --- two endpoints -------------------------------------------------------------------------------
+
+# the first fails and nobody notices; it is asked again once it is well
+daemon two "$(backend access_key "fallback_endpoints: ['https://127.0.0.1:$(fake_field tls)']" \
+    "access_key_id: $(fake_field access_key)" "access_key_secret: file:$tmp/secret")"
+mark=0 row='two endpoints'
+proxy '{"kind":"drop"}'
+for _ in {1..5}; do
+    if kms encrypt; then good "$row: the second does"; else bad "$row: $said"; fi
+done
+also " warn backend it: https://localhost:$proxy_port is left alone for a while: .*cut off"
+also " debug rest: POST backend=it endpoint=https://127.0.0.1:$(fake_field tls) status=200"
+clear_proxy
+for _ in {1..50}; do
+    kms encrypt || bad "$row: while the first comes back: $said"
+    since | grep -q 'answers again' && break
+    sleep 0.1
+done
+also " info backend it: https://localhost:$proxy_port answers again"
+
 # --- RRSA ----------------------------------------------------------------------------------------
 
 # [MORE]: a token of the cluster's; MORE is JSON behind a comma

@@ -153,6 +153,10 @@ row() { # NAME OP CLASS SAID PLANT UNDO
 # What goes wrong on the way to any service; the body of a 429 and of a 500 is the service's own.
 transport() { # BODY-429 SAID-429 BODY-500 SAID-500 [REQUEST-ID of the 429]
     row 'throttled' encrypt throttled "$2" "proxy '{\"status\":429,\"after\":5,\"body\":$1}'" clear_proxy
+    # the service asked for five seconds, which the call has not: it does not try again meanwhile
+    if [ "$(since | grep ' debug call: encrypt: ' | grep -vc 'trace_id=probe')" = 1 ]; then good "$row: one attempt"; else
+        bad "$row: tried again before Retry-After: $(since | grep ' call: ')"
+    fi
     [ $# -lt 5 ] || also " debug call: encrypt: .* class=throttled code=[A-Za-z.]+ request_id=$5 "
     # the retries that the budget has open the breaker, then there are none until calls have paid for them
     row 'status 503' encrypt unavailable '503' "proxy '{\"status\":503}'" clear_proxy
