@@ -12,7 +12,7 @@ Control: POST / with JSON, one fault that stays until the next:
   {"kind": "slow", "seconds": 2}              then the service's answer
   {"kind": "cut"}                             half of the service's answer
   {"kind": "drop"}                            no answer
-  {"kind": "oversized"}                       the answer, and 4 MB of blanks within its object
+  {"kind": "oversized"}                       the answer, and 16 MB of blanks within its object
   {"kind": "malformed"}                       the answer without its last byte
   {"kind": "wrong_name"}                      the other certificate, on new connections
 """
@@ -80,7 +80,7 @@ class Handler(BaseHTTPRequestHandler):
             time.sleep(now["seconds"])
         status, head, answer = self.forward(body)
         if now.get("kind") == "oversized":
-            answer = answer.rstrip()[:-1] + b" " * (4 << 20) + b"}"
+            answer = answer.rstrip()[:-1] + b" " * (16 << 20) + b"}"
         if now.get("kind") == "malformed":
             answer = answer.rstrip()[:-1]
         if now.get("kind") == "cut":
