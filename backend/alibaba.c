@@ -60,13 +60,17 @@ static void ali_close(struct kms_backend *b)
 static enum kms_status make_parts(struct kms_backend *b, struct kms_error *err)
 {
     char url[KMS_ALI_URL_MAX];
-    const char *const urls[] = {url};
-    const struct kms_endpoints_conf endpoints = {.name = b->conf->name, .urls = urls, .count = 1};
+    const char *urls[1 + KMS_ALIBABA_FALLBACKS_MAX] = {url};
+    const struct kms_endpoints_conf endpoints = {
+        .name = b->conf->name, .urls = urls, .count = 1 + b->ali->fallback_endpoints_count};
     const char *source = b->ali->credentials == NULL ? "auto" : b->ali->credentials;
     const struct kms_credential_source credential = {
         .name = source, .fetch = kms_ali_fetch, .ctx = b};
 
     endpoint_url(b->ali, url, sizeof(url));
+    for (unsigned i = 0; i < b->ali->fallback_endpoints_count; i++) {
+        urls[1 + i] = b->ali->fallback_endpoints[i];
+    }
     b->credential = kms_credential_new(&credential);
     if (b->credential == NULL) {
         return kms_error_set(err, KMS_E_NOMEM, "no memory for backend %s", b->conf->name);

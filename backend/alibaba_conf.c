@@ -27,6 +27,8 @@ const cyaml_schema_field_t kms_alibaba_conf_fields[] = {
     TEXT("region", region),
     TEXT("network", network),
     TEXT("endpoint", endpoint),
+    CYAML_FIELD_SEQUENCE("fallback_endpoints", OPTIONAL, struct kms_alibaba_conf,
+                         fallback_endpoints, &entry_value, 0, KMS_ALIBABA_FALLBACKS_MAX),
     TEXT("ca_file", ca_file),
     TEXT("proxy", proxy),
     TEXT("connections", connections_text),
@@ -85,9 +87,16 @@ static enum kms_status check_where(const struct kms_conf_place *place, struct km
     return KMS_OK;
 }
 
-/* By their look alone: whether one can be used says the backend that opens it. */
+/* By its look alone: whether it can be used says the backend that opens it. */
+static bool is_base_url(const char *url)
+{
+    return (strncmp(url, "https://", 8) == 0 || strncmp(url, "http://", 7) == 0) &&
+           url[strlen(url) - 1] != '/' && strpbrk(url, "@? ") == NULL && strlen(url) <= 200;
+}
+
 static enum kms_status check_urls(const struct kms_conf_place *place, struct kms_alibaba_conf *ali)
 {
+    static const char sentence[] = "must look like https://host, without a slash at the end";
     const struct {
         const char *key;
         const char *url;
@@ -96,13 +105,13 @@ static enum kms_status check_urls(const struct kms_conf_place *place, struct kms
                 {"metadata_endpoint", ali->metadata_endpoint}};
 
     for (size_t i = 0; i < sizeof(urls) / sizeof(urls[0]); i++) {
-        const char *url = urls[i].url;
-
-        if (url != NULL &&
-            ((strncmp(url, "https://", 8) != 0 && strncmp(url, "http://", 7) != 0) ||
-             url[strlen(url) - 1] == '/' || strpbrk(url, "@? ") != NULL || strlen(url) > 200)) {
-            return kms_conf_place_fail(place, urls[i].key,
-                                       "must look like https://host, without a slash at the end");
+        if (urls[i].url != NULL && !is_base_url(urls[i].url)) {
+            return kms_conf_place_fail(place, urls[i].key, sentence);
+        }
+    }
+    for (unsigned i = 0; i < ali->fallback_endpoints_count; i++) {
+        if (!is_base_url(ali->fallback_endpoints[i])) {
+            return kms_conf_place_fail(place, "fallback_endpoints", sentence);
         }
     }
     return KMS_OK;

@@ -24,11 +24,13 @@ struct kms_hsm_conf {
 /* `alibaba:`, Alibaba Cloud KMS; where a setting is absent, the vendor's environment variable
  * counts. */
 struct kms_alibaba_conf {
-    char *region;   /* NULL with an endpoint of its own */
-    char *network;  /* NULL or "public", "vpc": which of the region's endpoints */
-    char *endpoint; /* base URL instead, such as a dedicated instance's */
-    char *ca_file;  /* that signed the endpoint's certificate; NULL: the system's */
-    char *proxy;    /* to KMS; NULL: none */
+    char *region;              /* NULL with an endpoint of its own */
+    char *network;             /* NULL or "public", "vpc": which of the region's endpoints */
+    char *endpoint;            /* base URL instead, such as a dedicated instance's */
+    char **fallback_endpoints; /* base URLs of the same keys, asked in turn when the first fails */
+    unsigned fallback_endpoints_count;
+    char *ca_file; /* that signed the endpoints' certificates; NULL: the system's */
+    char *proxy;   /* to KMS; NULL: none */
     char *connections_text;
     unsigned connections;      /* to KMS; 0: KMS_ALIBABA_CONNECTIONS_DEFAULT */
     char *instance;            /* new keys are made in this KMS instance; NULL: none */
@@ -57,6 +59,7 @@ struct kms_alibaba_conf {
 
 #define KMS_ALIBABA_CONNECTIONS_DEFAULT 16
 #define KMS_ALIBABA_CONNECTIONS_MAX     256
+#define KMS_ALIBABA_FALLBACKS_MAX       7
 #define KMS_ALIBABA_CONTEXT_MAX         7   /* entries; with the AAD's own */
 #define KMS_ALIBABA_CONTEXT_ENTRY_MAX   200 /* bytes of "name=value" */
 /* `vault.auth:` */

@@ -33,6 +33,7 @@ static const struct answer_row {
     {400, "higher than the latest key version", KMS_E_NOT_FOUND},
     {400, "key not found", KMS_E_NOT_FOUND},
     {400, "no existing key named", KMS_E_NOT_FOUND},
+    {400, "unknown key type never-make-one", KMS_E_NOT_FOUND}, /* vault_cipher.c */
     {400, "deletion is not allowed", KMS_E_DENIED},
     {400, "invalid role or secret ID", KMS_E_AUTH},
     {400, "wrapping token is not valid or does not exist", KMS_E_AUTH},

@@ -252,6 +252,9 @@ static enum kms_status seal(struct kms_backend *backend, struct kms_call *call,
         kms_json_put_base64(&body.json, "associated_data", aad);
     }
     kms_json_put_u64(&body.json, "key_version", key->version);
+    /* With the capability `create` Transit would make a key that is missing, of this type: there is
+     * none such. A key that is there has its own. */
+    kms_json_put_text(&body.json, "type", "never-make-one");
     status = kms_vault_ask_cipher(backend, call, "/encrypt/", key, &body, &reply, &data);
     if (status == KMS_OK) {
         status = kms_vault_take_sealed(call, key, alg, &data, plaintext.len, ret_sealed);

@@ -240,6 +240,16 @@ static enum kms_status list_each(struct kms_backend *backend, struct kms_call *c
     return status;
 }
 
+static enum kms_status tell_unlisted(const struct kms_backend *backend, struct kms_error *err)
+{
+    struct kms_error said = *err;
+
+    kms_error_clear(err);
+    return kms_error_set_code(err, KMS_E_DENIED, said.code,
+                              "the keys cannot be listed (LIST on %s/keys), only used by name: %s",
+                              backend->mount, said.text);
+}
+
 static enum kms_status list_all(struct kms_backend *backend, struct kms_call *call,
                                 struct sieve *sieve)
 {
@@ -258,6 +268,9 @@ static enum kms_status list_all(struct kms_backend *backend, struct kms_call *ca
         kms_error_clear(&call->error);
         kms_vault_reply_done(&reply);
         return KMS_OK;
+    }
+    if (status == KMS_E_DENIED) {
+        status = tell_unlisted(backend, &call->error);
     }
     if (status == KMS_OK) {
         status = kms_vault_data(&reply, &data, &call->error);

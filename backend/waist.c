@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "backend/waist.h"
 
+#include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 
 #include "backend/backend_conf.h"
 #include "backend/registry.h"
 #include "common/clock.h"
+#include "common/log.h"
 
 #define PAUSE_MIN_NS (5 * KMS_NS_PER_MS)
 #define PAUSE_MAX_NS (200 * KMS_NS_PER_MS)
@@ -244,15 +247,44 @@ static bool again(struct kms_waist *waist, const struct kms_call *call, uint64_t
     return true;
 }
 
+static const char *unless_empty(const char *text)
+{
+    return text[0] == '\0' ? NULL : text;
+}
+
+/* What the service calls the request stands in its own audit log, too (ActionTrail, Vault's). */
+static void log_attempt(const struct kms_waist *waist, const struct kms_call *call, enum kms_op op,
+                        enum kms_status status, uint64_t took_ns)
+{
+    char took[24] = "";
+    const struct kms_log_field fields[] = {
+        {"backend", waist->conf->name},
+        {"class", kms_status_name(status)},
+        {"code", unless_empty(call->error.code)},
+        {"request_id", unless_empty(call->error.request_id)},
+        {"trace_id", call->trace_id},
+        {"us", took},
+    };
+
+    if (kms_log_enabled(KMS_LOG_DEBUG)) {
+        (void)snprintf(took, sizeof(took), "%" PRIu64, took_ns / KMS_NS_PER_US);
+        kms_log_fields(KMS_LOG_DEBUG, fields, sizeof(fields) / sizeof(fields[0]), "call: %s%s%s",
+                       kms_op_name(op), status == KMS_OK ? "" : ": ",
+                       status == KMS_OK ? "" : call->error.text);
+    }
+}
+
 static enum kms_status attempt(const struct kms_waist *waist, struct kms_call *call, enum kms_op op,
                                const struct args *args)
 {
     uint64_t start = kms_now_ns();
     enum kms_status status = rows[op].call(waist, call, args);
+    uint64_t took = kms_now_ns() - start;
 
     if (waist->observe != NULL) {
-        waist->observe(waist->observe_ctx, waist->conf->name, op, status, kms_now_ns() - start);
+        waist->observe(waist->observe_ctx, waist->conf->name, op, status, took);
     }
+    log_attempt(waist, call, op, status, took);
     return status;
 }
 

@@ -191,12 +191,25 @@ static enum kms_status class_of(enum kms_status status)
     }
 }
 
-/* Each error of a source begins with the source's name: which one failed is what is asked first. */
+static bool names(const char *text, const char *source)
+{
+    size_t len = strlen(source);
+
+    return strncmp(text, source, len) == 0 && strncmp(text + len, ": ", 2) == 0;
+}
+
+/*
+ * Each error of a source begins with the source's name: which one failed is what is asked first.
+ * Not twice: one that is a choice of several says itself which it was.
+ */
 static enum kms_status tell(const struct kms_credential *credential,
                             const struct kms_error *failure, struct kms_error *err)
 {
-    enum kms_status status = kms_error_set_code(err, class_of(failure->status), failure->code,
-                                                "%s: %s", credential->source.name, failure->text);
+    const char *name = credential->source.name;
+    bool is_named = names(failure->text, name);
+    enum kms_status status =
+        kms_error_set_code(err, class_of(failure->status), failure->code, "%s%s%s",
+                           is_named ? "" : name, is_named ? "" : ": ", failure->text);
 
     if (err != NULL) {
         (void)snprintf(err->request_id, sizeof(err->request_id), "%s", failure->request_id);

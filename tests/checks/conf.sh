@@ -19,6 +19,9 @@ loads() { # file
     "$ctl" config check --config "$CHECK_TMP/load.yaml" >"$CHECK_TMP/out" 2>&1
 }
 
+# file: with its commented-out settings switched on
+switched_on() { sed -E 's/^( +)# ([a-z_]+: )/\1\2/' "$1"; }
+
 all_settings() { # the example with its commented-out settings switched on
     # a setting behind "# ", or a whole section whose lines begin with it
     sed -E -e 's/^( +)# ([a-z_]+: )/\1\2/' -e 's/^# ( *(- )?[a-z_]+:( .*)?)$/\1/' \
@@ -59,6 +62,44 @@ all_settings | sed -nE 's/^[ -]*([a-z_]+):.*/\1/p' | sort -u >"$CHECK_TMP/shown"
 while IFS= read -r key; do
     if grep -qx "$key" "$CHECK_TMP/shown"; then ok "example shows $key"; else not_ok "example lacks $key"; fi
 done <"$CHECK_TMP/keys"
+
+# --- an example for each way to a key service ----------------------------------------------------
+
+# What they name is there, as far as nobody is asked.
+etc=$CHECK_TMP/etc
+mkdir -m 0755 "$etc"
+(umask 077 && for name in vault-token vault-secret-id vault-wrapped-secret-id vault-client.key alibaba-secret alibaba.ini token vault; do
+    echo planted >"$etc/$name"
+done)
+for name in vault-ca.pem vault-client.pem kms-instance-ca.pem; do echo planted >"$etc/$name"; done
+example_loads() { # file
+    sed -E "s#(file:|[ ])(/etc/kmsbridge|/var/run/secrets[a-z0-9./-]*)/([^/ ]+)\$#\1$etc/\3#" "$1" >"$CHECK_TMP/load.yaml"
+    chmod 0600 "$CHECK_TMP/load.yaml"
+    "$ctl" config check --config "$CHECK_TMP/load.yaml" >"$CHECK_TMP/out" 2>&1
+}
+for file in conf/vault/vault-*.yaml conf/alibaba/alibaba-*.yaml; do
+    switched_on "$file" >"$CHECK_TMP/on.yaml"
+    for what in "$file" "$CHECK_TMP/on.yaml"; do
+        if example_loads "$what"; then ok "$file loads"; else not_ok "$file does not load: $(tail -n 3 "$CHECK_TMP/out")"; fi
+    done
+    sed -E 's/^( +)(method|credentials): .*/\1\2: planted/' "$file" >"$CHECK_TMP/on.yaml"
+    if example_loads "$CHECK_TMP/on.yaml"; then not_ok "planted: $file loads with no such method"; else ok planted; fi
+    if [ "$(grep -c '^ *# ' "$file")" -ge 4 ]; then ok "$file is commented"; else not_ok "$file has no comments"; fi
+done
+# ... and none is forgotten: the methods and sources that the code knows
+{
+    sed -nE '/^static const struct method \{/,/^\};/s/\{"([a-z]+)", (NOT|MAY|MUST)/\n=\1\n/gp' backend/vault_conf.c |
+        sed -n 's/^=/vault method: /p'
+    sed -nE 's/^ *\{"([a-z_]+)", (from_|kms_ali_from_).*/alibaba credentials: \1/p' backend/alibaba_creds.c
+} >"$CHECK_TMP/ways"
+while read -r service way; do
+    # auto is no source, but all of them
+    [ "$way" != 'credentials: auto' ] || continue
+    if grep -qE "^ +$way\$" conf/"$service/$service"-*.yaml; then ok "$service: $way"; else not_ok "no example in conf/$service for $way"; fi
+done <"$CHECK_TMP/ways"
+if [ "$(grep -c vault "$CHECK_TMP/ways")" -ge 5 ] && [ "$(grep -c alibaba "$CHECK_TMP/ways")" -ge 7 ]; then ok 'the ways are read'; else
+    not_ok "found too few ways: $(tr '\n' ',' <"$CHECK_TMP/ways")"
+fi
 
 # --- systemd -------------------------------------------------------------------------------------
 

@@ -81,6 +81,27 @@ static bool write_token(const char *over, char ret_path[256])
            write_file("token", token, 0644, ret_path);
 }
 
+struct counts {
+    uint64_t sts, imds, uri;
+};
+
+/* ali_calls() for three at once: it forgets what it told. */
+static struct counts count_calls(void)
+{
+    struct counts counts = {.sts = 0};
+    struct kms_json_doc *doc = NULL;
+    struct kms_json root;
+    struct kms_error err = KMS_ERROR_INIT;
+
+    CU_ASSERT(ali_control("{\"do\":\"calls\"}", &doc, &root) &&
+              kms_json_u64_maybe(&root, "sts /", 0, 100, &counts.sts, &err) == KMS_OK &&
+              kms_json_u64_maybe(&root, "imds /latest/api/token", 0, 100, &counts.imds, &err) ==
+                  KMS_OK &&
+              kms_json_u64_maybe(&root, "uri /credentials", 0, 100, &counts.uri, &err) == KMS_OK);
+    kms_json_free(doc);
+    return counts;
+}
+
 /* ---- sources ------------------------------------------------------------------------------ */
 
 static void the_environment(void)
@@ -316,6 +337,64 @@ static void a_credentials_uri(void)
     ali_close(&ali);
 }
 
+/* All five are set up; one after the other goes, and the next is who is asked. */
+static void each_has_its_turn(void)
+{
+    static const struct {
+        const char *name;
+        const char *gone[3];     /* variables that end its turn */
+        uint64_t sts, imds, uri; /* who was asked for a credential */
+    } turns[] = {
+        {"environment",
+         {"ALIBABA_CLOUD_ACCESS_KEY_ID", "ALIBABA_CLOUD_ACCESS_KEY_SECRET"},
+         0,
+         0,
+         0},
+        {"rrsa", {"ALIBABA_CLOUD_OIDC_TOKEN_FILE"}, 1, 0, 0},
+        {"profile", {"ALIBABA_CLOUD_CREDENTIALS_FILE"}, 0, 0, 0},
+        {"ecs", {NULL}, 0, 1, 0},
+        {"uri", {NULL}, 0, 0, 1},
+    };
+    struct ali ali;
+    struct kms_call call;
+    char token[256], profile[256], content[256];
+
+    setup(&ali, "auto");
+    (void)snprintf(
+        content, sizeof(content),
+        "[default]\ntype = access_key\naccess_key_id = none\naccess_key_secret = none\n");
+    CU_ASSERT_FATAL(write_token("", token) && write_file("profile", content, 0600, profile));
+    (void)setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", ali_key_id, 1);
+    (void)setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", ali_secret, 1);
+    (void)setenv("ALIBABA_CLOUD_ROLE_ARN", ali_role_arn, 1);
+    (void)setenv("ALIBABA_CLOUD_OIDC_PROVIDER_ARN", ali_provider_arn, 1);
+    (void)setenv("ALIBABA_CLOUD_OIDC_TOKEN_FILE", token, 1);
+    (void)setenv("ALIBABA_CLOUD_CREDENTIALS_FILE", profile, 1);
+    (void)setenv("ALIBABA_CLOUD_CREDENTIALS_URI", ali.uri, 1);
+    for (size_t i = 0; i < UNIT_COUNT(turns); i++) {
+        /* the profile's key is none of the service's: that it is refused says whose turn it was */
+        bool is_profile = strcmp(turns[i].name, "profile") == 0;
+        struct counts counts;
+
+        if (strcmp(turns[i].name, "uri") == 0) {
+            (void)setenv("ALIBABA_CLOUD_ECS_METADATA_DISABLED", "true", 1);
+        }
+        CU_ASSERT_FATAL(ali_open(&ali));
+        (void)ali_calls("");
+        ALI_CHECK(&call, turns[i].name, ask(&ali, &call) == (is_profile ? KMS_E_AUTH : KMS_OK));
+        UNIT_CHECK(turns[i].name,
+                   !is_profile || strcmp(call.error.code, "InvalidAccessKeyId.NotFound") == 0);
+        counts = count_calls();
+        UNIT_CHECK(turns[i].name, counts.sts == turns[i].sts && counts.imds == turns[i].imds &&
+                                      counts.uri == turns[i].uri);
+        ali_close(&ali);
+        ali.backend = NULL;
+        for (size_t v = 0; v < UNIT_COUNT(turns[i].gone) && turns[i].gone[v] != NULL; v++) {
+            (void)unsetenv(turns[i].gone[v]);
+        }
+    }
+}
+
 /* The official order; what is set up and fails is not passed over. */
 static void the_order_is_the_official_one(void)
 {
@@ -436,6 +515,7 @@ static void tls_trusts_its_own_ca(void)
     ali.settings.ca_file = ca;
     CU_ASSERT_FATAL(ali_open(&ali));
     ALI_CHECK(&call, "wrong name", ask(&ali, &call) == KMS_E_PROTOCOL);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "its certificate does not verify"));
     ali_close(&ali);
 }
 
@@ -446,6 +526,7 @@ const struct unit_test ali_identity_tests[] = {
     {"a profile file", a_profile_file},
     {"the metadata service", the_metadata_service},
     {"a credentials URI", a_credentials_uri},
+    {"each has its turn", each_has_its_turn},
     {"the order is the official one", the_order_is_the_official_one},
     {"tokens are renewed ahead", tokens_are_renewed_ahead},
     {"TLS trusts its own CA", tls_trusts_its_own_ca},

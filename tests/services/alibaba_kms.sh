@@ -67,6 +67,31 @@ trap leave EXIT
 
 key_id() { grep -o 'ali1-[0-9a-f]\{40\}' | head -n 1; }
 
+# --- what conf/alibaba/ hands out, on the fake --------------------------------------------------
+
+where="endpoint: https://localhost:$(fake_field tls)\n      ca_file: $tmp/ca.pem"
+example() { # NAME [SED]
+    sed -e "s|^ *region: .*||; s|network: .*|$where|; s|/run/kmsbridge/kms.sock|$tmp/other.sock|; ${2-}" \
+        "$top/conf/alibaba/alibaba-$1.yaml" >"$tmp/example.yaml"
+    chmod 600 "$tmp/example.yaml"
+    said=$(timeout 20 "$daemon" --check --config "$tmp/example.yaml" 2>&1 | tail -n 1)
+    if [[ $said =~ 'good; KEK ali1-'[0-9a-f]+' encrypts and decrypts' ]]; then good "the example alibaba-$1.yaml"; else
+        bad "the example alibaba-$1.yaml: $said"
+    fi
+}
+(umask 077 && fake_field secret >"$tmp/secret" &&
+    printf '[default]\ntype = access_key\naccess_key_id = %s\naccess_key_secret = %s\n' \
+        "$(fake_field access_key)" "$(fake_field secret)" >"$tmp/alibaba.ini")
+imds="s|http://100.100.100.200|http://127.0.0.1:$(fake_field imds)|"
+example access-key "s|LTAI5tExample|$(fake_field access_key)|; s|/etc/kmsbridge/alibaba-secret|$tmp/secret|"
+ALIBABA_CLOUD_ACCESS_KEY_ID=$(fake_field access_key) ALIBABA_CLOUD_ACCESS_KEY_SECRET=$(fake_field secret) \
+    example environment
+example rrsa "s|role_arn: .*|role_arn: $(fake_field role_arn)|; s|oidc_provider_arn: .*|oidc_provider_arn: $(fake_field provider_arn)|; s|oidc_token_file: .*|oidc_token_file: $tmp/token|; s|sts_endpoint: .*|sts_endpoint: http://127.0.0.1:$(fake_field sts)|"
+example profile "s|/etc/kmsbridge/alibaba.ini|$tmp/alibaba.ini|"
+example ecs "$imds"
+example uri "s|credentials_uri: .*|credentials_uri: http://127.0.0.1:$(fake_field uri)/credentials|"
+example instance "s|endpoint: .*|$where|; s|^ *ca_file: /etc.*||; s|credentials: ecs|credentials: ecs\n      metadata_endpoint: http://127.0.0.1:$(fake_field imds)|"
+
 # --- KMS v2 --------------------------------------------------------------------------------------
 
 kms_soon 'Status is well' 'ok.*ali1-[0-9a-f]{40}|ali1-[0-9a-f]{40}.*ok'

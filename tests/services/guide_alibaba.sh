@@ -22,6 +22,8 @@ control '{"do":"token"}' | sed -n 's/.*"token": "\([^"]*\)".*/\1/p' >"$tmp/token
 export KMS_ENDPOINT KMS_CA=$tmp/ca.pem METADATA
 KMS_ENDPOINT=https://localhost:$(fake_field tls)
 METADATA=http://127.0.0.1:$(fake_field imds)
+export CREDENTIALS_URI
+CREDENTIALS_URI=http://127.0.0.1:$(fake_field uri)/credentials
 # what ack-pod-identity-webhook injects
 export ALIBABA_CLOUD_ROLE_ARN ALIBABA_CLOUD_OIDC_PROVIDER_ARN ALIBABA_CLOUD_OIDC_TOKEN_FILE=$tmp/token
 export ALIBABA_CLOUD_STS_ENDPOINT

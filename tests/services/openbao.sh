@@ -169,12 +169,15 @@ bao_again() {
     bao_unsealed
 }
 bao_tls_start() {
+    authority
     bao_ca=$tmp/ca.pem
-    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj '/CN=services CA' \
-        -days 30 -keyout "$tmp/ca.key" -out "$tmp/ca.pem" 2>/dev/null
     certify server 'DNS:openbao.test,IP:127.0.0.1'
     tls=yes
     bao_start
+}
+authority() { # $tmp/ca.pem and .key
+    openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj '/CN=services CA' \
+        -days 30 -keyout "$tmp/ca.key" -out "$tmp/ca.pem" 2>/dev/null
 }
 certify() { # NAME SAN: $tmp/NAME.pem and .key
     openssl req -new -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj "/CN=$1" \
@@ -182,4 +185,28 @@ certify() { # NAME SAN: $tmp/NAME.pem and .key
     openssl x509 -req -in "$tmp/$1.csr" -CA "$tmp/ca.pem" -CAkey "$tmp/ca.key" -CAcreateserial -days 20 \
         -extfile <(printf 'subjectAltName=%s\nextendedKeyUsage=serverAuth,clientAuth\n' "$2") \
         -out "$tmp/$1.pem" 2>/dev/null
+}
+
+# Tokens of a stranger who is trusted: auth/jwt with a role "plugin" for the subject "us".
+jwt_start() {
+    openssl genrsa -out "$tmp/jwt.key" 2048 2>/dev/null
+    openssl rsa -in "$tmp/jwt.key" -pubout -out "$tmp/jwt.pub" 2>/dev/null
+    jwt_enable
+}
+jwt_enable() {
+    api POST sys/auth/jwt '{"type":"jwt"}'
+    api POST auth/jwt/config "{\"jwt_validation_pubkeys\":[\"$(awk '{printf "%s\\n", $0}' "$tmp/jwt.pub")\"],\"bound_issuer\":\"test\"}"
+    jwt_role
+}
+jwt_role() {
+    api POST auth/jwt/role/plugin '{"role_type":"jwt","bound_audiences":["bao"],"bound_subject":"us","user_claim":"sub","token_policies":["user"]}' >/dev/null
+}
+b64url() { base64 -w0 | tr '+/' '-_' | tr -d '='; }
+jwt() { # SUBJECT [SECONDS]: to stdout; good for ten minutes, by a clock that is SECONDS ahead
+    local head body now
+    now=$(($(date +%s) + ${2-0}))
+    head=$(printf '{"alg":"RS256","typ":"JWT"}' | b64url)
+    body=$(printf '{"iss":"test","sub":"%s","aud":"bao","iat":%d,"nbf":%d,"exp":%d}' "$1" $((now - 5)) \
+        $((now - 5)) $((now + 600)) | b64url)
+    printf '%s.%s.%s' "$head" "$body" "$(printf '%s.%s' "$head" "$body" | openssl dgst -sha256 -sign "$tmp/jwt.key" -binary | b64url)"
 }

@@ -18,10 +18,21 @@ works() { # NAME: seal and open
     does "$1: open" 'ok kbv1-' open
 }
 
+# conf/vault/vault-NAME.yaml, with SED's changes for what is ours here, on this server
+example() { # NAME [SED]
+    sed -e "s|https://vault.example:8200|$bao_url|; s|/etc/kmsbridge/vault-ca.pem|$bao_ca|" \
+        -e "s|key: kmsbridge-kek|key: kek|; s|/run/kmsbridge/kms.sock|$tmp/kms.sock|; ${2-}" \
+        "$top/conf/vault/vault-$1.yaml" >"$tmp/example.yaml"
+    chmod 600 "$tmp/example.yaml"
+    said=$(timeout 20 "$build/kmsbridge/kmsbridged" --check --config "$tmp/example.yaml" 2>&1 | tail -n 1)
+    says "the example vault-$1.yaml" '.*good; KEK kbv1-[0-9a-f]+ encrypts and decrypts'
+}
+
 # TLS: who it is, and by whose word
 entry "$tmp/conf" "method: token, token: 'file:$tmp/root'"
 opened "$tmp/conf"
 works 'TLS'
+example token "s|file:/etc/kmsbridge/vault-token|file:$tmp/root|"
 does 'eight threads share few connections' 'ok 800' storm 800 kek
 say health
 says 'HTTP/2: one connection' 'ok ready=1 .*connections=[12] '
@@ -54,6 +65,7 @@ secret "$tmp/secret-id" "$(api POST auth/approle/role/plugin/secret-id | field s
 entry "$tmp/approle" "method: approle, role_id: $role_id, secret_id: 'file:$tmp/secret-id'"
 opened "$tmp/approle"
 works approle
+example approle "s|role_id: .*|role_id: $role_id|; s|/etc/kmsbridge/vault-secret-id|$tmp/secret-id|"
 # twelve seconds: renewed, then logged in anew; never a call that fails
 for _ in {1..24}; do
     say seal kek
@@ -78,6 +90,11 @@ works 'wrapped secret id: after another login'
 opened "$tmp/wrapped.conf"
 does 'a wrapping token that was used' 'auth approle: the wrapping token .*used already' seal kek
 
+wrapped=$(curl -sS --cacert "$bao_ca" -H "X-Vault-Token: $bao_root" -H 'X-Vault-Wrap-TTL: 5m' -X POST \
+    "$bao_url/v1/auth/approle/role/plugin/secret-id" | field token)
+secret "$tmp/wrapped" "$wrapped"
+example approle-wrapped "s|role_id: .*|role_id: $role_id|; s|/etc/kmsbridge/vault-wrapped-secret-id|$tmp/wrapped|"
+
 # revoked behind our back: one more login
 secret "$tmp/secret-id" "$(api POST auth/approle/role/plugin/secret-id | field secret_id)"
 api POST auth/approle/role/plugin '{"token_policies":"user","token_ttl":"1h","token_max_ttl":"2h"}' >/dev/null
@@ -89,29 +106,25 @@ works 'after the revocation'
 does 'one login more' 'ok ready=1 reconnects=1' health
 
 # JWT
-b64() { base64 -w0 | tr '+/' '-_' | tr -d '='; }
-openssl genrsa -out "$tmp/jwt.key" 2048 2>/dev/null
-openssl rsa -in "$tmp/jwt.key" -pubout -out "$tmp/jwt.pub" 2>/dev/null
-times() { printf '"iat":%d,"nbf":%d,"exp":%d' $(($(date +%s) - 5)) $(($(date +%s) - 5)) $(($(date +%s) + 600)); }
-jwt() { # SUBJECT: to stdout
-    local head body
-    head=$(printf '{"alg":"RS256","typ":"JWT"}' | b64)
-    body=$(printf '{"iss":"test","sub":"%s","aud":"bao",%s}' "$1" "$(times)" | b64)
-    printf '%s.%s.%s' "$head" "$body" "$(printf '%s.%s' "$head" "$body" | openssl dgst -sha256 -sign "$tmp/jwt.key" -binary | b64)"
-}
-api POST sys/auth/jwt '{"type":"jwt"}'
-api POST auth/jwt/config "{\"jwt_validation_pubkeys\":[\"$(awk '{printf "%s\\n", $0}' "$tmp/jwt.pub")\"],\"bound_issuer\":\"test\"}"
-api POST auth/jwt/role/plugin '{"role_type":"jwt","bound_audiences":["bao"],"bound_subject":"us","user_claim":"sub","token_policies":["user"]}' >/dev/null
+jwt_start
 jwt us >"$tmp/jwt"
 chmod 644 "$tmp/jwt" # as the kubelet writes them
 entry "$tmp/jwt.conf" "method: jwt, role: plugin, jwt: 'file:$tmp/jwt'"
 opened "$tmp/jwt.conf"
 works jwt
+example jwt "s|role: kmsbridge|role: plugin|; s|/var/run/secrets/tokens/vault|$tmp/jwt|"
 jwt them >"$tmp/jwt"
 opened "$tmp/jwt.conf"
 does 'a JWT of somebody else' 'auth jwt: the login at auth/jwt' seal kek
 jwt us >"$tmp/jwt"
 soon 'another JWT in the file' ok seal kek
+for seconds in -86400 86400; do # the clocks of who signs and who verifies differ
+    jwt us "$seconds" >"$tmp/jwt"
+    opened "$tmp/jwt.conf"
+    does "a JWT $seconds seconds away" 'auth jwt: the login at auth/jwt: .*(expired|not yet valid)' seal kek
+    jwt us >"$tmp/jwt"
+    soon 'another JWT in the file' ok seal kek
+done
 
 # Kubernetes: the server asks the API server, here a stub that knows one token
 api POST sys/auth/kubernetes '{"type":"kubernetes"}'
@@ -127,16 +140,18 @@ done
 api POST auth/kubernetes/config "{\"kubernetes_host\":\"https://127.0.0.1:$stub_port\",\"kubernetes_ca_cert\":\"$(awk '{printf "%s\\n", $0}' "$bao_ca")\",\"disable_local_ca_jwt\":true}"
 api POST auth/kubernetes/role/plugin '{"bound_service_account_names":["kmsbridge"],"bound_service_account_namespaces":["kube-system"],"token_policies":["user"]}' >/dev/null
 service_account() { # NAME: a token as kube-apiserver issues them
-    local head body
-    head=$(printf '{"alg":"RS256","kid":"k"}' | b64)
+    local head body now
+    now=$(date +%s)
+    head=$(printf '{"alg":"RS256","kid":"k"}' | b64url)
     body=$(printf '{"iss":"kubernetes","sub":"system:serviceaccount:kube-system:%s",%s,"kubernetes.io":{"namespace":"kube-system","serviceaccount":{"name":"%s","uid":"1"}}}' \
-        "$1" "$(times)" "$1" | b64)
-    printf '%s.%s.%s' "$head" "$body" "$(printf '%s.%s' "$head" "$body" | openssl dgst -sha256 -sign "$tmp/jwt.key" -binary | b64)"
+        "$1" "$(printf '"iat":%d,"nbf":%d,"exp":%d' $((now - 5)) $((now - 5)) $((now + 600)))" "$1" | b64url)
+    printf '%s.%s.%s' "$head" "$body" "$(printf '%s.%s' "$head" "$body" | openssl dgst -sha256 -sign "$tmp/jwt.key" -binary | b64url)"
 }
 service_account kmsbridge >"$tmp/sa"
 entry "$tmp/kubernetes.conf" "method: kubernetes, role: plugin, jwt: 'file:$tmp/sa'"
 opened "$tmp/kubernetes.conf"
 works kubernetes
+example kubernetes "s|role: kmsbridge|role: plugin|; s|/var/run/secrets/kubernetes.io/serviceaccount/token|$tmp/sa|"
 service_account default >"$tmp/sa"
 opened "$tmp/kubernetes.conf"
 does 'a service account that may not' 'auth kubernetes: the login' seal kek
@@ -149,6 +164,7 @@ entry "$tmp/cert.conf" 'method: cert, role: plugin' "certificate: $tmp/client.pe
   key: $tmp/client.key"
 opened "$tmp/cert.conf"
 works cert
+example cert "s|role: kmsbridge|role: plugin|; s|/etc/kmsbridge/vault-client|$tmp/client|"
 entry "$tmp/cert.conf" 'method: cert, role: other' "certificate: $tmp/client.pem
   key: $tmp/client.key"
 opened "$tmp/cert.conf"

@@ -26,10 +26,40 @@ does 'health is well' 'ok ready=1 reconnects=0' health
 does 'no key by that name' 'not_found .*no key is named other' seal other
 does 'nor is one made' 'ok 1 kek/1' list
 
+# ... with every right to make one, either: the key is known, and goes before it is used. Transit then
+# makes another one for who asks it naively.
+api PUT sys/policies/acl/maker '{"policy":"path \"transit/*\" {capabilities=[\"create\",\"read\",\"update\",\"list\"]}"}'
+secret "$tmp/maker" "$(api POST auth/token/create '{"policies":["maker"]}' | field client_token)"
+entry "$tmp/maker.conf" "method: token, token: 'file:$tmp/maker'"
+opened "$tmp/maker.conf"
+api POST transit/keys/gone '{"type":"aes256-gcm96"}' >/dev/null
+does 'a key that its token might have made' 'ok kbv1-' seal gone
+api POST transit/keys/gone/config '{"deletion_allowed":true}' >/dev/null
+api DELETE transit/keys/gone
+does 'is not found once it is gone' 'not_found .*400' seal gone
+does 'and not made anew' 'ok 1 kek/1=[^ ]*$' list
+if [[ $(curl -sS -H "X-Vault-Token: $(cat "$tmp/maker")" -d '{"plaintext":"","key_version":1}' \
+    "$bao_url/v1/transit/encrypt/naive") == *ciphertext* ]]; then good 'a naive request makes one'; else bad 'nothing was tested: this OpenBao makes none'; fi
+api POST transit/keys/naive/config '{"deletion_allowed":true}' >/dev/null
+api DELETE transit/keys/naive
+opened "$tmp/conf"
+
 # denied: the token is good, the policy says no; nobody logs in anew for that
 api POST transit/keys/second '{"type":"aes256-gcm96"}' >/dev/null
 does 'a policy that denies' 'denied .*403.*permission denied' seal second
 does 'is no reason for another token' 'ok ready=1 reconnects=0' health
+
+# not to list: what is named is found all the same
+secret "$tmp/blind" "$(api POST auth/token/create '{"policies":["blind"]}' | field client_token)"
+api PUT sys/policies/acl/blind '{"policy":"path \"transit/keys/kek\" {capabilities=[\"read\"]} path \"transit/encrypt/kek\" {capabilities=[\"update\"]} path \"transit/decrypt/kek\" {capabilities=[\"update\"]}"}'
+entry "$tmp/blind.conf" "method: token, token: 'file:$tmp/blind'"
+opened "$tmp/blind.conf"
+does 'a policy without LIST: no list of keys' 'denied the keys cannot be listed \(LIST on transit/keys\), only used by name: .*403.*permission denied' list
+does 'but the key that is named' 'ok 1 kek/1=kbv1-[0-9a-f]{40}\*\+$' list kek
+does 'and its use' 'ok kbv1-' seal kek
+does 'both ways' 'ok kbv1-' open
+does 'no reason for another token either' 'ok ready=1 reconnects=0' health
+opened "$tmp/conf"
 
 # pinned: a version is used until the new one is looked up
 say forget

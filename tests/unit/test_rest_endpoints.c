@@ -38,6 +38,27 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
     }
 }
 
+/* What the endpoints ask of an answer, before they have judged it: another caller comes meanwhile.
+ */
+static struct kms_endpoints *meanwhile; /* NULL: nobody comes */
+static enum kms_status meanwhile_status;
+
+static enum kms_status ask(struct kms_endpoints *endpoints, bool once, struct kms_error *err,
+                           unsigned *ret_status);
+
+static bool is_sick(const struct kms_http_response *response)
+{
+    struct kms_endpoints *endpoints = meanwhile;
+    struct kms_error err;
+    unsigned http = 0;
+
+    meanwhile = NULL;
+    if (endpoints != NULL) {
+        meanwhile_status = ask(endpoints, false, &err, &http);
+    }
+    return response->status == 503;
+}
+
 static struct kms_endpoints *begin(size_t count, enum mood one, enum mood two)
 {
     static const char *const urls[] = {"https://one.example:8200", "https://two.example/base"};
@@ -45,9 +66,11 @@ static struct kms_endpoints *begin(size_t count, enum mood one, enum mood two)
                                             .urls = urls,
                                             .count = count,
                                             .open_ns = 60 * KMS_NS_PER_MS,
-                                            .open_max_ns = 120 * KMS_NS_PER_MS};
+                                            .open_max_ns = 120 * KMS_NS_PER_MS,
+                                            .is_sick = is_sick};
     struct kms_endpoints *endpoints = NULL;
 
+    meanwhile = NULL;
     fake_http_init(&fake, answer);
     moods[0] = one;
     moods[1] = two;
@@ -180,6 +203,36 @@ static void too_much_is_no_illness(void)
     end(endpoints);
 }
 
+/* While one call tries it, others are not sent after it: a server that comes up is not stormed. */
+static void half_open_takes_one_call(void)
+{
+    struct kms_endpoints *endpoints = begin(1, REFUSES, WELL);
+    struct kms_error err;
+    unsigned http = 0;
+
+    for (unsigned i = 0; i < 3; i++) {
+        (void)ask(endpoints, false, &err, &http);
+    }
+    CU_ASSERT_EQUAL(kms_endpoints_healthy(endpoints), 0);
+    for (unsigned i = 0; i < 2; i++) { /* it fails, then it is well */
+        unsigned before = fake.count;
+
+        moods[0] = i == 0 ? ANSWERS_503 : WELL;
+        (void)poll(NULL, 0, 125);
+        meanwhile = endpoints;
+        meanwhile_status = KMS_OK;
+        CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_OK);
+        CU_ASSERT_EQUAL(http, i == 0 ? 503 : 200);
+        CU_ASSERT_EQUAL(meanwhile_status, KMS_E_UNAVAILABLE);
+        CU_ASSERT_EQUAL(fake.count, before + 1);
+        CU_ASSERT_EQUAL(kms_endpoints_healthy(endpoints), i);
+    }
+    meanwhile = endpoints; /* closed: both go */
+    CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_OK);
+    CU_ASSERT_EQUAL(meanwhile_status, KMS_OK);
+    end(endpoints);
+}
+
 static void successes_reset_the_count(void)
 {
     struct kms_endpoints *endpoints = begin(1, REFUSES, WELL);
@@ -234,6 +287,7 @@ static const struct unit_test tests[] = {
     {"the last answer comes back", the_last_answer_comes_back},
     {"a breaker opens and closes", a_breaker_opens_and_closes},
     {"too much is no illness", too_much_is_no_illness},
+    {"half open takes one call", half_open_takes_one_call},
     {"successes reset the count", successes_reset_the_count},
     {"the preferred one comes back", the_preferred_one_comes_back},
     {"bad URLs are refused", bad_urls_are_refused},

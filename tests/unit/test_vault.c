@@ -289,7 +289,7 @@ static void the_version_is_pinned(void)
     op_body = "{\"data\":{\"ciphertext\":\"vault:v1:" SEALED "\",\"key_version\":1}}";
     CU_ASSERT_EQUAL(seal(&call, seen.info[0].ref), KMS_OK);
     CU_ASSERT_STRING_EQUAL(fake.body, "{\"plaintext\":\"aGVsbG8=\",\"associated_data\":\"YWFk\","
-                                      "\"key_version\":1}");
+                                      "\"key_version\":1,\"type\":\"never-make-one\"}");
     CU_ASSERT_STRING_EQUAL(sealed.key_id, seen.info[0].id);
     CU_ASSERT(sealed.iv.len == 12 && sealed.ciphertext.len == 21 && ciphertext[0] == 'A');
     end();
@@ -466,6 +466,7 @@ static void answers_have_their_class(void)
         {400, "requested version for encryption is less than the minimum encryption key version",
          KMS_E_KEY_STATE},
         {400, "encryption key not found", KMS_E_NOT_FOUND},
+        {400, "unknown key type never-make-one", KMS_E_NOT_FOUND},
         {400, "something else", KMS_E_INVALID},
         {413, "", KMS_E_TOO_LARGE},
         {429, "quota", KMS_E_THROTTLED},

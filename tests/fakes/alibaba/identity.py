@@ -72,6 +72,8 @@ def verify(token, jwks, now):
         raise Refused(400, "AuthenticationFail.IssuerMismatch", "The issuer does not match.")
     if now >= claims.get("exp", 0):
         raise Refused(400, "AuthenticationFail.OIDCToken.Expired", "This JWT has expired.")
+    if now < claims.get("nbf", 0):
+        raise bad
     audience = claims.get("aud")
     if AUDIENCE not in (audience if isinstance(audience, list) else [audience]):
         raise Refused(400, "AuthenticationFail.AudienceMismatch", "The client id does not match.")

@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: Apache-2.0
+# Each way in which OpenBao fails, seen from kmsbridged: matrix.sh has the table. What a real server can
+# be made to do it does; the rest is the proxy's. By a token from a file, and by JWT.
+# shellcheck disable=SC2154,SC2317 # what openbao.sh sets; functions that rows name
+. "$(dirname "$0")/openbao.sh"
+. "$(dirname "$0")/lib.sh"
+. "$(dirname "$0")/matrix.sh"
+lane vault_matrix
+command -v pkcs11-tool >/dev/null || without 'there is no pkcs11-tool'
+bao_start
+authority
+certify right 'DNS:openbao.test,IP:127.0.0.1'
+certify wrong 'DNS:other.example'
+for name in right wrong; do cat "$tmp/$name.key" >>"$tmp/$name.pem"; done
+trap 'daemons_stop; bao_exit' EXIT
+proxy_start "$port" "$tmp/right.pem" "$tmp/wrong.pem"
+policy() { # CAPABILITY of encrypting
+    api PUT sys/policies/acl/user "{\"policy\":\"path \\\"transit/keys/kek\\\" {capabilities=[\\\"read\\\"]} path \\\"transit/encrypt/kek\\\" {capabilities=[\\\"$1\\\"]} path \\\"transit/decrypt/kek\\\" {capabilities=[\\\"update\\\"]}\"}"
+}
+policy update
+key() { api POST "transit/keys/kek$1" "$2" >/dev/null; } # PATH JSON
+key '' '{"type":"aes256-gcm96","exportable":true,"allow_plaintext_backup":true}'
+backend() { # AUTH
+    printf '    type: vault\n    vault:\n      addresses: ["https://127.0.0.1:%s"]\n      ca_file: %s\n      auth: {%s}\n' \
+        "$proxy_port" "$tmp/ca.pem" "$1"
+}
+
+# --- a token -------------------------------------------------------------------------------------
+
+new_token() { # [TTL]: in the file
+    token=$(api POST auth/token/create "{\"policies\":[\"user\"],\"ttl\":\"${1:-1h}\",\"explicit_max_ttl\":\"${1:-1h}\"}" | field client_token)
+    secret "$tmp/token" "$token"
+}
+revoke() {
+    sleep 1.1 # a younger one than a second is not replaced for being refused
+    api POST auth/token/revoke "{\"token\":\"$token\"}"
+}
+new_token
+by_token=$(backend "method: token, token: 'file:$tmp/token'")
+
+# versions; each daemon has listed the key before its latest version was made, and not since
+daemon old "$by_token"
+cp "$tmp/old.record" "$tmp/first"
+key /rotate '{}'
+record=$tmp/first row 'version too old' decrypt key_state 'too old' "key /config '{\"min_decryption_version\":2}'" \
+    "key /config '{\"min_decryption_version\":1}'"
+daemon next "$by_token"
+key /rotate '{}'
+row 'not to encrypt' encrypt key_state 'less than the minimum' "key /config '{\"min_encryption_version\":3}'" \
+    "key /config '{\"min_encryption_version\":0}'"
+daemon trim "$by_token"
+trimmed() {
+    key /config '{"min_decryption_version":2,"min_encryption_version":2}'
+    key /trim '{"min_available_version":2}'
+}
+# there is no undoing: other versions open
+record=$tmp/first row 'version trimmed' decrypt key_state 'too old' trimmed "record=$tmp/trim.record"
+
+daemon token "$by_token" kek
+# the policy has no LIST: what the configuration names is there
+objects
+says 'the key that is named is shown' '.*label: *kek'
+
+transport '{"errors":["rate limit quota exceeded"]}' 'answers 429: rate limit quota exceeded' \
+    '{"errors":["internal error"]}' 'answers 500: internal error'
+row 'denied' encrypt denied 'answers 403: .*permission denied' 'policy deny' 'policy update'
+
+token_expires() {
+    local old=$token
+    new_token 2s
+    api POST auth/token/revoke "{\"token\":\"$old\"}"
+    kms encrypt # by the new one
+    sleep 2.2
+}
+sleep 1
+row 'token expired' encrypt auth "token: the token of file:$tmp/token is refused" token_expires new_token
+row 'token revoked' encrypt auth "token: the token of file:$tmp/token is refused" revoke new_token
+
+row 'sealed' encrypt unavailable '503' 'api PUT sys/seal' bao_unsealed
+row 'stopped' encrypt unavailable 'cut off before the reply' bao_stop bao_again
+
+# the key
+row 'soft-deleted (encrypt)' encrypt key_state 'soft.deleted' 'ask DELETE transit/keys/kek/soft-delete' 'key /soft-delete-restore {}'
+row 'soft-deleted (decrypt)' decrypt key_state 'soft.deleted' 'ask DELETE transit/keys/kek/soft-delete' 'key /soft-delete-restore {}'
+deleted() {
+    backup=$(api GET transit/backup/kek | field backup)
+    key /config '{"deletion_allowed":true}'
+    api DELETE transit/keys/kek
+}
+restored() { api POST transit/restore "{\"backup\":\"$backup\"}"; }
+# a key that was there is not given up at once
+answer=unavailable row 'deleted' decrypt not_found 'key not found' deleted restored
+# --- JWT -----------------------------------------------------------------------------------------
+
+jwt_start
+relogin() { # SECONDS: and the JWT is of a clock that is so far ahead
+    jwt us "$1" >"$tmp/jwt"
+    sleep 1.1
+    api POST sys/leases/revoke-prefix/auth/jwt
+}
+jwt us >"$tmp/jwt"
+daemon jwt "$(backend "method: jwt, role: plugin, jwt: 'file:$tmp/jwt'")"
+mark=0 row='jwt: no LIST'
+objects
+if [[ $said == *label:* ]]; then bad "keys that are not listed are shown: $said"; else good 'no key is shown without LIST'; fi
+also ' debug agent: keys of token it: the keys cannot be listed \(LIST on transit/keys\), only used by name: .*permission denied'
+row 'JWT expired' encrypt auth 'jwt: the login at auth/jwt: .*expired' 'relogin -86400' "jwt us >'$tmp/jwt'"
+row 'JWT of tomorrow' encrypt auth 'jwt: the login at auth/jwt: .*not yet valid' 'relogin 86400' "jwt us >'$tmp/jwt'"
+row 'role gone' encrypt auth 'jwt: the login at auth/jwt: .*role .*not be found' \
+    'relogin 0; api DELETE auth/jwt/role/plugin' jwt_role
+row 'login gone' encrypt auth 'jwt: the login at auth/jwt: .*answers 403' 'relogin 0; api DELETE sys/auth/jwt' jwt_enable
+daemons_stop
+lane_end
