@@ -164,7 +164,7 @@ struct kms_rpc_call *kms_rpc_call_new(struct kms_rpc *rpc, const struct kms_rpc_
 bool kms_rpc_reply_storage(struct kms_rpc_call *call);
 void kms_rpc_call_done(struct kms_rpc_call *call);
 void kms_rpc_event_done(struct kms_rpc_call *call);
-void kms_rpc_call_send(struct kms_rpc_call *call);       /* on the polling thread */
+void kms_rpc_call_send(struct kms_rpc_call *call);      /* on the polling thread */
 void kms_rpc_call_hand_over(struct kms_rpc_call *call); /* for it to be sent; any thread */
 
 /* --- rpc_arrive.c --- */
