@@ -276,6 +276,10 @@ enum kms_status kms_http_open(const struct kms_http_conf *conf, struct kms_http_
     }
     http->door = (struct kms_http_door){.perform = perform, .close = close_door, .count = count};
     http->loop_count = loops;
+    for (unsigned i = 0; i < loops; i++) {
+        http->loops[i].http = http;
+        http->loops[i].fd = -1;
+    }
     (void)pthread_mutex_init(&http->lock, NULL);
     if (!copy_conf(http, conf)) {
         close_door(&http->door);

@@ -152,22 +152,24 @@ static size_t take_header(char *data, size_t size, size_t count, void *ctx)
 
 static curl_socket_t open_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *address)
 {
-    struct kms_http *http = ctx;
+    struct kms_http_loop *loop = ctx;
     int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 
     (void)purpose;
     if (fd < 0) {
         return CURL_SOCKET_BAD;
     }
-    atomic_fetch_add(&http->sockets, 1);
+    atomic_fetch_add(&loop->http->sockets, 1);
+    loop->fd = fd;
     return fd;
 }
 
 static int close_socket(void *ctx, curl_socket_t fd)
 {
-    struct kms_http *http = ctx;
+    struct kms_http_loop *loop = ctx;
 
-    atomic_fetch_sub(&http->sockets, 1);
+    atomic_fetch_sub(&loop->http->sockets, 1);
+    loop->fd = loop->fd == fd ? -1 : loop->fd;
     return close(fd);
 }
 
@@ -203,8 +205,9 @@ static bool set_tls(const struct kms_http *http, CURL *easy)
     return !bad;
 }
 
-static bool set_ways(struct kms_http *http, CURL *easy)
+static bool set_ways(struct kms_http_loop *loop, CURL *easy)
 {
+    const struct kms_http *http = loop->http;
     bool bad = false;
 
     SET(easy, bad, CURLOPT_NOSIGNAL, 1L);
@@ -221,9 +224,9 @@ static bool set_ways(struct kms_http *http, CURL *easy)
     SET(easy, bad, CURLOPT_UPLOAD_BUFFERSIZE, UPLOAD_SIZE);
     SET(easy, bad, CURLOPT_QUICK_EXIT, 1L); /* a resolver that hangs is not waited for */
     SET(easy, bad, CURLOPT_OPENSOCKETFUNCTION, open_socket);
-    SET(easy, bad, CURLOPT_OPENSOCKETDATA, http);
+    SET(easy, bad, CURLOPT_OPENSOCKETDATA, loop);
     SET(easy, bad, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
-    SET(easy, bad, CURLOPT_CLOSESOCKETDATA, http);
+    SET(easy, bad, CURLOPT_CLOSESOCKETDATA, loop);
     return !bad;
 }
 
@@ -266,11 +269,11 @@ static bool set_times(const struct kms_http *http, const struct kms_http_job *jo
     return !bad;
 }
 
-CURL *kms_http_easy_new(struct kms_http *http)
+CURL *kms_http_easy_new(struct kms_http_loop *loop)
 {
     CURL *easy = curl_easy_init();
 
-    if (easy != NULL && (!set_tls(http, easy) || !set_ways(http, easy))) {
+    if (easy != NULL && (!set_tls(loop->http, easy) || !set_ways(loop, easy))) {
         curl_easy_cleanup(easy);
         return NULL;
     }

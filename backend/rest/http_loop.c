@@ -3,6 +3,10 @@
  * libcurl, driven by the callers' own threads: handing each exchange to a thread of libcurl's and
  * its answer back would cost more than the HTTP does.
  */
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
 #include "backend/rest/http_parts.h"
 #include "common/clock.h"
 
@@ -86,7 +90,7 @@ static void hand_back(struct kms_http *http, struct kms_http_job **jobs, size_t 
 
 static void start(struct kms_http *http, struct kms_http_loop *loop, struct kms_http_job *job)
 {
-    job->easy = loop->idle_count > 0 ? loop->idle[--loop->idle_count] : kms_http_easy_new(http);
+    job->easy = loop->idle_count > 0 ? loop->idle[--loop->idle_count] : kms_http_easy_new(loop);
     job->status = kms_http_job_set(http, job);
     if (job->status == KMS_OK && curl_multi_add_handle(loop->multi, job->easy) != CURLM_OK) {
         job->status = kms_error_set(&job->error, KMS_E_INTERNAL, "libcurl takes no request");
@@ -136,6 +140,17 @@ static struct kms_http_job *next_ended(struct kms_http_loop *loop)
     return NULL;
 }
 
+/*
+ * libcurl sends each HTTP/2 frame by itself: held together, a request's head and body, and those of
+ * several requests, are one packet and wake the server once.
+ */
+static void cork(const struct kms_http_loop *loop, int on)
+{
+    if (loop->is_http2 && loop->fd >= 0) {
+        (void)setsockopt(loop->fd, IPPROTO_TCP, TCP_CORK, &on, sizeof(on));
+    }
+}
+
 /* What libcurl can do without waiting. */
 static void go_on(struct kms_http *http, struct kms_http_loop *loop)
 {
@@ -144,7 +159,9 @@ static void go_on(struct kms_http *http, struct kms_http_loop *loop)
     int running = 0;
 
     if (loop->multi != NULL) {
+        cork(loop, 1);
         (void)curl_multi_perform(loop->multi, &running);
+        cork(loop, 0);
     }
     do {
         for (count = 0; count < ENDED_MAX && (ended[count] = next_ended(loop)) != NULL; count++) {

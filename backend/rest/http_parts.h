@@ -11,7 +11,7 @@
 
 #define KMS_HTTP_CONNECTIONS 16
 #define KMS_HTTP_CALLS       512
-#define KMS_HTTP_IDLE_MAX    8  /* easy handles of a loop that are kept */
+#define KMS_HTTP_IDLE_MAX    32 /* easy handles of a loop that are kept */
 #define KMS_HTTP_STREAMS     64 /* exchanges that share an HTTP/2 connection */
 #define KMS_HTTP_CONNECT_NS  (2 * UINT64_C(1000000000))
 
@@ -59,6 +59,9 @@ struct kms_http_job {
  * HTTP/2 callers share one.
  */
 struct kms_http_loop {
+    struct kms_http *http;
+    int fd; /* of its connection, the leader's; -1 */
+
     /* the leader's, but for curl_multi_wakeup() */
     CURLM *multi;                  /* NULL: not used yet */
     CURL *idle[KMS_HTTP_IDLE_MAX]; /* for the next exchanges */
@@ -121,7 +124,7 @@ enum kms_status kms_http_job_new(struct kms_http *http, const struct kms_http_re
                                  struct kms_error *err) KMS_MUST_CHECK;
 void kms_http_job_free(struct kms_http_job *job); /* the last holder */
 /* A handle with all that is the same for each exchange; NULL without memory. */
-CURL *kms_http_easy_new(struct kms_http *http);
+CURL *kms_http_easy_new(struct kms_http_loop *loop);
 /* Sets up job->easy for it; KMS_E_NOMEM when there is none. */
 enum kms_status kms_http_job_set(struct kms_http *http, struct kms_http_job *job) KMS_MUST_CHECK;
 /* The end of it; false when the handle is not fit for another exchange. */
