@@ -59,6 +59,8 @@ struct speed {
     atomic_uint count;
 };
 
+struct kms_rpc_worker; /* rpc_work.c */
+
 struct kms_rpc_call {
     struct tag arrived;
     struct tag closed;
@@ -140,14 +142,13 @@ struct kms_rpc {
     pthread_cond_t guard_wake;
     atomic_bool guard_armed;
 
-    pthread_mutex_t work_mutex; /* guards the queue and the numbers of workers */
-    pthread_cond_t work_ready;
+    pthread_mutex_t work_mutex; /* guards the queue and the workers */
     pthread_cond_t work_gone;
     struct kms_rpc_call *queue_head;
     struct kms_rpc_call *queue_tail;
     unsigned queued;
     unsigned workers;
-    unsigned workers_idle;
+    struct kms_rpc_worker *idle; /* the last one to have worked first: its caches are warm */
 
     pthread_mutex_t same_mutex; /* guards the buckets and followers */
     struct kms_rpc_call *buckets[KMS_RPC_SAME_BUCKETS];
@@ -190,6 +191,7 @@ void kms_rpc_followers_answer(struct kms_rpc_call *followers, const struct kms_r
 /* --- rpc_work.c --- */
 
 bool kms_rpc_work_push(struct kms_rpc *rpc, struct kms_rpc_call *call);
+bool kms_rpc_workers_stop(struct kms_rpc *rpc, uint64_t deadline_ns);
 bool kms_rpc_thread_start(void *(*main)(void *), void *arg, size_t stack);
 
 /* --- rpc_poll.c --- */
