@@ -46,6 +46,19 @@ static bool copy_url(const struct kms_http *http, struct kms_http_job *job, cons
     return job->connect_to != NULL;
 }
 
+/* FNV-1a over scheme, host and port of a URL that was checked. */
+static uint64_t host_of(const char *url)
+{
+    const char *end = strstr(url, "://") + 3;
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+
+    end += strcspn(end, "/?");
+    for (; url < end; url++) {
+        hash = (hash ^ (uint8_t)*url) * UINT64_C(0x100000001b3);
+    }
+    return hash;
+}
+
 static bool add_header(struct kms_http_job *job, const char *name, const char *value)
 {
     struct kms_blob line = {.data = NULL};
@@ -94,6 +107,7 @@ enum kms_status kms_http_job_new(struct kms_http *http, const struct kms_http_re
     job->deadline_ns = wait->deadline_ns;
     job->start_ns = kms_now_ns();
     job->request = *request;
+    job->host = host_of(request->url);
     for (size_t i = 0; i < request->want_count; i++) {
         job->want[i] = request->want[i];
     }
