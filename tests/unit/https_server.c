@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <fcntl.h>
+#include <netinet/tcp.h>
 #include <openssl/ec.h>
 #include <openssl/pem.h>
 #include <openssl/x509v3.h>
@@ -306,6 +307,7 @@ static void take(struct https_server *server, int fd)
         (void)close(fd);
         return;
     }
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int));
     connection->server = server;
     connection->fd = fd;
     connection->ssl = SSL_new(server->tls);
