@@ -39,7 +39,9 @@ void kms_http_learn_locked(struct kms_http *http, const struct kms_http_job *job
 
 /*
  * May @job join those who are in @loop already? A loop has one connection to a host: over HTTP/1 it
- * would wait for all of them.
+ * would wait for all of them. Nor one whose connection may be dead: HTTP/1 closes a connection
+ * after an exchange that ran out of time, but an HTTP/2 one would take all who come down with it
+ * until TCP gives up, after a quarter of an hour (tcp_retries2 in tcp(7)).
  */
 static bool may_join(struct kms_http *http, const struct kms_http_loop *loop,
                      const struct kms_http_job *job)
@@ -47,7 +49,7 @@ static bool may_join(struct kms_http *http, const struct kms_http_loop *loop,
     const struct kms_http_host *host = find_host(http, job->host);
 
     return host != NULL && host->is_http2 && loop->host == job->host && !loop->is_alone &&
-           !job->request.once && loop->jobs < KMS_HTTP_STREAMS;
+           !loop->is_doubtful && !job->request.once && loop->jobs < KMS_HTTP_STREAMS;
 }
 
 /*
@@ -94,6 +96,8 @@ static void assign_locked(struct kms_http *http)
         http->waiting = job->next;
         loop->is_alone = job->request.once;
         loop->host = job->host;
+        job->is_fresh = job->request.once || loop->is_doubtful;
+        loop->is_doubtful = false;
         loop->jobs++;
         job->loop = loop;
         push(&loop->queue, job);

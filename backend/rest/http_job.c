@@ -257,7 +257,7 @@ static bool set_request(struct kms_http_job *job, CURL *easy)
     SET(easy, bad, CURLOPT_CUSTOMREQUEST, kms_http_method_name(job->request.method));
     SET(easy, bad, CURLOPT_HTTPHEADER, job->headers);
     SET(easy, bad, CURLOPT_CONNECT_TO, job->connect_to);
-    SET(easy, bad, CURLOPT_FRESH_CONNECT, job->request.once ? 1L : 0L);
+    SET(easy, bad, CURLOPT_FRESH_CONNECT, job->is_fresh ? 1L : 0L);
     SET(easy, bad, CURLOPT_WRITEFUNCTION, take_body);
     SET(easy, bad, CURLOPT_WRITEDATA, job);
     SET(easy, bad, CURLOPT_HEADERFUNCTION, take_header);
@@ -353,14 +353,18 @@ static const struct code_row {
     {CURLE_OUT_OF_MEMORY, KMS_E_NOMEM, "no memory"},
 };
 
+bool kms_http_is_late(const struct kms_http_job *job)
+{
+    return kms_deadline_left(job->deadline_ns) < 2 * KMS_NS_PER_MS; /* libcurl counts in these */
+}
+
 /* Our own connect timeout says that nobody is there; the deadline says that we are late. */
 static struct code_row timed_out(const struct kms_http_job *job)
 {
-    bool is_late = kms_deadline_left(job->deadline_ns) < 2 * KMS_NS_PER_MS;
-
-    return is_late ? (struct code_row){CURLE_OPERATION_TIMEDOUT, KMS_E_TIMEOUT, "no reply in time"}
-                   : (struct code_row){CURLE_OPERATION_TIMEDOUT, KMS_E_UNAVAILABLE,
-                                       "no connection in time"};
+    return kms_http_is_late(job)
+               ? (struct code_row){CURLE_OPERATION_TIMEDOUT, KMS_E_TIMEOUT, "no reply in time"}
+               : (struct code_row){CURLE_OPERATION_TIMEDOUT, KMS_E_UNAVAILABLE,
+                                   "no connection in time"};
 }
 
 static struct code_row row_of(const struct kms_http_job *job, CURLcode code)

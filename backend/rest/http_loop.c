@@ -47,6 +47,11 @@ static void leave_locked(struct kms_http *http, struct kms_http_job *job)
     unlink_job(&loop->running, job);
     loop->jobs--;
     kms_http_learn_locked(http, job);
+    if (job->response.status != 0) {
+        loop->is_doubtful = false;
+    } else if (job->response.was_sent && kms_http_is_late(job)) {
+        loop->is_doubtful = true;
+    }
     job->is_out = true;
     if (job->is_abandoned) {
         kms_http_job_free(job);

@@ -32,6 +32,7 @@ struct kms_http_job {
     uint64_t start_ns;
     bool is_abandoned; /* its caller has gone: the loop's leader frees it */
     bool is_out;       /* of its loop: its caller will be told at once */
+    bool is_fresh;     /* not over a connection that is there already */
     uint64_t host;     /* a hash of scheme, host and port; a rare mistake costs waiting */
 
     /* It has a loop, it is done, or its loop has no leader. Who has told it that it is done touches
@@ -74,6 +75,7 @@ struct kms_http_loop {
     bool is_asleep;     /* its leader waits in curl_multi_poll() */
     bool has_abandoned; /* among the running */
     bool is_alone;      /* its job may share no connection */
+    bool is_doubtful;   /* the last exchange ran out of time, and none was answered since */
     uint64_t host;      /* that all its jobs are for */
 };
 
@@ -138,6 +140,7 @@ CURL *kms_http_easy_new(struct kms_http *http);
 enum kms_status kms_http_job_set(struct kms_http *http, struct kms_http_job *job) KMS_MUST_CHECK;
 /* The end of it; false when the handle is not fit for another exchange. */
 bool kms_http_job_clear(struct kms_http_job *job) KMS_MUST_CHECK;
+bool kms_http_is_late(const struct kms_http_job *job); /* its deadline has passed */
 /* Fills the job's response, status and error from what libcurl says. */
 void kms_http_job_finish(struct kms_http_job *job, CURLcode code);
 

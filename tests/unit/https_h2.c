@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include <nghttp2/nghttp2.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -164,6 +165,20 @@ static void submit_all(struct h2 *h2)
     }
 }
 
+/* "/stall" is asked: the connection is dead from then on, but TCP does not know it. */
+static bool stalls(const struct h2 *h2)
+{
+    bool found = false;
+
+    for (const struct https_exchange *at = h2->exchanges; at != NULL; at = at->next) {
+        found |= strcmp(at->path, "/stall") == 0;
+    }
+    while (found && !atomic_load(&h2->connection->server->is_stopping)) {
+        (void)poll(NULL, 0, HTTPS_TICK_MS);
+    }
+    return found;
+}
+
 static bool open_session(struct h2 *h2)
 {
     const nghttp2_settings_entry streams = {NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS, 100};
@@ -197,6 +212,9 @@ void https_serve_h2(struct https_connection *connection)
 
         go_on = got >= 0 &&
                 (got == 0 || nghttp2_session_mem_recv(h2.session, bytes, (size_t)got) == got);
+        if (stalls(&h2)) {
+            break;
+        }
         submit_all(&h2);
         go_on = go_on && nghttp2_session_send(h2.session) == 0;
     }

@@ -7,6 +7,7 @@
  * Each answer's body repeats what was asked: "METHOD PATH LENGTH SUM TOKEN", the length and the sum
  * of the request's body and its field X-Token ("-": none). A path with "large" in it is answered
  * with HTTPS_LARGE more bytes, one that begins with "/held" only when it is released.
+ * After "/stall" nothing comes over that connection any more (HTTP/2 alone).
  */
 #ifndef KMS_TESTS_UNIT_HTTPS_SERVER_H
 #define KMS_TESTS_UNIT_HTTPS_SERVER_H

@@ -313,6 +313,39 @@ static void who_waited_behind_it_goes_on(void)
     end();
 }
 
+/*
+ * A connection that has died without a word: who is on it is late. Those who come then get another
+ * one, whether or not somebody waits on the dead one still.
+ */
+static void a_dead_connection_is_left(void)
+{
+    for (unsigned with_other = 0; with_other < 2; with_other++) {
+        struct caller other;
+        struct caller late;
+        struct caller next;
+
+        begin_h2(2);
+        other = an_impatient("/held/other", CANCELLED);
+        if (with_other == 1) {
+            start_held(&other, 1);
+        }
+        late = an_impatient("/stall", LATE);
+        CU_ASSERT_TRUE_FATAL(caller_start(&late));
+        gives_up(&late, LATE);
+        for (unsigned i = 0; i < 3; i++) {
+            next = a_caller("/next");
+            next.deadline_ms = 3000;
+            caller_ask(&next);
+            UNIT_CHECK(next.error.text, next.is_mine);
+        }
+        CU_ASSERT_EQUAL(https_server_seen(server).connections, 2);
+        if (with_other == 1) {
+            gives_up(&other, CANCELLED);
+        }
+        end();
+    }
+}
+
 /* ---- news ---------------------------------------------------------------------------------- */
 
 static void sleep_a_while(int number)
@@ -461,6 +494,7 @@ static const struct unit_test tests[] = {
     {"an HTTP/1 caller gives up", an_http1_caller_gives_up},
     {"a waiting caller gives up", a_waiting_caller_gives_up},
     {"who waited behind it goes on", who_waited_behind_it_goes_on},
+    {"a dead connection is left", a_dead_connection_is_left},
     {"an answer may come first", an_answer_may_come_first},
     {"all give up, and the door closes", all_give_up_and_close},
     {"a crowd over HTTP/1", a_crowd_over_http1},
