@@ -11,7 +11,8 @@
  *   rpc_poll.c    the polling thread
  *
  * A call's life: posted as a slot, it arrives on the polling thread, is run there or by a worker,
- * is answered by the polling thread, and ends there when gRPC gives its batches back.
+ * is answered by the polling thread (by its worker when it is the only call), and ends on the
+ * polling thread when gRPC gives its batches back.
  */
 #ifndef KMSBRIDGE_RPC_PARTS_H
 #define KMSBRIDGE_RPC_PARTS_H
@@ -165,7 +166,8 @@ struct kms_rpc_call *kms_rpc_call_new(struct kms_rpc *rpc, const struct kms_rpc_
 bool kms_rpc_reply_storage(struct kms_rpc_call *call);
 void kms_rpc_call_done(struct kms_rpc_call *call);
 void kms_rpc_event_done(struct kms_rpc_call *call);
-void kms_rpc_call_send(struct kms_rpc_call *call);      /* on the polling thread */
+/* Sends the answer; on the polling thread, or by a worker when no other call is there to wait. */
+void kms_rpc_call_send(struct kms_rpc_call *call);
 void kms_rpc_call_hand_over(struct kms_rpc_call *call); /* for it to be sent; any thread */
 
 /* --- rpc_arrive.c --- */

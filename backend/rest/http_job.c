@@ -46,6 +46,19 @@ static bool copy_url(const struct kms_http *http, struct kms_http_job *job, cons
     return job->connect_to != NULL;
 }
 
+/* FNV-1a over scheme, host and port of a URL that was checked. */
+static uint64_t host_of(const char *url)
+{
+    const char *end = strstr(url, "://") + 3;
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+
+    end += strcspn(end, "/?");
+    for (; url < end; url++) {
+        hash = (hash ^ (uint8_t)*url) * UINT64_C(0x100000001b3);
+    }
+    return hash;
+}
+
 static bool add_header(struct kms_http_job *job, const char *name, const char *value)
 {
     struct kms_blob line = {.data = NULL};
@@ -94,6 +107,7 @@ enum kms_status kms_http_job_new(struct kms_http *http, const struct kms_http_re
     job->deadline_ns = wait->deadline_ns;
     job->start_ns = kms_now_ns();
     job->request = *request;
+    job->host = host_of(request->url);
     for (size_t i = 0; i < request->want_count; i++) {
         job->want[i] = request->want[i];
     }
@@ -246,7 +260,7 @@ static bool set_request(struct kms_http_job *job, CURL *easy)
     SET(easy, bad, CURLOPT_CUSTOMREQUEST, kms_http_method_name(job->request.method));
     SET(easy, bad, CURLOPT_HTTPHEADER, job->headers);
     SET(easy, bad, CURLOPT_CONNECT_TO, job->connect_to);
-    SET(easy, bad, CURLOPT_FRESH_CONNECT, job->request.once ? 1L : 0L);
+    SET(easy, bad, CURLOPT_FRESH_CONNECT, job->is_fresh ? 1L : 0L);
     SET(easy, bad, CURLOPT_WRITEFUNCTION, take_body);
     SET(easy, bad, CURLOPT_WRITEDATA, job);
     SET(easy, bad, CURLOPT_HEADERFUNCTION, take_header);
@@ -342,14 +356,18 @@ static const struct code_row {
     {CURLE_OUT_OF_MEMORY, KMS_E_NOMEM, "no memory"},
 };
 
+bool kms_http_is_late(const struct kms_http_job *job)
+{
+    return kms_deadline_left(job->deadline_ns) < 2 * KMS_NS_PER_MS; /* libcurl counts in these */
+}
+
 /* Our own connect timeout says that nobody is there; the deadline says that we are late. */
 static struct code_row timed_out(const struct kms_http_job *job)
 {
-    bool is_late = kms_deadline_left(job->deadline_ns) < 2 * KMS_NS_PER_MS;
-
-    return is_late ? (struct code_row){CURLE_OPERATION_TIMEDOUT, KMS_E_TIMEOUT, "no reply in time"}
-                   : (struct code_row){CURLE_OPERATION_TIMEDOUT, KMS_E_UNAVAILABLE,
-                                       "no connection in time"};
+    return kms_http_is_late(job)
+               ? (struct code_row){CURLE_OPERATION_TIMEDOUT, KMS_E_TIMEOUT, "no reply in time"}
+               : (struct code_row){CURLE_OPERATION_TIMEDOUT, KMS_E_UNAVAILABLE,
+                                   "no connection in time"};
 }
 
 static struct code_row row_of(const struct kms_http_job *job, CURLcode code)

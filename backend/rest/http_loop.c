@@ -50,8 +50,11 @@ static void leave_locked(struct kms_http *http, struct kms_http_job *job)
     unlink_job(&loop->queue, job);
     unlink_job(&loop->running, job);
     loop->jobs--;
-    if (job->http_version != 0) {
-        loop->is_http2 = job->http_version >= CURL_HTTP_VERSION_2_0;
+    kms_http_learn_locked(http, job);
+    if (job->response.status != 0) {
+        loop->is_doubtful = false;
+    } else if (job->response.was_sent && kms_http_is_late(job)) {
+        loop->is_doubtful = true;
     }
     job->is_out = true;
     if (job->is_abandoned) {
@@ -312,7 +315,9 @@ bool kms_http_nap(struct kms_http_job *job, const struct kms_http_wait *wait)
     uint64_t last = last_of(wait);
     uint64_t nap = kms_deadline_in(wait->cancelled == NULL ? LONG_NAP_NS : CANCEL_NAP_NS);
 
-    (void)hear(job, nap < last ? nap : last);
+    if (!atomic_load(&job->is_done)) { /* else the news may have been heard already */
+        (void)hear(job, nap < last ? nap : last);
+    }
     if (!atomic_load(&job->is_done)) {
         return false;
     }
