@@ -272,6 +272,11 @@ enum kms_status kms_ali_rotate(struct kms_backend *b, struct kms_call *call, con
     }
     if (status == KMS_OK) {
         status = kms_ali_list_keys(b, call, &only, note_one, &info);
+        if (status != KMS_OK) { /* said, lest it is rotated once more */
+            status = kms_error_reword(&call->error, status,
+                                      "the new version %s is made; only it cannot be looked at: %s",
+                                      made, call->error.text);
+        }
     }
     if (status == KMS_OK && info.ref[0] == '\0') {
         status = kms_error_set(&call->error, KMS_E_UNAVAILABLE,
