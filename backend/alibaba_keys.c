@@ -189,6 +189,6 @@ enum kms_status kms_ali_describe(struct kms_backend *b, struct kms_call *call, c
     if (status == KMS_OK) {
         status = kms_ali_key_read(&metadata, ret, &call->error);
     }
-    kms_ali_reply_done(&reply);
+    kms_ali_reply_done(call, &reply);
     return status;
 }

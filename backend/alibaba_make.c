@@ -156,8 +156,21 @@ static enum kms_status create_key(struct kms_backend *b, struct kms_call *call,
     if (status != KMS_OK) {
         status = tell_of_key(call, &reply, description);
     }
-    kms_ali_reply_done(&reply);
+    kms_ali_reply_done(call, &reply);
     return status;
+}
+
+/* Of several requests the one that made something is told, unless another one failed. */
+static void keep_request(const struct kms_call *call, char ret_id[KMS_ERROR_CODE_MAX])
+{
+    memcpy(ret_id, call->error.request_id, KMS_ERROR_CODE_MAX);
+}
+
+static void tell_request(struct kms_call *call, const char id[KMS_ERROR_CODE_MAX])
+{
+    if (call->error.status == KMS_OK || call->error.request_id[0] == '\0') {
+        memcpy(call->error.request_id, id, KMS_ERROR_CODE_MAX);
+    }
 }
 
 enum kms_status kms_ali_generate(struct kms_backend *b, struct kms_call *call,
@@ -165,6 +178,7 @@ enum kms_status kms_ali_generate(struct kms_backend *b, struct kms_call *call,
 {
     struct kms_ali_key key;
     char alias[ALIAS_MAX];
+    char request_id[KMS_ERROR_CODE_MAX] = "";
     bool move = false;
     enum kms_status status = check_template(tmpl, &call->error);
 
@@ -177,6 +191,7 @@ enum kms_status kms_ali_generate(struct kms_backend *b, struct kms_call *call,
         status = create_key(b, call, tmpl, alias, &key);
     }
     if (status == KMS_OK) {
+        keep_request(call, request_id);
         status = kms_ali_name_key(b, call, key.id, alias, move);
     }
     if (status == KMS_OK) {
@@ -186,6 +201,7 @@ enum kms_status kms_ali_generate(struct kms_backend *b, struct kms_call *call,
                                       key.id, alias, call->error.text);
         }
     }
+    tell_request(call, request_id);
     return status;
 }
 
@@ -246,7 +262,7 @@ static enum kms_status create_version(struct kms_backend *b, struct kms_call *ca
     if (status == KMS_OK) {
         (void)snprintf(ret_ref, KMS_KEY_REF_MAX, "%s/%s", key, id);
     }
-    kms_ali_reply_done(&reply);
+    kms_ali_reply_done(call, &reply);
     return status;
 }
 
@@ -264,6 +280,7 @@ enum kms_status kms_ali_rotate(struct kms_backend *b, struct kms_call *call, con
     struct kms_ali_ref parsed;
     struct kms_key_info info = {.ref = ""};
     char made[KMS_KEY_REF_MAX];
+    char request_id[KMS_ERROR_CODE_MAX] = "";
     const struct kms_key_filter only = {.ref = made};
     enum kms_status status = kms_ali_ref_parse(ref, &parsed, &call->error);
 
@@ -271,6 +288,7 @@ enum kms_status kms_ali_rotate(struct kms_backend *b, struct kms_call *call, con
         status = create_version(b, call, parsed.key, made);
     }
     if (status == KMS_OK) {
+        keep_request(call, request_id);
         status = kms_ali_list_keys(b, call, &only, note_one, &info);
     }
     if (status == KMS_OK && info.ref[0] == '\0') {
@@ -280,5 +298,6 @@ enum kms_status kms_ali_rotate(struct kms_backend *b, struct kms_call *call, con
     if (status == KMS_OK) {
         *ret_info = info;
     }
+    tell_request(call, request_id);
     return status;
 }

@@ -76,7 +76,8 @@ void kms_ali_param_text(struct kms_ali_ask *ask, const char *name, const char *v
 enum kms_status kms_ali_call(struct kms_backend *b, struct kms_call *call,
                              const struct kms_ali_ask *ask,
                              struct kms_ali_reply *ret) KMS_MUST_CHECK;
-void kms_ali_reply_done(struct kms_ali_reply *reply);
+/* An error of @call has the reply's request id afterwards, if it had none. */
+void kms_ali_reply_done(struct kms_call *call, struct kms_ali_reply *reply);
 
 /* A reply that we cannot take, with its request id. */
 enum kms_status kms_ali_protocol(struct kms_call *call, const struct kms_ali_reply *reply,

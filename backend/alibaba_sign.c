@@ -209,7 +209,7 @@ enum kms_status kms_ali_sign(struct kms_backend *b, struct kms_call *call, const
         kms_error_clear(&call->error);
         status = kms_ali_protocol(call, &reply, ask.action, "holds no signature of this key");
     }
-    kms_ali_reply_done(&reply);
+    kms_ali_reply_done(call, &reply);
     kms_blob_done(&text);
     return status;
 }

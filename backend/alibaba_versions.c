@@ -180,7 +180,7 @@ static enum kms_status ask_page(struct kms_backend *b, struct kms_call *call,
     if (status == KMS_OK) {
         status = read_page(paging, &reply, ret_count, ret_total, &call->error);
     }
-    kms_ali_reply_done(&reply);
+    kms_ali_reply_done(call, &reply);
     return status;
 }
 

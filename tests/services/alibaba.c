@@ -127,6 +127,16 @@ unsigned ali_calls(const char *what)
     return (unsigned)count;
 }
 
+bool ali_named(const struct kms_call *call, const char *action)
+{
+    char ask[96];
+    char id[64] = "";
+
+    (void)snprintf(ask, sizeof(ask), "{\"do\":\"id_of\",\"action\":\"%s\"}", action);
+    return ali_control_text(ask, "request_id", id, sizeof(id)) && id[0] != '\0' &&
+           strcmp(call->error.request_id, id) == 0;
+}
+
 bool ali_new_key(const char *spec, const char *usage, char ret_alias[64])
 {
     static unsigned count;

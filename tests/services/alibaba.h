@@ -29,6 +29,8 @@ bool ali_control_text(const char *ask, const char *field, char *ret, size_t size
 bool ali_fault(const char *on, const char *action, const char *more);
 /* How often @what ("kms Encrypt") was asked since the last time any count was asked for. */
 unsigned ali_calls(const char *what);
+/* Whether @call tells the request id that the service gave the last @action. */
+bool ali_named(const struct kms_call *call, const char *action);
 /* A symmetric key with an alias of its own; the alias to @ret_alias. */
 bool ali_new_key(const char *spec, const char *usage, char ret_alias[64]);
 

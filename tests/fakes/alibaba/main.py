@@ -42,6 +42,7 @@ class State:
         self.faults = []  # {"on", "action", "kind", "count", ...}, the first that fits counts
         self.calls = {}  # "kms Encrypt": how many
         self.last = {}  # the last KMS request: its request id and what it named
+        self.ids = {}  # KMS action: the request id of the last one, whatever became of it
         self.connections = 0
         self.denied = set()
         self.gateway.add("LTAI5tFakeFakeFakeFake", "fakeSecretFakeSecretFakeSecret")
@@ -64,7 +65,7 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm, wbufsize = True, -1  # head and body in one segment, at once
-    on, state = "", None
+    on, state, request_id = "", None, ""
     timeout = 60
 
     def log_message(self, *args):
@@ -85,7 +86,10 @@ class Handler(BaseHTTPRequestHandler):
                 return self.reply(400, {"Code": "InvalidParameter", "Message": f"{name} twice"})
             headers[name.lower()] = value
         name = self.action(url, headers)
+        self.request_id = str(uuid.uuid4())
         with self.state.lock:
+            if self.on == "kms":
+                self.state.ids[name] = self.request_id
             key = f"{self.on} {name}"
             self.state.calls[key] = self.state.calls.get(key, 0) + 1
             fault = self.state.take_fault(self.on, name)
@@ -106,6 +110,7 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json;charset=utf-8")
         self.send_header("Content-Length", str(len(body)))
+        self.send_header("x-acs-request-id", self.request_id)
         for name, value in extra:
             self.send_header(name, value)
         self.end_headers()
@@ -118,7 +123,7 @@ class Handler(BaseHTTPRequestHandler):
             extra = [("Retry-After", str(fault["after"]))] if "after" in fault else []
             code = fault["code"]
             self.reply(fault["status"], {
-                "RequestId": str(uuid.uuid4()).upper(), "HostId": "kms.fake.aliyuncs.com",
+                "RequestId": self.request_id, "HostId": "kms.fake.aliyuncs.com",
                 "Code": code, "Message": fault.get("message", "planted")}, extra)
         elif kind == "status":
             self.reply(fault["status"], b"<html>gateway</html>")
@@ -137,6 +142,7 @@ class Handler(BaseHTTPRequestHandler):
             whole = json.dumps(reply).encode()
             self.send_response(status)
             self.send_header("Content-Length", str(len(whole)))
+            self.send_header("x-acs-request-id", self.request_id)
             self.end_headers()
             self.wfile.write(whole[: len(whole) // 2])
             self.close_connection = True
@@ -166,7 +172,7 @@ class Kms(Handler):
         return headers.get("x-acs-action", "")
 
     def answer(self, url, headers, body):
-        state, request_id = self.state, str(uuid.uuid4())
+        state, request_id = self.state, self.request_id
         try:
             if self.command != "POST" or url.path != "/":
                 raise Refused(404, "InvalidAction.NotFound", "POST / it is")
@@ -190,7 +196,7 @@ class Sts(Handler):
     on = "sts"
 
     def answer(self, url, headers, body):
-        request_id = str(uuid.uuid4()).upper()
+        request_id = self.request_id
         try:
             if url.path != "/" or self.command not in ("GET", "POST"):
                 raise Refused(404, "InvalidAction.NotFound", "Specified api is not found.")
@@ -298,6 +304,9 @@ class Control(Handler):
 
     def do_last(self):
         return self.state.last
+
+    def do_id_of(self, action):
+        return {"request_id": self.state.ids.get(action, "none")}
 
     def do_connections(self):
         return {"connections": self.state.connections}
