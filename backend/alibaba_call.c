@@ -169,6 +169,21 @@ static enum kms_status read_reply(const struct kms_ali_ask *ask, struct kms_ali_
     return status;
 }
 
+/* The actions that a dedicated instance's gateway has; all others are the management's. */
+static struct kms_endpoints *endpoints_for(const struct kms_backend *b, const char *action)
+{
+    static const char *const uses[] = {"Encrypt",        "Decrypt",           "GenerateDataKey",
+                                       "AsymmetricSign", "AsymmetricDecrypt", "GetPublicKey",
+                                       "GenerateMac",    "VerifyMac"};
+
+    for (size_t i = 0; i < sizeof(uses) / sizeof(uses[0]); i++) {
+        if (strcmp(uses[i], action) == 0) {
+            return b->endpoints;
+        }
+    }
+    return b->management;
+}
+
 /* One exchange with one credential. *ret_renew: the credential was refused. */
 static enum kms_status exchange(struct kms_backend *b, struct kms_call *call,
                                 const struct kms_ali_ask *ask, const char *url,
@@ -187,8 +202,8 @@ static enum kms_status exchange(struct kms_backend *b, struct kms_call *call,
                                              .want_count = 1,
                                              .body_max = REPLY_MAX,
                                              .once = ask->once};
-    enum kms_status status =
-        kms_endpoints_perform(b->endpoints, &request, &wait, &ret->response, &call->error);
+    enum kms_status status = kms_endpoints_perform(endpoints_for(b, ask->action), &request, &wait,
+                                                   &ret->response, &call->error);
 
     kms_wipe(s.authorization, sizeof(s.authorization));
     if (status != KMS_OK) {

@@ -30,12 +30,20 @@ struct kms_ali_public {
     EVP_PKEY *key;
 };
 
+/* How each service is reached: a CA that is of one is trusted for that one alone. */
+struct kms_ali_doors {
+    struct kms_http_door *kms;
+    struct kms_http_door *management; /* NULL: kms */
+    struct kms_http_door *sts;        /* NULL: identity */
+    struct kms_http_door *identity;   /* the metadata service, a credentials URI: by no proxy */
+};
+
 struct kms_backend {
     const struct kms_backend_conf *conf;
     const struct kms_alibaba_conf *ali;
-    struct kms_http_door *door;          /* to KMS, with its own CA where it has one */
-    struct kms_http_door *identity_door; /* to STS, the metadata service, a credentials URI */
+    struct kms_ali_doors doors;
     struct kms_endpoints *endpoints;
+    struct kms_endpoints *management; /* the very same, or the one that manages keys */
     struct kms_credential *credential;
     pthread_mutex_t lock; /* guards the members below; never held across an exchange */
     struct kms_ali_public publics[KMS_ALI_PUBLIC_MAX];
@@ -296,11 +304,27 @@ enum kms_status kms_ali_from_profile(struct kms_backend *b, const struct kms_htt
 enum kms_status kms_ali_offer_sts(const struct kms_json *object, struct kms_credential_slot *slot,
                                   struct kms_error *err) KMS_MUST_CHECK;
 
+/* ---- alibaba_doors.c ------------------------------------------------------------------------- */
+
+/* Base URLs. False: it has no room. */
+bool kms_ali_kms_url(const struct kms_alibaba_conf *ali, char *ret_url, size_t size);
+/* *ret_same: where keys are used, too, with all that is a fallback there. */
+bool kms_ali_management_url(const struct kms_alibaba_conf *ali, char *ret_url, size_t size,
+                            bool *ret_same);
+/* Configured, injected by ack-pod-identity-webhook, or the region's. */
+bool kms_ali_sts_url(const struct kms_alibaba_conf *ali, char *ret_url, size_t size);
+unsigned kms_ali_connections(const struct kms_alibaba_conf *ali);
+
+enum kms_status kms_ali_open_doors(const struct kms_backend_conf *conf,
+                                   struct kms_ali_doors *ret_doors,
+                                   struct kms_error *err) KMS_MUST_CHECK;
+void kms_ali_close_doors(struct kms_ali_doors *doors);
+
 /* ---- alibaba.c ------------------------------------------------------------------------------- */
 
 /* open over doors that the backend takes over; tests bring their own. */
-enum kms_status kms_ali_open_over(const struct kms_backend_conf *conf, struct kms_http_door *door,
-                                  struct kms_http_door *identity_door,
+enum kms_status kms_ali_open_over(const struct kms_backend_conf *conf,
+                                  const struct kms_ali_doors *doors,
                                   struct kms_backend **ret_backend,
                                   struct kms_error *err) KMS_MUST_CHECK;
 

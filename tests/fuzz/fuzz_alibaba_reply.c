@@ -123,13 +123,14 @@ static void use(struct kms_backend *ali, const struct kms_key_info *info)
 static void run(const struct kms_backend_conf *conf)
 {
     static struct kms_http_door door = {.perform = answer, .close = stay_open};
+    const struct kms_ali_doors doors = {.kms = &door, .identity = &door};
     struct kms_backend *ali = NULL;
     struct kms_key_info info = {.ref = "key/version", .type = KMS_KEY_EC};
     const struct kms_key_filter filter = {.spec = "kek"};
     struct kms_call call = new_call();
     struct kms_error err = KMS_ERROR_INIT;
 
-    demand(kms_ali_open_over(conf, &door, &door, &ali, &err) == KMS_OK);
+    demand(kms_ali_open_over(conf, &doors, &ali, &err) == KMS_OK);
     if (kms_alibaba_ops.list_keys(ali, &call, &filter, keep, &info) != KMS_OK) {
         demand(call.error.text[0] != '\0');
     }

@@ -67,7 +67,7 @@ trap leave EXIT
 
 key_id() { grep -o 'ali1-[0-9a-f]\{40\}' | head -n 1; }
 
-# --- what conf/alibaba/ hands out, on the fake --------------------------------------------------
+# --- what conf/alibaba/ hands out, on the fake; alibaba-instance.yaml: alibaba_endpoints.sh -------
 
 where="endpoint: https://localhost:$(fake_field tls)\n      ca_file: $tmp/ca.pem"
 example() { # NAME [SED]
@@ -90,7 +90,6 @@ example rrsa "s|role_arn: .*|role_arn: $(fake_field role_arn)|; s|oidc_provider_
 example profile "s|/etc/kmsbridge/alibaba.ini|$tmp/alibaba.ini|"
 example ecs "$imds"
 example uri "s|credentials_uri: .*|credentials_uri: http://127.0.0.1:$(fake_field uri)/credentials|"
-example instance "s|endpoint: .*|$where|; s|^ *ca_file: /etc.*||; s|credentials: ecs|credentials: ecs\n      metadata_endpoint: http://127.0.0.1:$(fake_field imds)|"
 
 # --- KMS v2 --------------------------------------------------------------------------------------
 

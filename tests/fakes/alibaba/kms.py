@@ -14,6 +14,10 @@ PLAINTEXT_MAX = 6 * 1024
 CONTEXT_MAX = 8192  # a limit of ours: the service's is not documented
 ALIAS = re.compile(r"alias/[A-Za-z0-9_/-]{1,249}")
 ACTIONS = {}  # name: (function, mandatory parameters, optional ones)
+# what a dedicated instance's gateway has: cryptography, but for ReEncrypt ("Alibaba Cloud SDK" in the guide)
+DEDICATED = {"Encrypt", "Decrypt", "GenerateDataKey", "GenerateDataKeyWithoutPlaintext", "AsymmetricSign",
+             "AsymmetricVerify", "AsymmetricEncrypt", "AsymmetricDecrypt", "GetPublicKey", "GenerateMac",
+             "VerifyMac"}
 
 
 def action(mandatory="", optional=""):

@@ -5,13 +5,13 @@ credentials URI, each on a loopback port of its own, and a control interface.
 
 usage: main.py [--tls FOLDER]    prints one line of JSON with the ports; ends with its stdin
   --tls FOLDER  KMS also speaks TLS, for the name "localhost" and 127.0.0.1; FOLDER/ca.pem is made.
-                A second port has a certificate for another name.
+                A second port has a certificate for another name. A proxy for CONNECT leads to the
+                service's own names (network.py): the region's by FOLDER/ca-region.pem, those of a
+                dedicated instance, which has no more than its gateway has, by FOLDER/ca.pem.
 
 Control: POST / with JSON {"do": NAME, ...}, see Control below. Standard library, and
 python3-cryptography.
 """
-import datetime
-import ipaddress
 import json
 import ssl
 import sys
@@ -21,15 +21,11 @@ import urllib.parse
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
 import kms
 from acs3 import Gateway, Refused, parameters
 from identity import PROVIDER_ARN, ROLE, ROLE_ARN, Identity
 from keys import Store
+from network import INSTANCE, NAMES, Proxy, tls_contexts
 
 BODY_MAX = 1 << 20
 
@@ -44,6 +40,7 @@ class State:
         self.last = {}  # the last KMS request: its request id and what it named
         self.ids = {}  # KMS action: the request id of the last one, whatever became of it
         self.connections = 0
+        self.proxied, self.leads = [], {}
         self.denied = set()
         self.gateway.add("LTAI5tFakeFakeFakeFake", "fakeSecretFakeSecretFakeSecret")
 
@@ -183,6 +180,7 @@ class Kms(Handler):
             if headers.get("x-acs-version") != "2016-01-20":
                 raise Refused(400, "InvalidVersion", "Specified parameter Version is not valid.")
             name = headers.get("x-acs-action", "")
+            self.check_place(name, headers)
             state.last = {"action": name, "params": params, "request_id": request_id}
             if name in state.denied or name in key["denied"]:
                 raise Refused(403, "Forbidden.NoPermission", "This operation is forbidden by permission system.")
@@ -190,6 +188,15 @@ class Kms(Handler):
         except Refused as e:
             return e.status, {"HttpStatus": e.status, "Code": e.code, "Message": e.message,
                               "RequestId": request_id, "HostId": "kms.fake.aliyuncs.com"}
+
+
+    def check_place(self, name, headers):
+        """What is asked by one of the service's names is asked for it; and what is not there is not."""
+        server_name = getattr(self.connection, "server_name", None)
+        if server_name in NAMES and headers.get("host") != server_name:
+            raise Refused(400, "InvalidParameter", f"Host: is not {server_name}")
+        if server_name == INSTANCE and name not in kms.DEDICATED:
+            raise Refused(404, "InvalidAction.NotFound", "a dedicated gateway has no such action")
 
 
 class Sts(Handler):
@@ -308,6 +315,15 @@ class Control(Handler):
     def do_id_of(self, action):
         return {"request_id": self.state.ids.get(action, "none")}
 
+    def do_proxied(self):
+        """Where CONNECT led to since this was asked last."""
+        hosts, self.state.proxied = self.state.proxied, []
+        return {"hosts": " ".join(hosts)}
+
+    def do_lead(self, host, to=None):
+        """The proxy leads to the server that has the name @to instead."""
+        self.state.leads[host] = to
+
     def do_connections(self):
         return {"connections": self.state.connections}
 
@@ -321,43 +337,8 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-def certificate(name, key, issuer, issuer_key, ca):
-    now = datetime.datetime.utcnow()
-    build = (x509.CertificateBuilder()
-             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-             .issuer_name(issuer).public_key(key.public_key()).serial_number(x509.random_serial_number())
-             .not_valid_before(now - datetime.timedelta(hours=1))
-             .not_valid_after(now + datetime.timedelta(days=2))
-             .add_extension(x509.BasicConstraints(ca, None), True))
-    if not ca:
-        names = [x509.DNSName(name)]
-        if name == "localhost":
-            names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
-        build = build.add_extension(x509.SubjectAlternativeName(names), False)
-    return build.sign(issuer_key, hashes.SHA256())
-
-
-def tls_contexts(folder):
-    """FOLDER/ca.pem, and a context for the right name and one for a wrong one."""
-    ca_key = ec.generate_private_key(ec.SECP256R1())
-    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fake KMS instance CA")])
-    ca = certificate("fake KMS instance CA", ca_key, ca_name, ca_key, True)
-    with open(f"{folder}/ca.pem", "wb") as f:
-        f.write(ca.public_bytes(serialization.Encoding.PEM))
-    for name in ("localhost", "other.example"):
-        key = ec.generate_private_key(ec.SECP256R1())
-        path = f"{folder}/{name}.pem"
-        with open(path, "wb") as f:
-            f.write(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-                                      serialization.NoEncryption()))
-            f.write(certificate(name, key, ca_name, ca_key, False).public_bytes(serialization.Encoding.PEM))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path)
-        yield context
-
-
 def main():
-    state, servers = State(), {}
+    state, servers, proxy = State(), {}, None
 
     def serve(name, handler, context=None):
         server = Server(("127.0.0.1", 0), type(name, (handler,), {"state": state}))
@@ -370,13 +351,21 @@ def main():
                           ("control", Control)):
         serve(name, handler)
     if len(sys.argv) == 3 and sys.argv[1] == "--tls":
-        good, wrong = tls_contexts(sys.argv[2])
-        serve("tls", Kms, good)
-        serve("tls_wrong_name", Kms, wrong)
+        contexts = tls_contexts(sys.argv[2])
+        serve("tls", Kms, contexts["localhost"])
+        serve("tls_wrong_name", Kms, contexts["other.example"])
+        for name, service in NAMES.items():
+            serve(name, Kms if service == "kms" else Sts, contexts[name])
+        ports = {name: servers[name].server_address[1] for name in NAMES}
+        ports["other.example"] = servers["tls_wrong_name"].server_address[1]
+        proxy = Proxy(state, ports)
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
     for server in servers.values():
         threading.Thread(target=server.serve_forever, daemon=True).start()
     known = {"role_arn": ROLE_ARN, "provider_arn": PROVIDER_ARN, "role": ROLE,
              "access_key": "LTAI5tFakeFakeFakeFake", "secret": "fakeSecretFakeSecretFakeSecret"}
+    if proxy is not None:
+        known["proxy"] = proxy.server_address[1]
     print(json.dumps({**{n: s.server_address[1] for n, s in servers.items()}, **known}), flush=True)
     sys.stdin.read()
 
