@@ -180,9 +180,10 @@ static enum kms_status ali_describe(struct kms_backend *b, struct kms_call *call
                                     struct kms_token_info *ret_info)
 {
     static const enum kms_alg algs[] = {
-        KMS_ALG_SEALED,    KMS_ALG_RSA_OAEP_SHA1,    KMS_ALG_RSA_OAEP_L_SHA256,
-        KMS_ALG_RSA_PKCS1, KMS_ALG_RSA_PKCS1_SHA256, KMS_ALG_RSA_PSS_SHA256,
-        KMS_ALG_ECDSA};
+        KMS_ALG_SEALED,      KMS_ALG_RSA_OAEP_SHA1,    KMS_ALG_RSA_OAEP_L_SHA256,
+        KMS_ALG_RSA_PKCS1,   KMS_ALG_RSA_PKCS1_SHA256, KMS_ALG_RSA_PSS_SHA256,
+        KMS_ALG_ECDSA,       KMS_ALG_HMAC_SHA224,      KMS_ALG_HMAC_SHA256,
+        KMS_ALG_HMAC_SHA384, KMS_ALG_HMAC_SHA512};
     struct kms_token_info info = {
         .manufacturer = "Alibaba Cloud",
         .model = "KMS 2016-01-20",
@@ -219,5 +220,6 @@ const struct kms_backend_ops kms_alibaba_ops = {
     .rewrap = kms_ali_rewrap,
     .sign = kms_ali_sign,
     .verify = kms_ali_verify,
+    .mac = kms_ali_mac,
     .describe = ali_describe,
 };

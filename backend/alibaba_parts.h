@@ -114,6 +114,9 @@ enum kms_status kms_ali_status_of(const char *action, unsigned http_status, cons
 /* ---- alibaba_keys.c, alibaba_versions.c, alibaba_list.c
  * ------------------------------------------------------------------------- */
 
+/* What stands for the version in an HMAC key's ref: the service names none of them. */
+#define KMS_ALI_NO_VERSION "hmac"
+
 struct kms_ali_ref {
     char key[KMS_ALI_ID_MAX];
     char version[KMS_ALI_ID_MAX];
@@ -140,6 +143,7 @@ struct kms_ali_spec {
     const char *name; /* KeySpec */
     enum kms_key_type type;
     unsigned bits;
+    enum kms_alg mac; /* of an HMAC key: the one that it is for */
 };
 const struct kms_ali_spec *kms_ali_spec_named(const char *name);
 
@@ -153,7 +157,8 @@ struct kms_ali_key {
     bool encrypts; /* else it signs */
     bool local;
     bool hardware;
-    bool leaving; /* scheduled for deletion */
+    bool leaving;     /* scheduled for deletion */
+    uint64_t seconds; /* when it was made; 0: that was not told */
 };
 enum kms_status kms_ali_key_read(const struct kms_json *metadata, struct kms_ali_key *ret,
                                  struct kms_error *err) KMS_MUST_CHECK;
@@ -253,6 +258,16 @@ enum kms_status kms_ali_verify(struct kms_backend *b, struct kms_call *call, con
  * the caller frees with OPENSSL_free(). KMS_E_BAD_DATA. */
 enum kms_status kms_ali_ecdsa_raw(struct kms_span der, size_t half,
                                   struct kms_buf *out) KMS_MUST_CHECK;
+
+/* ---- alibaba_mac.c ---- */
+
+enum kms_status kms_ali_mac(struct kms_backend *b, struct kms_call *call, const char *ref,
+                            const struct kms_params *params, struct kms_span input,
+                            struct kms_buf *ret_mac) KMS_MUST_CHECK;
+bool kms_ali_is_mac(enum kms_alg alg);
+enum kms_status kms_ali_verify_mac(struct kms_backend *b, struct kms_call *call, const char *ref,
+                                   const struct kms_params *params, struct kms_span input,
+                                   struct kms_span mac) KMS_MUST_CHECK;
 
 enum kms_status kms_ali_generate(struct kms_backend *b, struct kms_call *call,
                                  const struct kms_key_template *tmpl,

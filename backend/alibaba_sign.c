@@ -244,8 +244,12 @@ enum kms_status kms_ali_verify(struct kms_backend *b, struct kms_call *call, con
     uint8_t digest[EVP_MAX_MD_SIZE];
     uint8_t *der = NULL;
     EVP_PKEY *key = NULL;
-    enum kms_status status = scheme_of(params, &scheme, &call->error);
+    enum kms_status status = KMS_OK;
 
+    if (kms_ali_is_mac(params->alg)) {
+        return kms_ali_verify_mac(b, call, ref, params, input, signature);
+    }
+    status = scheme_of(params, &scheme, &call->error);
     if (status == KMS_OK) {
         status = digest_of(scheme, input, digest, &call->error);
     }

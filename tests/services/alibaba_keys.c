@@ -81,7 +81,6 @@ static void bounds_are_told(void)
                     KMS_E_NOT_FOUND);
     CU_ASSERT_EQUAL(ali_calls("kms Encrypt"), 0); /* all of it without asking */
     CU_ASSERT_FALSE(kms_waist_can(ali.waist, KMS_OP_RANDOM));
-    CU_ASSERT_FALSE(kms_waist_can(ali.waist, KMS_OP_MAC));
     ali_close(&ali);
 }
 
@@ -642,6 +641,34 @@ static void bad_templates_are_refused(void)
     ali_close(&ali);
 }
 
+/* What an instance has, and nothing else; the fake asks for it, too. */
+static void small_keys_are_for_instances(void)
+{
+    static const struct kms_key_template keys[] = {
+        {.type = KMS_KEY_AES, .bits = 128, .label = "made/aes-128"},
+        {.type = KMS_KEY_AES, .bits = 192, .label = "made/aes-192"},
+        {.type = KMS_KEY_RSA, .bits = 4096, .label = "made/rsa-4096", .uses = KMS_USE_DECRYPT},
+    };
+    struct ali ali;
+
+    for (unsigned with = 0; with < 2; with++) {
+        ali_setup(&ali);
+        ali.settings.instance = with == 1 ? (char *)(uintptr_t) "kst-hzz0123456789" : NULL;
+        CU_ASSERT_FATAL(ali_open(&ali));
+        for (size_t i = 0; i < (with == 1 ? UNIT_COUNT(keys) : 2); i++) {
+            struct kms_call call = ali_call();
+            struct kms_key_info info;
+
+            ALI_CHECK(&call, keys[i].label,
+                      kms_waist_generate(ali.waist, &call, &keys[i], &info) ==
+                          (with == 1 ? KMS_OK : KMS_E_UNSUPPORTED));
+            UNIT_CHECK(keys[i].label, with == 0 || info.bits == keys[i].bits);
+            UNIT_CHECK(keys[i].label, with == 1 || strstr(call.error.text, "instance") != NULL);
+        }
+        ali_close(&ali);
+    }
+}
+
 /* A key is made once: an answer that is lost makes no second one. And one that got no name goes. */
 static void a_key_is_made_once(void)
 {
@@ -767,6 +794,7 @@ const struct unit_test ali_key_tests[] = {
     {"OAEP opens", oaep_opens},
     {"keys are made, rotated and gone", keys_are_made_rotated_and_gone},
     {"bad templates are refused", bad_templates_are_refused},
+    {"small keys are for instances", small_keys_are_for_instances},
     {"a key is made once", a_key_is_made_once},
     {"each request is named", each_request_is_named},
     {"a token tells what it is", a_token_tells_what_it_is},

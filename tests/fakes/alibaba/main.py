@@ -268,6 +268,10 @@ class Control(Handler):
     def do_state(self, key, state):
         self.state.store.find(key).state = state
 
+    def do_material(self, key):
+        """The bytes of an HMAC key, for who reckons again what it made."""
+        return {"hex": self.state.store.find(key).primary.material.hex()}
+
     def do_destroy_version(self, key, version):
         self.state.store.find(key).version(version).destroyed = True
 
