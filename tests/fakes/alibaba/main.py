@@ -38,6 +38,7 @@ class State:
         self.faults = []  # {"on", "action", "kind", "count", ...}, the first that fits counts
         self.calls = {}  # "kms Encrypt": how many
         self.last = {}  # the last KMS request: its request id and what it named
+        self.whose = {}  # request id: KMS action
         self.ids = {}  # KMS action: the request id of the last one, whatever became of it
         self.connections = 0
         self.proxied, self.leads = [], {}
@@ -87,6 +88,7 @@ class Handler(BaseHTTPRequestHandler):
         with self.state.lock:
             if self.on == "kms":
                 self.state.ids[name] = self.request_id
+                self.state.whose[self.request_id] = name
             key = f"{self.on} {name}"
             self.state.calls[key] = self.state.calls.get(key, 0) + 1
             fault = self.state.take_fault(self.on, name)
@@ -327,6 +329,9 @@ class Control(Handler):
     def do_lead(self, host, to=None):
         """The proxy leads to the server that has the name @to instead."""
         self.state.leads[host] = to
+
+    def do_whose(self, id):
+        return {"action": self.state.whose.get(id, "none")}
 
     def do_connections(self):
         return {"connections": self.state.connections}
