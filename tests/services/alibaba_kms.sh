@@ -66,6 +66,13 @@ leave() {
 }
 trap leave EXIT
 
+# policy NAME...: from here on the identity may do what these examples of conf/alibaba/ name, and no more
+policy() {
+    local name all=
+    for name in "$@"; do all="$all${all:+,}$(cat "$top/conf/alibaba/ram-policy$name.json")"; done
+    control "{\"do\":\"policy\",\"policies\":[$all]}" >/dev/null || bad "no policy $*"
+}
+policy ''
 key_id() { grep -o 'ali1-[0-9a-f]\{40\}' | head -n 1; }
 
 # --- what conf/alibaba/ hands out, on the fake; alibaba-instance.yaml: alibaba_endpoints.sh -------
@@ -122,6 +129,9 @@ round_trip 'under the new version' "$tmp/record2"
 round_trip 'and what the old one encrypted' "$tmp/record1"
 
 said=$(timeout 20 "$ctl" keys rotate --config "$tmp/kmsbridge.yaml" 2>&1 | tr '\n' ' ')
+if [[ $said == *Forbidden.NoPermission* ]]; then good "the KEK's policy makes no version"; else bad "keys rotate with the KEK's policy: $said"; fi
+policy -admin ''
+said=$(timeout 20 "$ctl" keys rotate --config "$tmp/kmsbridge.yaml" 2>&1 | tr '\n' ' ')
 third=$(key_id <<<"$said")
 if [ -n "$third" ] && [ "$third" != "$second" ] && [[ $said == *active* ]]; then good 'keys rotate'; else bad "keys rotate: $said"; fi
 timeout 20 "$ctl" kms encrypt --socket "$tmp/kms.sock" <"$tmp/plain" >"$tmp/record3"
@@ -137,6 +147,7 @@ round_trip 'expired credentials are renewed' "$tmp/record2"
 
 # --- PKCS#11 -------------------------------------------------------------------------------------
 
+policy -agent
 export KMSBRIDGE_AGENT=$tmp/agent.sock
 # An envelope: the wrapped key is the service's own ciphertext, base64 text as it came.
 envelope() { timeout 60 "$build/tests/services/envelope" "$module" kmsbridge-kek "$@" >"$tmp/out" 2>&1; }
@@ -187,6 +198,7 @@ try 'C_Sign and C_Verify, which finds out another MAC and text' macs
 
 # --- keys made and gone, and what is refused: each with its request id ----------------------------
 
+policy -agent -admin
 try 'a key is made' tool --keygen --key-type AES:32 --label made
 audited generate ok CreateKey
 denied() { # OP ACTION COMMAND...

@@ -12,6 +12,7 @@ usage: main.py [--tls FOLDER]    prints one line of JSON with the ports; ends wi
 Control: POST / with JSON {"do": NAME, ...}, see Control below. Standard library, and
 python3-cryptography.
 """
+import fnmatch
 import json
 import ssl
 import sys
@@ -42,11 +43,17 @@ class State:
         self.ids = {}  # KMS action: the request id of the last one, whatever became of it
         self.connections = 0
         self.proxied, self.leads = [], {}
-        self.denied = set()
+        self.denied, self.allowed = set(), None
         self.gateway.add("LTAI5tFakeFakeFakeFake", "fakeSecretFakeSecretFakeSecret")
 
     def created(self):
         return self.gateway.now()
+
+    def allows(self, action):
+        """By the policy, if there is one; re-encrypting is two rights of one action."""
+        rights = {"ReEncrypt": ("ReEncryptFrom", "ReEncryptTo")}.get(action, (action,))
+        return self.allowed is None or all(
+            any(fnmatch.fnmatchcase(f"kms:{right}", pattern) for pattern in self.allowed) for right in rights)
 
     def take_fault(self, on, action):
         for fault in self.faults:
@@ -153,8 +160,8 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "double":
             field = fault["field"]
             return self.reply(status, (json.dumps(reply)[:-1] + f',"{field}":"x"}}').encode())
-        if kind == "set" and isinstance(reply, dict):
-            at = reply
+        if kind == "set":
+            at = reply = reply if isinstance(reply, dict) else json.loads(reply)
             *outer, field = fault["field"].split(".")
             for name in outer:
                 at = at[int(name)] if isinstance(at, list) else at[name]
@@ -184,7 +191,7 @@ class Kms(Handler):
             name = headers.get("x-acs-action", "")
             self.check_place(name, headers)
             state.last = {"action": name, "params": params, "request_id": request_id}
-            if name in state.denied or name in key["denied"]:
+            if name in state.denied or name in key["denied"] or not state.allows(name):
                 raise Refused(403, "Forbidden.NoPermission", "This operation is forbidden by permission system.")
             return 200, {"RequestId": request_id, **kms.call(state, name, params)}
         except Refused as e:
@@ -297,6 +304,11 @@ class Control(Handler):
 
     def do_deny(self, action):
         self.state.denied.add(action)
+
+    def do_policy(self, policies=None):
+        """Only what these RAM policies name is allowed, on any resource; without them all is."""
+        self.state.allowed = None if policies is None else [
+            action for policy in policies for statement in policy["Statement"] for action in statement["Action"]]
 
     def do_skew(self, seconds):
         self.state.gateway.skew = seconds
