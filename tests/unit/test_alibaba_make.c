@@ -154,6 +154,14 @@ static struct kms_http_door *new_door(void)
     return door;
 }
 
+static const struct kms_ali_doors *new_doors(void)
+{
+    static struct kms_ali_doors doors;
+
+    doors = (struct kms_ali_doors){.kms = new_door(), .identity = new_door()};
+    return &doors;
+}
+
 static struct kms_backend *begin(const struct plan *plans, size_t count)
 {
     static struct kms_alibaba_conf settings;
@@ -164,7 +172,7 @@ static struct kms_backend *begin(const struct plan *plans, size_t count)
     memset(&service, 0, sizeof(service));
     service.plans = plans;
     service.count = count;
-    CU_ASSERT_EQUAL_FATAL(kms_ali_open_over(&conf, new_door(), new_door(), &b, NULL), KMS_OK);
+    CU_ASSERT_EQUAL_FATAL(kms_ali_open_over(&conf, new_doors(), &b, NULL), KMS_OK);
     return b;
 }
 
