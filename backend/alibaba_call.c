@@ -169,6 +169,14 @@ static enum kms_status read_reply(const struct kms_ali_ask *ask, struct kms_ali_
     return status;
 }
 
+/* Of a reply that does not say which it is, or cannot be read: the gateway's header field does. */
+static void name_request(const struct kms_http_response *response, struct kms_error *err)
+{
+    if (err->request_id[0] == '\0' && strlen(response->want[0]) < sizeof(err->request_id)) {
+        memcpy(err->request_id, response->want[0], strlen(response->want[0]) + 1);
+    }
+}
+
 /* One exchange with one credential. *ret_renew: the credential was refused. */
 static enum kms_status exchange(struct kms_backend *b, struct kms_call *call,
                                 const struct kms_ali_ask *ask, const char *url,
@@ -191,13 +199,15 @@ static enum kms_status exchange(struct kms_backend *b, struct kms_call *call,
         kms_endpoints_perform(b->endpoints, &request, &wait, &ret->response, &call->error);
 
     kms_wipe(s.authorization, sizeof(s.authorization));
+    if (status == KMS_OK) {
+        status = ret->response.status == 200
+                     ? read_reply(ask, ret, &call->error)
+                     : kms_ali_error(ask->action, &ret->response, &call->error, ret_renew);
+    }
     if (status != KMS_OK) {
-        return status;
+        name_request(&ret->response, &call->error);
     }
-    if (ret->response.status != 200) {
-        return kms_ali_error(ask->action, &ret->response, &call->error, ret_renew);
-    }
-    return read_reply(ask, ret, &call->error);
+    return status;
 }
 
 static void note(struct kms_backend *b, const struct kms_call *call, enum kms_status status,

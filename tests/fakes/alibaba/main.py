@@ -65,6 +65,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm, wbufsize = True, -1  # head and body in one segment, at once
     on, state = "", None
+    request_id = None  # of this reply, where it does not say so itself
     timeout = 60
 
     def log_message(self, *args):
@@ -76,6 +77,7 @@ class Handler(BaseHTTPRequestHandler):
             self.state.connections += 1
 
     def exchange(self):
+        self.request_id = None
         length = int(self.headers.get("content-length") or 0)
         body = self.rfile.read(min(length, BODY_MAX))
         url = urllib.parse.urlsplit(self.path)
@@ -100,12 +102,15 @@ class Handler(BaseHTTPRequestHandler):
     def action(self, url, headers):
         return url.path
 
-    def reply(self, status, body, extra=()):
+    def reply(self, status, body, extra=(), length=None):
+        request_id = body.get("RequestId") if isinstance(body, dict) else None
         if isinstance(body, dict):
             body = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json;charset=utf-8")
-        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        if self.request_id or request_id:  # as the gateway of KMS and STS does
+            self.send_header("x-acs-request-id", self.request_id or request_id)
         for name, value in extra:
             self.send_header(name, value)
         self.end_headers()
@@ -133,14 +138,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def after(self, fault, status, reply):
         kind = fault["kind"]
+        self.request_id = reply.get("RequestId") if isinstance(reply, dict) else None
         if kind == "cut":
             whole = json.dumps(reply).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(whole)))
-            self.end_headers()
-            self.wfile.write(whole[: len(whole) // 2])
             self.close_connection = True
-            return None
+            return self.reply(status, whole[: len(whole) // 2], length=len(whole))
         if kind == "oversized":
             return self.reply(status, json.dumps(reply)[:-1].encode() + b" " * (4 << 20) + b"}")
         if kind == "malformed":
