@@ -169,21 +169,13 @@ static enum kms_status read_reply(const struct kms_ali_ask *ask, struct kms_ali_
     return status;
 }
 
-/* Of a reply that does not say which it is, or cannot be read: the gateway's header field does. */
-static void name_request(const struct kms_http_response *response, struct kms_error *err)
-{
-    if (err->request_id[0] == '\0' && strlen(response->want[0]) < sizeof(err->request_id)) {
-        memcpy(err->request_id, response->want[0], strlen(response->want[0]) + 1);
-    }
-}
-
 /* One exchange with one credential. *ret_renew: the credential was refused. */
 static enum kms_status exchange(struct kms_backend *b, struct kms_call *call,
                                 const struct kms_ali_ask *ask, const char *url,
                                 const struct kms_credential_value *credential,
                                 struct kms_ali_reply *ret, bool *ret_renew)
 {
-    static const char *const want[] = {"x-acs-request-id"};
+    static const char *const want[] = {KMS_ALI_REQUEST_ID};
     struct signing s = {
         .action = ask->action, .query = kms_span_str(url + 2), .credential = credential};
     struct kms_http_wait wait = wait_of(call);
@@ -205,7 +197,7 @@ static enum kms_status exchange(struct kms_backend *b, struct kms_call *call,
                      : kms_ali_error(ask->action, &ret->response, &call->error, ret_renew);
     }
     if (status != KMS_OK) {
-        name_request(&ret->response, &call->error);
+        kms_ali_name_request(&ret->response, &call->error);
     }
     return status;
 }
