@@ -36,6 +36,7 @@ BODY_MAX = 1 << 20
 
 class State:
     def __init__(self):
+        self.servers = {}
         self.lock = threading.Lock()
         self.gateway, self.store = Gateway(), Store()
         self.identity = Identity(self.gateway)
@@ -48,6 +49,27 @@ class State:
 
     def created(self):
         return self.gateway.now()
+
+    def serve(self, name, handler, context=None, port=0):
+        server = Server(("127.0.0.1", port), type(name, (handler,), {"state": self}))
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True,
+                                                do_handshake_on_connect=False)
+        self.servers[name] = server
+
+    def start(self, name):
+        threading.Thread(target=self.servers[name].serve_forever, kwargs={"poll_interval": 0.05},
+                         daemon=True).start()
+
+    def listen(self, name, wanted):
+        """Plain ones alone: none of its port listens, or it does again."""
+        server = self.servers[name]
+        if not wanted and server.fileno() >= 0:
+            server.shutdown()
+            server.server_close()
+        elif wanted and server.fileno() < 0:
+            self.serve(name, server.RequestHandlerClass, port=server.server_address[1])
+            self.start(name)
 
     def take_fault(self, on, action):
         for fault in self.faults:
@@ -111,6 +133,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body) if length is None else length))
         if self.request_id or request_id:  # as the gateway of KMS and STS does
             self.send_header("x-acs-request-id", self.request_id or request_id)
+        if self.close_connection:
+            self.send_header("Connection", "close")
         for name, value in extra:
             self.send_header(name, value)
         self.end_headers()
@@ -212,6 +236,7 @@ class Metadata(Handler):
     on = "imds"
 
     def answer(self, url, headers, body):
+        self.close_connection = True  # or it would be there for who has been there before
         if self.state.identity.imds == "off":
             return 503, b""
         return self.state.identity.metadata(self.command, url.path, headers)
@@ -285,7 +310,9 @@ class Control(Handler):
         self.state.gateway.skew = seconds
 
     def do_identity(self, lifetime=3600, imds="both"):
+        """imds: both, v1, v2; off: it answers 503; absent: nobody listens."""
         self.state.identity.lifetime, self.state.identity.imds = lifetime, imds
+        self.state.listen("imds", imds != "absent")
 
     def do_token(self, **over):
         return {"token": self.state.identity.issuer.token(self.state.gateway.now(), **over)}
@@ -350,27 +377,19 @@ def tls_contexts(folder):
 
 
 def main():
-    state, servers = State(), {}
-
-    def serve(name, handler, context=None):
-        server = Server(("127.0.0.1", 0), type(name, (handler,), {"state": state}))
-        if context is not None:
-            server.socket = context.wrap_socket(server.socket, server_side=True,
-                                                do_handshake_on_connect=False)
-        servers[name] = server
-
+    state = State()
     for name, handler in (("kms", Kms), ("sts", Sts), ("imds", Metadata), ("uri", Uri),
                           ("control", Control)):
-        serve(name, handler)
+        state.serve(name, handler)
     if len(sys.argv) == 3 and sys.argv[1] == "--tls":
         good, wrong = tls_contexts(sys.argv[2])
-        serve("tls", Kms, good)
-        serve("tls_wrong_name", Kms, wrong)
-    for server in servers.values():
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        state.serve("tls", Kms, good)
+        state.serve("tls_wrong_name", Kms, wrong)
+    for name in state.servers:
+        state.start(name)
     known = {"role_arn": ROLE_ARN, "provider_arn": PROVIDER_ARN, "role": ROLE,
              "access_key": "LTAI5tFakeFakeFakeFake", "secret": "fakeSecretFakeSecretFakeSecret"}
-    print(json.dumps({**{n: s.server_address[1] for n, s in servers.items()}, **known}), flush=True)
+    print(json.dumps({**{n: s.server_address[1] for n, s in state.servers.items()}, **known}), flush=True)
     sys.stdin.read()
 
 
