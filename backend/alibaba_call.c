@@ -190,7 +190,7 @@ static enum kms_status exchange(struct kms_backend *b, struct kms_call *call,
                                 const struct kms_credential_value *credential,
                                 struct kms_ali_reply *ret, bool *ret_renew)
 {
-    static const char *const want[] = {"x-acs-request-id"};
+    static const char *const want[] = {KMS_ALI_REQUEST_ID};
     struct signing s = {
         .action = ask->action, .query = kms_span_str(url + 2), .credential = credential};
     struct kms_http_wait wait = wait_of(call);
@@ -206,13 +206,15 @@ static enum kms_status exchange(struct kms_backend *b, struct kms_call *call,
                                                    &ret->response, &call->error);
 
     kms_wipe(s.authorization, sizeof(s.authorization));
+    if (status == KMS_OK) {
+        status = ret->response.status == 200
+                     ? read_reply(ask, ret, &call->error)
+                     : kms_ali_error(ask->action, &ret->response, &call->error, ret_renew);
+    }
     if (status != KMS_OK) {
-        return status;
+        kms_ali_name_request(&ret->response, &call->error);
     }
-    if (ret->response.status != 200) {
-        return kms_ali_error(ask->action, &ret->response, &call->error, ret_renew);
-    }
-    return read_reply(ask, ret, &call->error);
+    return status;
 }
 
 static void note(struct kms_backend *b, const struct kms_call *call, enum kms_status status,

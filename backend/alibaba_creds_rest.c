@@ -140,6 +140,7 @@ static enum kms_status read_sts(const struct kms_http_response *response,
 enum kms_status kms_ali_from_rrsa(struct kms_backend *b, const struct kms_http_wait *wait,
                                   struct kms_credential_slot *slot, struct kms_error *err)
 {
+    static const char *const want[] = {KMS_ALI_REQUEST_ID};
     static const struct kms_http_header headers[] = {
         {"content-type", "application/x-www-form-urlencoded"}, {"accept", "application/json"}};
     const char *path =
@@ -171,12 +172,17 @@ enum kms_status kms_ali_from_rrsa(struct kms_backend *b, const struct kms_http_w
                                                  .headers = headers,
                                                  .header_count = 2,
                                                  .body = kms_blob_span(&form),
+                                                 .want = want,
+                                                 .want_count = 1,
                                                  .body_max = REPLY_MAX};
 
         status = kms_http_perform(door, &request, wait, &response, err);
     }
     if (status == KMS_OK) {
         status = read_sts(&response, slot, err);
+    }
+    if (status != KMS_OK) {
+        kms_ali_name_request(&response, err);
     }
     kms_http_response_done(&response);
     kms_blob_done(&form);

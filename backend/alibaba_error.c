@@ -144,3 +144,12 @@ enum kms_status kms_ali_error(const char *action, const struct kms_http_response
     }
     return status;
 }
+
+void kms_ali_name_request(const struct kms_http_response *response, struct kms_error *err)
+{
+    const char *id = response->want[0];
+
+    if (err != NULL && err->request_id[0] == '\0' && strlen(id) < sizeof(err->request_id)) {
+        memcpy(err->request_id, id, strlen(id) + 1);
+    }
+}

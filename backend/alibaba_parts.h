@@ -108,6 +108,11 @@ enum kms_status kms_ali_base64(struct kms_span bytes, struct kms_blob *ret,
  */
 enum kms_status kms_ali_error(const char *action, const struct kms_http_response *response,
                               struct kms_error *err, bool *ret_renew) KMS_MUST_CHECK;
+
+/* The gateway's header field with the request's id; the first and only one that requests want. */
+#define KMS_ALI_REQUEST_ID "x-acs-request-id"
+/* Into @err, where its body does not say which request it is, or cannot be read. */
+void kms_ali_name_request(const struct kms_http_response *response, struct kms_error *err);
 /* The status that an error code stands for in @action; for tests. */
 enum kms_status kms_ali_status_of(const char *action, unsigned http_status, const char *code);
 

@@ -175,9 +175,8 @@ static enum kms_status look_up_self(struct kms_vault_login *login, const struct 
     }
     kms_vault_reply_done(&reply);
     if (status == KMS_E_DENIED) {
-        kms_error_clear(err);
-        status = kms_error_set_code(err, KMS_E_AUTH, "HTTP 403", "the token of %s is refused",
-                                    login->backend->vault->auth->token);
+        status = kms_error_reword(err, KMS_E_AUTH, "the token of %s is refused",
+                                  login->backend->vault->auth->token);
     }
     return status;
 }
@@ -233,11 +232,10 @@ static enum kms_status unwrap(struct kms_vault_login *login, const struct kms_ht
     }
     kms_vault_reply_done(&reply);
     if (status == KMS_E_DENIED || status == KMS_E_INVALID || status == KMS_E_AUTH) {
-        kms_error_clear(err);
-        status = kms_error_set(err, KMS_E_AUTH,
-                               "the wrapping token of %s is not good, or was used already: by "
-                               "somebody else?",
-                               login->backend->vault->auth->secret_id);
+        status = kms_error_reword(err, KMS_E_AUTH,
+                                  "the wrapping token of %s is not good, or was used already: by "
+                                  "somebody else?",
+                                  login->backend->vault->auth->secret_id);
     }
     return status;
 }

@@ -11,9 +11,9 @@
 #include "common/clock.h"
 #include "common/log.h"
 
-#define PAUSE_MIN_NS (5 * KMS_NS_PER_MS)
-#define PAUSE_MAX_NS (200 * KMS_NS_PER_MS)
-#define NAP_NS       (20 * KMS_NS_PER_MS) /* how often a pause looks whether the caller gave up */
+#define PAUSE_FIRST_NS (10 * KMS_NS_PER_MS)
+#define PAUSE_MAX_NS   (200 * KMS_NS_PER_MS)
+#define NAP_NS         (20 * KMS_NS_PER_MS) /* how often a pause looks whether the caller gave up */
 
 struct kms_waist {
     const struct kms_backend_conf *conf;
@@ -176,12 +176,13 @@ static bool cancelled(const struct kms_call *call)
     return call->cancelled != NULL && atomic_load(call->cancelled);
 }
 
-/* Full jitter: anywhere up to a ceiling that doubles. */
+/* Full jitter: anywhere up to a ceiling that doubles, the first time, too: whom one fault has hit
+ * at once must not come back at once. */
 static uint64_t pause_ns(unsigned attempt)
 {
-    uint64_t ceiling = PAUSE_MIN_NS << (attempt < 6 ? attempt : 6);
+    uint64_t ceiling = PAUSE_FIRST_NS << (attempt < 6 ? attempt : 6);
 
-    return kms_jitter(PAUSE_MIN_NS, ceiling > PAUSE_MAX_NS ? PAUSE_MAX_NS : ceiling);
+    return kms_jitter(0, ceiling > PAUSE_MAX_NS ? PAUSE_MAX_NS : ceiling);
 }
 
 /* False when the caller gave up. */

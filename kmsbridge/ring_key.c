@@ -83,10 +83,12 @@ enum kms_status kms_ring_key_seal(struct kms_waist *waist, struct kms_call *call
     return KMS_OK;
 }
 
-/* RSA opens OAEP; a service with a scheme of its own opens that, and AES the two symmetric ones. */
+/* RSA opens OAEP and ChaCha20 its own; a service with a scheme of its own opens that, and AES the
+ * two symmetric ones. */
 static bool alg_fits(enum kms_alg alg, const struct kms_key_info *info)
 {
     return (alg == KMS_ALG_RSA_OAEP_SHA256) == (info->type == KMS_KEY_RSA) &&
+           (alg == KMS_ALG_CHACHA20_POLY1305) == (info->type == KMS_KEY_CHACHA20) &&
            (alg == KMS_ALG_SEALED) == kms_alg_set_has(&info->algs, KMS_ALG_SEALED);
 }
 

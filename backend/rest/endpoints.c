@@ -61,8 +61,10 @@ static void open_locked(const struct kms_endpoints *endpoints, struct endpoint *
 
 enum verdict { HEALTHY, SICK, UNKNOWN };
 
-static void judge(struct kms_endpoints *endpoints, struct endpoint *endpoint, enum verdict verdict,
-                  const struct kms_error *why)
+/* @is_try: of the call that tries a half-open one. The others were sent before it opened: late,
+ * they neither open it further nor let another call try it. */
+static void judge(struct kms_endpoints *endpoints, struct endpoint *endpoint, bool is_try,
+                  enum verdict verdict, const struct kms_error *why)
 {
     bool opened = false;
     bool closed = false;
@@ -74,15 +76,13 @@ static void judge(struct kms_endpoints *endpoints, struct endpoint *endpoint, en
         endpoint->open_ns = 0;
     } else if (verdict == SICK) {
         endpoint->failures++;
-        /* a late failure of a call from before does not open it further */
-        if (endpoint->is_tried ||
-            (endpoint->open_ns == 0 && endpoint->failures >= endpoints->failures)) {
-            opened = endpoint->open_ns == 0;
+        opened = endpoint->open_ns == 0 && endpoint->failures >= endpoints->failures;
+        if (opened || (is_try && endpoint->open_ns != 0)) {
             open_locked(endpoints, endpoint);
         }
         endpoints->last = *why;
     }
-    endpoint->is_tried = false;
+    endpoint->is_tried = endpoint->is_tried && !is_try && !closed;
     pthread_mutex_unlock(&endpoints->lock);
     if (opened) {
         kms_log_error(KMS_LOG_WARN, why, "backend %s: %s is left alone for a while",
@@ -118,8 +118,8 @@ static enum verdict verdict_of(const struct kms_endpoints *endpoints, enum kms_s
 
 /* ---- choosing ----------------------------------------------------------------------------- */
 
-/* The first that is closed, then one whose time to be tried has come; NULL: none. */
-static struct endpoint *choose(struct kms_endpoints *endpoints, unsigned asked)
+/* The first that is closed, or whose time to be tried has come, which is *ret_try; NULL: none. */
+static struct endpoint *choose(struct kms_endpoints *endpoints, unsigned asked, bool *ret_try)
 {
     struct endpoint *chosen = NULL;
 
@@ -129,6 +129,7 @@ static struct endpoint *choose(struct kms_endpoints *endpoints, unsigned asked)
          * that is back would never be asked again */
         if ((asked & 1u << i) == 0 && admit_locked(&endpoints->at[i], true)) {
             chosen = &endpoints->at[i];
+            *ret_try = chosen->open_ns != 0;
         }
     }
     pthread_mutex_unlock(&endpoints->lock);
@@ -184,7 +185,7 @@ static void log_exchange(const struct kms_endpoints *endpoints, const struct end
     }
 }
 
-static enum kms_status ask(struct kms_endpoints *endpoints, struct endpoint *endpoint,
+static enum kms_status ask(struct kms_endpoints *endpoints, struct endpoint *endpoint, bool is_try,
                            const struct kms_http_request *request, const struct kms_http_wait *wait,
                            struct kms_http_response *ret, struct kms_error *err)
 {
@@ -216,8 +217,8 @@ static enum kms_status ask(struct kms_endpoints *endpoints, struct endpoint *end
         (void)kms_error_set(&why, status, "%s: %s", endpoint->url, kms_status_name(status));
         (void)kms_error_set_code(err, why.status, why.code, "%s", why.text);
     }
-    judge(endpoints, endpoint, verdict_of(endpoints, status, ret, kms_now_ns() - start_ns, &why),
-          &why);
+    judge(endpoints, endpoint, is_try,
+          verdict_of(endpoints, status, ret, kms_now_ns() - start_ns, &why), &why);
     kms_blob_done(&url);
     return status;
 }
@@ -246,13 +247,14 @@ enum kms_status kms_endpoints_perform(struct kms_endpoints *endpoints,
     struct kms_error last = KMS_ERROR_INIT;
     enum kms_status status = KMS_E_UNAVAILABLE;
     struct endpoint *endpoint = NULL;
+    bool is_try = false;
     unsigned asked = 0;
 
-    while ((endpoint = choose(endpoints, asked)) != NULL) {
+    while ((endpoint = choose(endpoints, asked, &is_try)) != NULL) {
         /* the former one's answer, or why there was none, is no longer wanted */
         kms_error_clear(&last);
         kms_http_response_done(ret);
-        status = ask(endpoints, endpoint, request, wait, ret, &last);
+        status = ask(endpoints, endpoint, is_try, request, wait, ret, &last);
         asked |= 1u << (endpoint - endpoints->at);
         if (!goes_on(endpoints, request, status, ret)) {
             break;

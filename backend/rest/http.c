@@ -209,14 +209,36 @@ const char *kms_http_response_header(const struct kms_http_request *request,
     return "";
 }
 
+static void leave_alone_for(struct kms_http_response *response, uint64_t seconds)
+{
+    const uint64_t most = KMS_HTTP_RETRY_MAX_NS / KMS_NS_PER_S;
+
+    response->retry_after_ns = (seconds < most ? seconds : most) * KMS_NS_PER_S;
+}
+
+/* A time of the server's is taken by the server's clock, where it tells it; fields come in any
+ * order. */
+static void take_time(struct kms_http_response *response)
+{
+    int64_t now =
+        response->date_s != 0 ? response->date_s : (int64_t)(kms_wall_ms() / UINT64_C(1000));
+
+    if (response->retry_at_s != 0) {
+        leave_alone_for(response,
+                        response->retry_at_s > now ? (uint64_t)(response->retry_at_s - now) : 0);
+    }
+}
+
 static void take_retry_after(struct kms_http_response *response, const char *value)
 {
     uint64_t seconds = 0;
 
-    if (kms_parse_u64(value, 0, UINT32_MAX, &seconds) == KMS_OK) { /* else it is a date */
-        uint64_t ns = seconds * KMS_NS_PER_S;
-
-        response->retry_after_ns = ns < KMS_HTTP_RETRY_MAX_NS ? ns : KMS_HTTP_RETRY_MAX_NS;
+    if (kms_parse_u64(value, 0, UINT32_MAX, &seconds) == KMS_OK) {
+        response->retry_at_s = 0;
+        leave_alone_for(response, seconds);
+    } else {
+        response->retry_at_s = kms_http_date(value);
+        take_time(response);
     }
 }
 
@@ -234,6 +256,7 @@ void kms_http_response_take_header(const struct kms_http_request *request,
         /* what came before was of an interim reply (RFC 9110 15.2), and says nothing of this one */
         memset(response->want, 0, sizeof(response->want));
         response->retry_after_ns = 0;
+        response->date_s = response->retry_at_s = 0;
         return;
     }
     if (colon == NULL) {
@@ -251,6 +274,9 @@ void kms_http_response_take_header(const struct kms_http_request *request,
     memcpy(value, text + at, end - at);
     if (name_len == 11 && strncasecmp(text, "Retry-After", 11) == 0) {
         take_retry_after(response, value);
+    } else if (name_len == 4 && strncasecmp(text, "Date", 4) == 0) {
+        response->date_s = kms_http_date(value);
+        take_time(response);
     }
     for (size_t i = 0; i < request->want_count; i++) {
         if (response->want[i][0] == '\0' && strlen(request->want[i]) == name_len &&

@@ -80,7 +80,10 @@ struct kms_http_response {
     struct kms_blob body;
     char want[KMS_HTTP_WANT_MAX][KMS_HTTP_VALUE_MAX]; /* as request->want; "" where absent
                                                          or too long; the first of several */
-    uint64_t retry_after_ns; /* Retry-After in seconds (RFC 9110 10.2.3), 0: none or a date */
+    uint64_t retry_after_ns; /* Retry-After (RFC 9110 10.2.3), at most KMS_HTTP_RETRY_MAX_NS; a date
+                                counts from the reply's own Date, else from our clock. 0: none */
+    int64_t date_s;          /* its Date, in seconds since 1970; 0: none */
+    int64_t retry_at_s;      /* Retry-After where it is a date; 0: it is none */
     bool was_sent; /* on failure, too: the service may have seen the request. When false, asking
                       again is safe whatever the request is */
     bool is_over;  /* KMS_E_PROTOCOL because the body is over its ceiling: of who sent it that says
@@ -169,6 +172,8 @@ enum kms_status kms_http_response_fill(const struct kms_http_request *request,
 /* One header line, with or without its line end; a status line begins anew. */
 void kms_http_response_take_header(const struct kms_http_request *request,
                                    struct kms_http_response *response, struct kms_span line);
+/* An HTTP-date in each of its three forms (RFC 9110 5.6.7), seconds since 1970; 0: it is none. */
+int64_t kms_http_date(const char *text);
 /* Some of the body; KMS_E_PROTOCOL over the ceiling. */
 enum kms_status kms_http_response_take_body(const struct kms_http_request *request,
                                             struct kms_http_response *response,

@@ -7,6 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/matrix.sh"
 lane=alibaba_matrix
+id_like='[0-9A-Fa-f]{8}-[0-9A-Fa-f-]{27}' not_said=none
 fake_start "$lane"
 command -v curl >/dev/null || fake_without 'there is no curl'
 control() { curl -sS --fail-with-body --max-time 10 -d "$1" "http://127.0.0.1:$(fake_field control)/"; } # JSON
@@ -37,6 +38,9 @@ refusal() { printf '{"Code":"%s","Message":"%s","RequestId":"%s"}' "$@"; } # COD
 id=3b2a1c00-0000-4000-8000-000000000001
 transport "$(refusal Rejected.Throttling 'QPS Limit Exceeded' $id)" 'Encrypt: HTTP 429, Rejected.Throttling: QPS Limit Exceeded' \
     "$(refusal InternalFailure 'Internal Failure' $id)" '(HTTP 500, InternalFailure: Internal Failure|status 500)' $id
+row 'throttled by the gateway' encrypt throttled 'HTTP 400, Throttling.User' \
+    "control '{\"do\":\"fault\",\"on\":\"kms\",\"action\":\"Encrypt\",\"kind\":\"error\",\"status\":400,\"code\":\"Throttling.User\",\"count\":1000}'" \
+    "control '{\"do\":\"clear\"}'"
 row 'denied' encrypt denied 'Forbidden.NoPermission: This operation is forbidden' \
     "control '{\"do\":\"deny\",\"action\":\"Encrypt\"}'" "control '{\"do\":\"clear\"}'"
 also ' warn kms: Encrypt failed: .* class=denied code=Forbidden.NoPermission request_id=[0-9a-f-]{36}'
@@ -60,6 +64,9 @@ destroy() {
     control "{\"do\":\"destroy_version\",\"key\":\"$key\",\"version\":\"$version\"}"
 }
 row 'version destroyed' decrypt key_state 'Forbidden.KeyVersionNotFound' destroy 'kms encrypt'
+# nor here: the alias comes to name another key, which a new daemon finds and this one is told of
+answer=unavailable row 'key gone' encrypt not_found 'Forbidden.KeyNotFound' "control '{\"do\":\"forget\",\"key\":\"$key\"}'" \
+    "control '{\"do\":\"key\",\"alias\":\"kek\"}'"
 
 # --- two endpoints -------------------------------------------------------------------------------
 
@@ -96,19 +103,30 @@ daemon rrsa "$(backend rrsa "role_arn: $(fake_field role_arn)" "oidc_provider_ar
 row 'credentials and token expired' encrypt auth 'rrsa: .*AuthenticationFail.OIDCToken.Expired' \
     "token ',\"lifetime\":-5'; end_all" "token ''"
 row 'token of tomorrow' encrypt auth 'rrsa: .*AuthenticationFail.OIDCToken.Invalid' "token ',\"nbf\":4000000000'; end_all" "token ''"
-row 'token gone' encrypt auth "rrsa: .*$tmp/token" "rm '$tmp/token'; end_all" "token ''"
+called=none row 'token gone' encrypt auth "rrsa: .*$tmp/token" "rm '$tmp/token'; end_all" "token ''"
+sts() { # FAULT: of every call until it is cleared
+    control "{\"do\":\"fault\",\"on\":\"sts\",\"count\":1000,$1}"
+    end_all
+}
+row 'role gone' encrypt auth 'rrsa: .*EntityNotExist.Role' \
+    "sts '\"kind\":\"error\",\"status\":404,\"code\":\"EntityNotExist.Role\"'" "control '{\"do\":\"clear\"}'"
+row 'STS malformed' encrypt protocol "rrsa: STS's reply is not one JSON object" "sts '\"kind\":\"malformed\"'" "control '{\"do\":\"clear\"}'"
+called=none row 'STS gives no answer' encrypt unavailable 'rrsa: .*cut off before the reply' "sts '\"kind\":\"drop\"'" "control '{\"do\":\"clear\"}'"
 row 'STS throttles' encrypt throttled 'rrsa: .*Throttling' \
-    "end_all; control '{\"do\":\"fault\",\"on\":\"sts\",\"kind\":\"error\",\"status\":429,\"code\":\"Throttling.User\",\"count\":1000}'" \
-    "control '{\"do\":\"clear\"}'"
+    "sts '\"kind\":\"error\",\"status\":429,\"code\":\"Throttling.User\"'" "control '{\"do\":\"clear\"}'"
 
 # --- the machine's role --------------------------------------------------------------------------
 
 daemon ecs "$(backend ecs "metadata_endpoint: http://127.0.0.1:$(fake_field imds)")"
-row 'metadata absent' encrypt unavailable 'ecs: the metadata service gives no token .HTTP 503' \
+called=none row 'metadata absent' encrypt unavailable 'ecs: the metadata service: .*no connection' \
+    "control '{\"do\":\"identity\",\"imds\":\"absent\"}'; end_all" "control '{\"do\":\"identity\"}'"
+called=none row 'metadata answers 503' encrypt unavailable 'ecs: the metadata service gives no token .HTTP 503' \
     "control '{\"do\":\"identity\",\"imds\":\"off\"}'; end_all" "control '{\"do\":\"identity\"}'"
-row 'metadata gives what has expired' encrypt auth 'ecs: what came had expired already' \
+called=none row 'metadata slow' encrypt timeout 'ecs: the metadata service: .*no reply in time' \
+    "control '{\"do\":\"fault\",\"on\":\"imds\",\"kind\":\"slow\",\"seconds\":1,\"count\":1000}'; end_all" "control '{\"do\":\"clear\"}'"
+called=none row 'metadata gives what has expired' encrypt auth 'ecs: what came had expired already' \
     "control '{\"do\":\"identity\",\"lifetime\":-5}'; end_all" "control '{\"do\":\"identity\"}'"
-row 'metadata without tokens' encrypt auth 'ecs: .*tokenless_metadata' \
+called=none row 'metadata without tokens' encrypt auth 'ecs: .*tokenless_metadata' \
     "control '{\"do\":\"identity\",\"imds\":\"v1\"}'; end_all" "control '{\"do\":\"identity\"}'"
 daemons_stop
 lane_end

@@ -5,26 +5,29 @@
 # a row where, and what stands for one that a service has not, by the names of the rows:
 #
 #   fault                  OpenBao                                 Alibaba Cloud KMS
-#   throttling             throttled; a real quota: vault_faults   throttled
+#   throttling             throttled, over a quota                 throttled, throttled by the gateway,
+#                                                                  STS throttles
 #   5xx                    status 500, status 503                  status 500, status 503
 #   slow                   slow                                    slow
 #   cut                    cut off, no answer                      cut off, no answer
 #   oversized              oversized                               oversized
-#   malformed JSON         malformed                               malformed
+#   malformed JSON         malformed                               malformed, STS malformed
 #   wrong TLS name         wrong name                              wrong name
 #   expired credentials    token expired, JWT expired              credentials and token expired (RRSA),
 #                                                                  metadata gives what has expired
-#   revoked credentials    token revoked, role gone                access key revoked, token gone
+#   revoked credentials    token revoked, role gone, login gone    access key revoked, role gone, token
+#                                                                  gone
 #   clock skew             JWT of tomorrow (its nbf and iat);      clock behind, clock ahead (the date
 #                          Transit itself asks for no time         of the signature), token of tomorrow
 #   denied                 denied                                  denied
 #   key disabled           there is no such state: not to encrypt  disabled
 #                          (min_encryption_version)
 #   scheduled for deletion soft-deleted (OpenBao)                  scheduled for deletion
-#   key gone               deleted, and restored from a backup     there is no undoing: alibaba_faults.c
+#   key gone               deleted, and restored from a backup     key gone, and another of its name
 #   version destroyed      version too old (min_decryption_        version destroyed
 #                          version), version trimmed
-#   metadata service       there is none: login gone               metadata absent
+#   metadata service       there is none: login gone               metadata absent, answers 503, slow,
+#     absent                                                       without tokens; STS gives no answer
 #   sealed, stopped        sealed, stopped                         no such state: no answer
 #
 # daemon NAME AUTH-YAML [KEYS]   starts one; AUTH-YAML are the lines of its backend, KEYS are named for
@@ -32,11 +35,14 @@
 # row NAME OP CLASS SAID PLANT UNDO
 #   the command PLANT makes the fault. OP (encrypt or decrypt) then fails in CLASS, and so says:
 #   - the client, in gRPC's code and our words for the class;
-#   - the log, in a warning about the call and a line of each attempt with SAID, a regular expression;
-#   - the metrics, in one more call of that class.
+#   - the log, in a warning about the call and a line of each attempt with SAID, a regular expression, and
+#     with the request's id: the service's, or ours where it gives none (Vault);
+#   - the metrics, in calls of that class, and in no other class of failure.
 #   The command UNDO ends it, and the same process is well again. UNDO `-`: by itself.
 #   answer=CLASS before it: what the client is told, and the warning says, is another class
+#   called=PATTERN before it: what the request's id is like, where not $id_like; none: it has none
 #   record=FILE before it: what is decrypted, rather than what was encrypted last
+# The lane sets id_like, and not_said, the same where no answer says it.
 # also PATTERN             the log of the last row has such a line, too
 
 declare -A said_of=(
@@ -112,9 +118,9 @@ soon_ok() { # NAME OP: within ten seconds
     done
     bad "$1: not well again: $said"
 }
-counted() { # OP CLASS: what the metrics say
+counted() { # OP: "CLASS COUNT" for each class of failure that the metrics have
     curl -sS --max-time 10 --unix-socket "$tmp/$by.http" http://x/metrics |
-        sed -n "s/^kmsbridge_backend_calls_total{op=\"$1\",class=\"$2\"} //p"
+        sed -n "s/^kmsbridge_backend_calls_total{op=\"$1\",class=\"\([a-z_]*\)\"} /\1 /p" | grep -v '^ok '
 }
 objects() { # to $said: what PKCS#11 applications see
     local module=$build/pkcs11/.libs/kmsbridge-pkcs11.so
@@ -126,13 +132,23 @@ also() { # PATTERN
     if since | grep -qE -- "$1"; then good "$row: $1"; else bad "$row: no \"$1\" in: $(since | tail -n 8)"; fi
 }
 
+named() { # OP CLASS ID: each attempt that failed so has that request id, with none where it is "none"
+    local attempts strangers
+    # while an endpoint is left alone, nobody is asked
+    attempts=$(since | grep " debug call: $1: .* class=$2" | grep -v ' left alone for a while')
+    if [ "$3" = none ]; then strangers=$(grep ' request_id=' <<<"$attempts"); else
+        strangers=$(grep -vE " request_id=$3( |\$)" <<<"$attempts"); fi
+    if [ -n "$attempts" ] && [ -z "$strangers" ]; then good "$row: request id: $3"; else
+        bad "$row: a request's id is not $3: $strangers"; fi
+}
+
 row() { # NAME OP CLASS SAID PLANT UNDO
     row="$by: $1"
-    local op=$2 class=$3 what=$4 before after method=Encrypt answer=${answer-$3}
+    local op=$2 class=$3 what=$4 before method=Encrypt answer=${answer-$3} called=${called-$id_like}
     [ "$op" = encrypt ] || method=Decrypt
     soon_ok "$row: well before" encrypt # the last row may have been about decrypting
     eval "$5" >/dev/null || bad "$row: $5"
-    before=$(counted "$op" "$class")
+    before=$(counted "$op")
     mark=$(stat -c %s "$tmp/$by.log")
     if kms "$op"; then
         bad "$row: nothing fails"
@@ -143,30 +159,31 @@ row() { # NAME OP CLASS SAID PLANT UNDO
     fi
     also " warn kms: $method failed: .* class=$answer( |\$)"
     also " debug call: $op: .*$what.* class=$class( |\$)"
-    after=$(counted "$op" "$class")
-    if [ "${after:-0}" -gt "${before:-0}" ]; then good "$row: is counted"; else bad "$row: not counted as $class: ${before:-0}, then ${after:-0}"; fi
+    named "$op" "$class" "$called"
+    # it rises, and no other class of failure does
+    rose=$(counted "$op" | grep -vxF "$before" | cut -d' ' -f1 | tr '\n' ' ')
+    if [ "$rose" = "$class " ]; then good "$row: is counted"; else bad "$row: not $class is counted, but: $rose"; fi
     [ "$6" = - ] || eval "$6" >/dev/null || bad "$row: $6"
     soon_ok "$row: well again" "$op"
     if kill -0 "${pids[$by]}" 2>/dev/null; then good "$row: by the same process"; else bad "$row: the daemon is gone"; fi
 }
 
 # What goes wrong on the way to any service; the body of a 429 and of a 500 is the service's own.
-transport() { # BODY-429 SAID-429 BODY-500 SAID-500 [REQUEST-ID of the 429]
-    row 'throttled' encrypt throttled "$2" "proxy '{\"status\":429,\"after\":5,\"body\":$1}'" clear_proxy
+transport() { # BODY-429 SAID-429 BODY-500 SAID-500 REQUEST-ID of these two
+    called=$5 row 'throttled' encrypt throttled "$2" "proxy '{\"status\":429,\"after\":5,\"body\":$1}'" clear_proxy
     # the service asked for five seconds, which the call has not: it does not try again meanwhile
     if [ "$(since | grep ' debug call: encrypt: ' | grep -vc 'trace_id=probe')" = 1 ]; then good "$row: one attempt"; else
         bad "$row: tried again before Retry-After: $(since | grep ' call: ')"
     fi
-    [ $# -lt 5 ] || also " debug call: encrypt: .* class=throttled code=[A-Za-z.]+ request_id=$5 "
     # the retries that the budget has open the breaker, then there are none until calls have paid for them
-    row 'status 503' encrypt unavailable '503' "proxy '{\"status\":503}'" clear_proxy
+    called=$not_said row 'status 503' encrypt unavailable '503' "proxy '{\"status\":503}'" clear_proxy
     also ' warn backend it: .* is left alone for a while: it answers with status 503 class=unavailable'
     also ' info backend it: .* answers again'
-    row 'status 500' encrypt unavailable "$4" "proxy '{\"status\":500,\"body\":$3}'" clear_proxy
-    row 'slow' encrypt timeout 'no reply in time' "proxy '{\"kind\":\"slow\",\"seconds\":1}'" clear_proxy
+    called=$5 row 'status 500' encrypt unavailable "$4" "proxy '{\"status\":500,\"body\":$3}'" clear_proxy
+    called=$not_said row 'slow' encrypt timeout 'no reply in time' "proxy '{\"kind\":\"slow\",\"seconds\":1}'" clear_proxy
     row 'cut off' encrypt unavailable 'cut off in the reply' "proxy '{\"kind\":\"cut\"}'" clear_proxy
-    row 'no answer' encrypt unavailable 'cut off before the reply' "proxy '{\"kind\":\"drop\"}'" clear_proxy
+    called=$not_said row 'no answer' encrypt unavailable 'cut off before the reply' "proxy '{\"kind\":\"drop\"}'" clear_proxy
     row 'oversized' encrypt protocol 'its reply is over our bounds' "proxy '{\"kind\":\"oversized\"}'" clear_proxy
     row 'malformed' encrypt protocol 'the reply.* is not one JSON object' "proxy '{\"kind\":\"malformed\"}'" clear_proxy
-    row 'wrong name' encrypt protocol 'its certificate does not verify' "proxy '{\"kind\":\"wrong_name\"}'" clear_proxy
+    called=none row 'wrong name' encrypt protocol 'its certificate does not verify' "proxy '{\"kind\":\"wrong_name\"}'" clear_proxy
 }

@@ -7,6 +7,7 @@
 . "$(dirname "$0")/lib.sh"
 . "$(dirname "$0")/matrix.sh"
 lane vault_matrix
+id_like='kb-[0-9a-f]{32}' not_said=$id_like # ours: an answer that is an error names no request
 command -v pkcs11-tool >/dev/null || without 'there is no pkcs11-tool'
 bao_start
 authority
@@ -63,7 +64,12 @@ objects
 says 'the key that is named is shown' '.*label: *kek'
 
 transport '{"errors":["rate limit quota exceeded"]}' 'answers 429: rate limit quota exceeded' \
-    '{"errors":["internal error"]}' 'answers 500: internal error'
+    '{"errors":["internal error"]}' 'answers 500: internal error' "$id_like"
+over_quota() {
+    api POST sys/quotas/rate-limit/slow '{"rate":1,"interval":"60s","path":"transit/"}'
+    kms encrypt || : # there is one left
+}
+row 'over a quota' encrypt throttled 'answers 429: .*quota exceeded' over_quota 'api DELETE sys/quotas/rate-limit/slow'
 row 'denied' encrypt denied 'answers 403: .*permission denied' 'policy deny' 'policy update'
 
 token_expires() {

@@ -3,6 +3,8 @@
 #include "backend/rest/endpoints.h"
 
 #include <poll.h>
+#include <pthread.h>
+#include <semaphore.h>
 #include <string.h>
 
 #include "common/clock.h"
@@ -46,13 +48,42 @@ static enum kms_status meanwhile_status;
 static enum kms_status ask(struct kms_endpoints *endpoints, bool once, struct kms_error *err,
                            unsigned *ret_status);
 
+/* One call whose answer is a 503 that it judges late: when @may_end. */
+static struct {
+    pthread_t thread;
+    sem_t is_there, may_end;
+    _Atomic bool is_on;
+    struct kms_endpoints *endpoints;
+} late;
+
+static void *be_late(void *ctx)
+{
+    struct kms_error err;
+    unsigned http = 0;
+
+    (void)ctx;
+    (void)ask(late.endpoints, false, &err, &http);
+    return NULL;
+}
+
 static bool is_sick(const struct kms_http_response *response)
 {
     struct kms_endpoints *endpoints = meanwhile;
     struct kms_error err;
     unsigned http = 0;
 
+    if (late.is_on) { /* the first that comes here */
+        late.is_on = false;
+        (void)sem_post(&late.is_there);
+        (void)sem_wait(&late.may_end);
+        return response->status == 503;
+    }
     meanwhile = NULL;
+    if (late.endpoints != NULL && endpoints != NULL) {
+        (void)sem_post(&late.may_end);
+        (void)pthread_join(late.thread, NULL);
+        (void)poll(NULL, 0, 125); /* longer than it can be open */
+    }
     if (endpoints != NULL) {
         meanwhile_status = ask(endpoints, false, &err, &http);
     }
@@ -235,6 +266,36 @@ static void half_open_takes_one_call(void)
     end(endpoints);
 }
 
+/* One that was sent before the breaker opened fails while it is tried: that is news of then. */
+static void a_late_failure_changes_nothing(void)
+{
+    struct kms_endpoints *endpoints = begin(1, ANSWERS_503, WELL);
+    struct kms_error err;
+    unsigned before = 0;
+    unsigned http = 0;
+
+    late.endpoints = endpoints;
+    late.is_on = true;
+    CU_ASSERT_EQUAL_FATAL(sem_init(&late.is_there, 0, 0) | sem_init(&late.may_end, 0, 0), 0);
+    CU_ASSERT_EQUAL_FATAL(pthread_create(&late.thread, NULL, be_late, NULL), 0);
+    (void)sem_wait(&late.is_there);
+    for (unsigned i = 0; i < 3; i++) {
+        (void)ask(endpoints, false, &err, &http);
+    }
+    CU_ASSERT_EQUAL(kms_endpoints_healthy(endpoints), 0);
+    (void)poll(NULL, 0, 65);
+    before = fake.count;
+    meanwhile = endpoints;
+    CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_OK); /* half open, and it is late */
+    CU_ASSERT_EQUAL(http, 503);
+    CU_ASSERT_EQUAL(meanwhile_status, KMS_E_UNAVAILABLE); /* who came meanwhile was not sent */
+    CU_ASSERT_EQUAL(fake.count, before + 1);
+    late.endpoints = NULL;
+    (void)sem_destroy(&late.is_there);
+    (void)sem_destroy(&late.may_end);
+    end(endpoints);
+}
+
 static void successes_reset_the_count(void)
 {
     struct kms_endpoints *endpoints = begin(1, REFUSES, WELL);
@@ -290,6 +351,7 @@ static const struct unit_test tests[] = {
     {"a breaker opens and closes", a_breaker_opens_and_closes},
     {"too much is no illness", too_much_is_no_illness},
     {"half open takes one call", half_open_takes_one_call},
+    {"a late failure changes nothing", a_late_failure_changes_nothing},
     {"successes reset the count", successes_reset_the_count},
     {"the preferred one comes back", the_preferred_one_comes_back},
     {"bad URLs are refused", bad_urls_are_refused},

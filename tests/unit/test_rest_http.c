@@ -6,6 +6,7 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "backend/rest/http.h"
@@ -541,6 +542,7 @@ static void retry_after_is_bounded(void)
         {"Retry-After: 86400", KMS_HTTP_RETRY_MAX_NS},
         {"Retry-After: -1", 0},
         {"Retry-After: Fri, 31 Dec 1999 23:59:59 GMT", 0},
+        {"Retry-After: Fri, 31 Dec 9999 23:59:59 GMT", KMS_HTTP_RETRY_MAX_NS},
         {"Retry-After: 99999999999999999999", 0},
         {"Retry-Afters: 5", 0},
         {"Retry-After", 0},
@@ -555,7 +557,74 @@ static void retry_after_is_bounded(void)
     }
 }
 
+/* RFC 9110 5.6.7's own three examples, and what is none. */
+static void dates_are_read(void)
+{
+    static const struct {
+        const char *text;
+        int64_t seconds;
+    } rows[] = {
+        {"Sun, 06 Nov 1994 08:49:37 GMT", 784111777},
+        {"Sunday, 06-Nov-94 08:49:37 GMT", 784111777},
+        {"Sun Nov  6 08:49:37 1994", 784111777},
+        {"Tue, 29 Feb 2028 00:00:00 GMT", 1835395200},
+        {"Sun, 06 Nov 1994 08:49:37", 0},
+        {"Sun, 06 Nov 1994 08:49:37 CET", 0},
+        {"Sun, 06 Nov 1994 08:49:37 GMT ", 0},
+        {"Sun, 06 Nov 1994 24:00:00 GMT", 0},
+        {"Sun, 32 Nov 1994 08:49:37 GMT", 0},
+        {"Sun, -1 Nov 1994 08:49:37 GMT", 0},
+        {"Sun, 06 Nix 1994 08:49:37 GMT", 0},
+        {"Sun, 06 Nov 1969 08:49:37 GMT", 0},
+        {"1994-11-06T08:49:37Z", 0},
+        {"", 0},
+    };
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        UNIT_CHECK(rows[i].text, kms_http_date(rows[i].text) == rows[i].seconds);
+    }
+}
+
+/* By the server's clock, before or behind; without one by ours. */
+static void retry_after_may_be_a_date(void)
+{
+    static const char at[] = "Retry-After: Sun, 06 Nov 1994 08:49:40 GMT";
+    static const char now[] = "Date: Sun, 06 Nov 1994 08:49:37 GMT";
+    static const struct {
+        const char *name, *first, *second;
+        uint64_t ns;
+    } rows[] = {
+        {"Date first", now, at, 3 * KMS_NS_PER_S},
+        {"Date last", at, now, 3 * KMS_NS_PER_S},
+        {"passed", now, "Retry-After: Sun, 06 Nov 1994 08:49:30 GMT", 0},
+        {"no Date", at, "Date: soon", 0},
+        {"seconds do not look at it", "Retry-After: 7", now, 7 * KMS_NS_PER_S},
+        {"far", "Retry-After: Sun, 06 Nov 1994 09:49:40 GMT", now, KMS_HTTP_RETRY_MAX_NS},
+    };
+    const struct kms_http_request request = {.method = KMS_HTTP_GET};
+    struct kms_http_response response = KMS_HTTP_RESPONSE_INIT;
+    char line[64];
+    struct tm tm;
+    time_t soon = time(NULL) + 20;
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        response = (struct kms_http_response)KMS_HTTP_RESPONSE_INIT;
+        kms_http_response_take_header(&request, &response, kms_span_str(rows[i].first));
+        kms_http_response_take_header(&request, &response, kms_span_str(rows[i].second));
+        UNIT_CHECK(rows[i].name, response.retry_after_ns == rows[i].ns);
+    }
+    kms_http_response_take_header(&request, &response, kms_span_str("HTTP/1.1 503 x"));
+    CU_ASSERT_EQUAL(response.retry_after_ns, 0);
+    CU_ASSERT_PTR_NOT_NULL_FATAL(gmtime_r(&soon, &tm));
+    CU_ASSERT_FATAL(strftime(line, sizeof(line), "Retry-After: %a, %d %b %Y %T GMT", &tm) > 0);
+    kms_http_response_take_header(&request, &response, kms_span_str(line));
+    CU_ASSERT(response.retry_after_ns > 10 * KMS_NS_PER_S &&
+              response.retry_after_ns <= 20 * KMS_NS_PER_S);
+}
+
 static const struct unit_test tests[] = {
+    {"dates are read", dates_are_read},
+    {"Retry-After may be a date", retry_after_may_be_a_date},
     {"answers come", answers_come},
     {"interim replies are none", interim_replies_are_none},
     {"each failure has its class", each_failure_has_its_class},

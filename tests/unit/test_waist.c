@@ -15,11 +15,15 @@ static unsigned script_len, asked;
 static bool speaks, found_error_clear;
 static atomic_bool *cancels;
 static uint64_t says_after_ns;
+static uint64_t asked_ns[8]; /* when, the first ones */
 
 static enum kms_status answer(struct kms_call *call)
 {
     enum kms_status status = script[asked < script_len ? asked : script_len - 1];
 
+    if (asked < UNIT_COUNT(asked_ns)) {
+        asked_ns[asked] = kms_now_ns();
+    }
     asked++;
     found_error_clear = found_error_clear && call->error.status == KMS_OK;
     if (cancels != NULL) {
@@ -204,7 +208,7 @@ static void deadlines_end_it(void)
     CU_ASSERT_EQUAL(encrypt(waist, &call, 300), KMS_E_UNAVAILABLE);
     took = kms_now_ns() - start;
     CU_ASSERT(took < 400 * KMS_NS_PER_MS);
-    CU_ASSERT(asked >= 2 && asked <= 60); /* pauses are 5 ms at least */
+    CU_ASSERT(asked >= 2 && asked <= 60); /* pauses grow */
     CU_ASSERT_EQUAL(call.error.status, KMS_E_UNAVAILABLE);
     asked = 0;
     CU_ASSERT_EQUAL(encrypt(waist, &call, 0), KMS_E_TIMEOUT);
@@ -363,6 +367,37 @@ static void names_are_all_there_and_differ(void)
     CU_ASSERT_STRING_EQUAL(kms_key_type_name(KMS_KEY_TYPE_COUNT), "unknown");
 }
 
+/* Full jitter from the first pause on: anywhere below 10 ms, then below 20, 40, 80. */
+static void pauses_are_jittered_and_grow(void)
+{
+    static const enum kms_status lines[] = {KMS_E_UNAVAILABLE, KMS_E_UNAVAILABLE, KMS_E_UNAVAILABLE,
+                                            KMS_E_UNAVAILABLE, KMS_OK};
+    struct kms_waist *waist = open_fake();
+    struct kms_call call = {.deadline_ns = 0};
+    uint64_t least = UINT64_MAX;
+    uint64_t most = 0;
+
+    script = lines;
+    script_len = 5;
+    for (unsigned i = 0; i < 10; i++) {
+        asked = 0;
+        CU_ASSERT_EQUAL(encrypt(waist, &call, 5000), KMS_OK);
+        CU_ASSERT_EQUAL_FATAL(asked, 5);
+        least = asked_ns[1] - asked_ns[0] < least ? asked_ns[1] - asked_ns[0] : least;
+        most = asked_ns[4] - asked_ns[3] > most ? asked_ns[4] - asked_ns[3] : most;
+    }
+    script = &lines[3];
+    script_len = 2;
+    for (unsigned i = 0; i < 50; i++) {
+        asked = 0;
+        CU_ASSERT_EQUAL(encrypt(waist, &call, 5000), KMS_OK);
+        least = asked_ns[1] - asked_ns[0] < least ? asked_ns[1] - asked_ns[0] : least;
+    }
+    CU_ASSERT(least < 4 * KMS_NS_PER_MS);
+    CU_ASSERT(most > 11 * KMS_NS_PER_MS);
+    kms_waist_close(waist);
+}
+
 /* Retry-After: not before, and not at all when the deadline comes first. */
 static void a_service_is_left_alone_as_it_asks(void)
 {
@@ -463,6 +498,7 @@ static void what_is_not_made_costs_nothing(void)
 static const struct unit_test tests[] = {
     {"what is not made costs nothing", what_is_not_made_costs_nothing},
     {"a service is left alone as it asks", a_service_is_left_alone_as_it_asks},
+    {"pauses are jittered and grow", pauses_are_jittered_and_grow},
     {"retries are paid for", retries_are_paid_for},
     {"transient ones are tried again", transient_ones_are_tried_again},
     {"final ones are not", final_ones_are_not},

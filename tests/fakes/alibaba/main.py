@@ -33,6 +33,7 @@ BODY_MAX = 1 << 20
 
 class State:
     def __init__(self):
+        self.servers = {}
         self.lock = threading.Lock()
         self.gateway, self.store = Gateway(), Store()
         self.identity = Identity(self.gateway)
@@ -55,6 +56,27 @@ class State:
         return self.allowed is None or all(
             any(fnmatch.fnmatchcase(f"kms:{right}", pattern) for pattern in self.allowed) for right in rights)
 
+    def serve(self, name, handler, context=None, port=0):
+        server = Server(("127.0.0.1", port), type(name, (handler,), {"state": self}))
+        if context is not None:
+            server.socket = context.wrap_socket(server.socket, server_side=True,
+                                                do_handshake_on_connect=False)
+        self.servers[name] = server
+
+    def start(self, name):
+        threading.Thread(target=self.servers[name].serve_forever, kwargs={"poll_interval": 0.05},
+                         daemon=True).start()
+
+    def listen(self, name, wanted):
+        """Plain ones alone: none of its port listens, or it does again."""
+        server = self.servers[name]
+        if not wanted and server.fileno() >= 0:
+            server.shutdown()
+            server.server_close()
+        elif wanted and server.fileno() < 0:
+            self.serve(name, server.RequestHandlerClass, port=server.server_address[1])
+            self.start(name)
+
     def take_fault(self, on, action):
         for fault in self.faults:
             if fault["on"] == on and fault.get("action", action) == action:
@@ -70,7 +92,8 @@ class Handler(BaseHTTPRequestHandler):
 
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm, wbufsize = True, -1  # head and body in one segment, at once
-    on, state, request_id = "", None, ""
+    on, state = "", None
+    request_id = ""  # of this exchange, where there is such a thing: with KMS and STS
     timeout = 60
 
     def log_message(self, *args):
@@ -91,7 +114,7 @@ class Handler(BaseHTTPRequestHandler):
                 return self.reply(400, {"Code": "InvalidParameter", "Message": f"{name} twice"})
             headers[name.lower()] = value
         name = self.action(url, headers)
-        self.request_id = str(uuid.uuid4())
+        self.request_id = str(uuid.uuid4()) if self.on in ("kms", "sts") else ""
         with self.state.lock:
             if self.on == "kms":
                 self.state.ids[name] = self.request_id
@@ -110,13 +133,16 @@ class Handler(BaseHTTPRequestHandler):
     def action(self, url, headers):
         return url.path
 
-    def reply(self, status, body, extra=()):
+    def reply(self, status, body, extra=(), length=None):
         if isinstance(body, dict):
             body = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json;charset=utf-8")
-        self.send_header("Content-Length", str(len(body)))
-        self.send_header("x-acs-request-id", self.request_id)
+        self.send_header("Content-Length", str(len(body) if length is None else length))
+        if self.request_id:  # as the gateway of KMS and STS does
+            self.send_header("x-acs-request-id", self.request_id)
+        if self.close_connection:
+            self.send_header("Connection", "close")
         for name, value in extra:
             self.send_header(name, value)
         self.end_headers()
@@ -146,13 +172,8 @@ class Handler(BaseHTTPRequestHandler):
         kind = fault["kind"]
         if kind == "cut":
             whole = json.dumps(reply).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(whole)))
-            self.send_header("x-acs-request-id", self.request_id)
-            self.end_headers()
-            self.wfile.write(whole[: len(whole) // 2])
             self.close_connection = True
-            return None
+            return self.reply(status, whole[: len(whole) // 2], length=len(whole))
         if kind == "oversized":
             return self.reply(status, json.dumps(reply)[:-1].encode() + b" " * (4 << 20) + b"}")
         if kind == "malformed":
@@ -232,6 +253,7 @@ class Metadata(Handler):
     on = "imds"
 
     def answer(self, url, headers, body):
+        self.close_connection = True  # or it would be there for who has been there before
         if self.state.identity.imds == "off":
             return 503, b""
         return self.state.identity.metadata(self.command, url.path, headers)
@@ -314,7 +336,9 @@ class Control(Handler):
         self.state.gateway.skew = seconds
 
     def do_identity(self, lifetime=3600, imds="both"):
+        """imds: both, v1, v2; off: it answers 503; absent: nobody listens."""
         self.state.identity.lifetime, self.state.identity.imds = lifetime, imds
+        self.state.listen("imds", imds != "absent")
 
     def do_token(self, **over):
         return {"token": self.state.identity.issuer.token(self.state.gateway.now(), **over)}
@@ -359,35 +383,27 @@ class Server(ThreadingHTTPServer):
 
 
 def main():
-    state, servers, proxy = State(), {}, None
-
-    def serve(name, handler, context=None):
-        server = Server(("127.0.0.1", 0), type(name, (handler,), {"state": state}))
-        if context is not None:
-            server.socket = context.wrap_socket(server.socket, server_side=True,
-                                                do_handshake_on_connect=False)
-        servers[name] = server
-
+    state, proxy = State(), None
     for name, handler in (("kms", Kms), ("sts", Sts), ("imds", Metadata), ("uri", Uri),
                           ("control", Control)):
-        serve(name, handler)
+        state.serve(name, handler)
     if len(sys.argv) == 3 and sys.argv[1] == "--tls":
         contexts = tls_contexts(sys.argv[2])
-        serve("tls", Kms, contexts["localhost"])
-        serve("tls_wrong_name", Kms, contexts["other.example"])
+        state.serve("tls", Kms, contexts["localhost"])
+        state.serve("tls_wrong_name", Kms, contexts["other.example"])
         for name, service in NAMES.items():
-            serve(name, Kms if service == "kms" else Sts, contexts[name])
-        ports = {name: servers[name].server_address[1] for name in NAMES}
-        ports["other.example"] = servers["tls_wrong_name"].server_address[1]
+            state.serve(name, Kms if service == "kms" else Sts, contexts[name])
+        ports = {name: state.servers[name].server_address[1] for name in NAMES}
+        ports["other.example"] = state.servers["tls_wrong_name"].server_address[1]
         proxy = Proxy(state, ports)
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
-    for server in servers.values():
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+    for name in state.servers:
+        state.start(name)
     known = {"role_arn": ROLE_ARN, "provider_arn": PROVIDER_ARN, "role": ROLE,
              "access_key": "LTAI5tFakeFakeFakeFake", "secret": "fakeSecretFakeSecretFakeSecret"}
     if proxy is not None:
         known["proxy"] = proxy.server_address[1]
-    print(json.dumps({**{n: s.server_address[1] for n, s in servers.items()}, **known}), flush=True)
+    print(json.dumps({**{n: s.server_address[1] for n, s in state.servers.items()}, **known}), flush=True)
     sys.stdin.read()
 
 
