@@ -344,8 +344,8 @@ enum kms_status kms_ali_data_key(struct kms_backend *b, struct kms_call *call, c
 /* ---- rewrap ------------------------------------------------------------------------------- */
 
 /*
- * The reply names the key that seals now, not the one that had sealed: SourceKeyId says which that
- * must be, but the vendor promises a comparison for asymmetric keys alone.
+ * Which of the two the reply names is not certain (alibaba.h). SourceKeyId says which key it must
+ * be, but the vendor promises a comparison for asymmetric keys alone.
  */
 enum kms_status kms_ali_rewrap(struct kms_backend *b, struct kms_call *call, const char *ref,
                                const struct kms_params *params, struct kms_span ciphertext,
