@@ -149,7 +149,7 @@ static struct kms_http_job *next_ended(struct kms_http_loop *loop)
  */
 static void cork(const struct kms_http_loop *loop, int on)
 {
-    if (loop->is_http2 && loop->fd >= 0) {
+    if (loop->fd >= 0) {
         (void)setsockopt(loop->fd, IPPROTO_TCP, TCP_CORK, &on, sizeof(on));
     }
 }
