@@ -225,7 +225,8 @@ static enum kms_status ask_imds(struct kms_backend *b, const struct kms_http_wai
 
     (void)snprintf(url, sizeof(url), "%s%s", base, path);
     status = kms_http_perform(b->doors.identity, &request, &own, ret, &why);
-    if (status == KMS_E_TIMEOUT && !kms_deadline_passed(wait->deadline_ns)) {
+    /* not by the clock: libcurl's own may be a little ahead of the caller's deadline */
+    if (status == KMS_E_TIMEOUT && own.deadline_ns < wait->deadline_ns) {
         return kms_error_set(err, KMS_E_UNAVAILABLE, "ecs: the metadata service does not answer");
     }
     return status == KMS_OK ? KMS_OK

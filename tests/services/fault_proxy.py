@@ -8,14 +8,18 @@ PORT: the service's, on 127.0.0.1; each .pem a certificate with its key.
 
 Control: POST / with JSON, one fault that stays until the next:
   {}                                          none
-  {"status": 429, "body": {}, "after": 5}     that answer, with Retry-After
+  {"status": 429, "body": {}, "after": 5}     that answer, with Retry-After; "until": 5 as a date
   {"kind": "slow", "seconds": 2}              then the service's answer
   {"kind": "cut"}                             half of the service's answer
   {"kind": "drop"}                            no answer
   {"kind": "oversized"}                       the answer, and 16 MB of blanks within its object
   {"kind": "malformed"}                       the answer without its last byte
   {"kind": "wrong_name"}                      the other certificate, on new connections
+"only": TEXT besides: of requests that are called so, "POST /path action"; action is Alibaba's.
+It answers with how many requests of each name there were since the last time.
 """
+import collections
+import email.utils
 import http.client
 import json
 import socket
@@ -26,6 +30,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 fault = {}
+asked = collections.Counter()
 kept = set()  # connections of clients: another certificate is for new ones
 
 
@@ -68,9 +73,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def exchange(self):
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
-        now = dict(fault)
+        name = f"{self.command} {self.path.partition('?')[0]} {self.headers.get('x-acs-action', '')}".rstrip()
+        asked[name] += 1
+        now = dict(fault) if fault.get("only", name) == name else {}
         if "status" in now:
             head = [("Retry-After", str(now["after"]))] if "after" in now else []
+            if "until" in now:  # whole seconds: never earlier than that
+                head = [("Retry-After", email.utils.formatdate(time.time() + now["until"] + 1, usegmt=True))]
             text = now.get("body", "<html>gateway</html>")
             return self.reply(now["status"], head, (text if isinstance(text, str) else json.dumps(text)).encode())
         if now.get("kind") == "drop":
@@ -103,9 +112,12 @@ class Control(BaseHTTPRequestHandler):
                 connection.shutdown(socket.SHUT_RDWR)
             except OSError:
                 pass
+        counts = json.dumps(asked).encode()
+        asked.clear()
         self.send_response_only(200)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(counts)))
         self.end_headers()
+        self.wfile.write(counts)
 
 
 class Proxy(ThreadingHTTPServer):

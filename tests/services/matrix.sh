@@ -23,7 +23,7 @@
 #   key disabled           there is no such state: not to encrypt  disabled
 #                          (min_encryption_version)
 #   scheduled for deletion soft-deleted (OpenBao)                  scheduled for deletion
-#   key gone               deleted, and restored from a backup     key gone, and another of its name
+#   key gone               deleted, and restored from a backup     there is no undoing: alibaba_faults.c
 #   version destroyed      version too old (min_decryption_        version destroyed
 #                          version), version trimmed
 #   metadata service       there is none: login gone               metadata absent, answers 503, slow,
@@ -42,6 +42,7 @@
 #   answer=CLASS before it: what the client is told, and the warning says, is another class
 #   called=PATTERN before it: what the request's id is like, where not $id_like; none: it has none
 #   record=FILE before it: what is decrypted, rather than what was encrypted last
+# once REQUEST VERB...     what kmsbridgectl asks for with $by's configuration it asks for once
 # The lane sets id_like, and not_said, the same where no answer says it.
 # also PATTERN             the log of the last row has such a line, too
 
@@ -168,13 +169,31 @@ row() { # NAME OP CLASS SAID PLANT UNDO
     if kill -0 "${pids[$by]}" 2>/dev/null; then good "$row: by the same process"; else bad "$row: the daemon is gone"; fi
 }
 
+# What makes something is asked for once, whatever becomes of the answer: a second one would be another.
+once() { # REQUEST VERB...: what the proxy calls it, and the verb of kmsbridgectl that sends it
+    local request=$1 fault count
+    shift
+    for fault in '"status":503' '"status":429' '"kind":"drop"' '"kind":"cut"'; do
+        row="$by: $* with $fault"
+        proxy "{$fault,\"only\":\"$request\"}" >/dev/null
+        if said=$(timeout 30 "$build/tools/kmsbridgectl" "$@" --config "$tmp/$by.yaml" 2>&1); then
+            bad "$row: nothing fails: $said"
+        fi
+        count=$(clear_proxy | sed -n "s|.*\"$request\": \([0-9]*\).*|\1|p")
+        if [ "$count" = 1 ]; then good "$row: once"; else bad "$row: $request ${count:-not asked for}: $said"; fi
+    done
+}
+
 # What goes wrong on the way to any service; the body of a 429 and of a 500 is the service's own.
 transport() { # BODY-429 SAID-429 BODY-500 SAID-500 REQUEST-ID of these two
-    called=$5 row 'throttled' encrypt throttled "$2" "proxy '{\"status\":429,\"after\":5,\"body\":$1}'" clear_proxy
-    # the service asked for five seconds, which the call has not: it does not try again meanwhile
-    if [ "$(since | grep ' debug call: encrypt: ' | grep -vc 'trace_id=probe')" = 1 ]; then good "$row: one attempt"; else
-        bad "$row: tried again before Retry-After: $(since | grep ' call: ')"
-    fi
+    local when
+    for when in after until; do # seconds, or a date
+        called=$5 row "throttled ($when)" encrypt throttled "$2" "proxy '{\"status\":429,\"$when\":5,\"body\":$1}'" clear_proxy
+        # the service asked for five seconds, which the call has not: it does not try again meanwhile
+        if [ "$(since | grep ' debug call: encrypt: ' | grep -vc 'trace_id=probe')" = 1 ]; then good "$row: one attempt"; else
+            bad "$row: tried again before Retry-After: $(since | grep ' call: ')"
+        fi
+    done
     # the retries that the budget has open the breaker, then there are none until calls have paid for them
     called=$not_said row 'status 503' encrypt unavailable '503' "proxy '{\"status\":503}'" clear_proxy
     also ' warn backend it: .* is left alone for a while: it answers with status 503 class=unavailable'

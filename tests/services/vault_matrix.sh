@@ -97,6 +97,14 @@ deleted() {
 restored() { api POST transit/restore "{\"backup\":\"$backup\"}"; }
 # a key that was there is not given up at once
 answer=unavailable row 'deleted' decrypt not_found 'key not found' deleted restored
+
+# --- by the root token: what only an operator may -------------------------------------------------
+
+secret "$tmp/root" "$bao_root"
+daemon root "$(backend "method: token, token: 'file:$tmp/root'")"
+once 'POST /v1/transit/keys/kek/rotate' keys rotate
+once 'POST /v1/transit/keys/fresh' keys create --label fresh
+
 # --- JWT -----------------------------------------------------------------------------------------
 
 jwt_start
