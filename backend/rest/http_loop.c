@@ -145,12 +145,25 @@ static struct kms_http_job *next_ended(struct kms_http_loop *loop)
 
 /*
  * libcurl sends each HTTP/2 frame by itself: held together, a request's head and body, and those of
- * several requests, are one packet and wake the server once.
+ * several requests, are one packet and wake the server once. Returns what is held.
  */
-static void cork(const struct kms_http_loop *loop, int on)
+static int cork(const struct kms_http_loop *loop)
 {
+    int on = 1;
+
     if (loop->fd >= 0) {
         (void)setsockopt(loop->fd, IPPROTO_TCP, TCP_CORK, &on, sizeof(on));
+    }
+    return loop->fd;
+}
+
+/* The one that was corked: libcurl may have opened another one since. */
+static void uncork(int fd)
+{
+    int off = 0;
+
+    if (fd >= 0) {
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_CORK, &off, sizeof(off));
     }
 }
 
@@ -160,11 +173,12 @@ static void go_on(struct kms_http *http, struct kms_http_loop *loop)
     struct kms_http_job *ended[ENDED_MAX];
     size_t count = 0;
     int running = 0;
+    int corked = -1;
 
     if (loop->multi != NULL) {
-        cork(loop, 1);
+        corked = cork(loop);
         (void)curl_multi_perform(loop->multi, &running);
-        cork(loop, 0);
+        uncork(corked);
     }
     do {
         for (count = 0; count < ENDED_MAX && (ended[count] = next_ended(loop)) != NULL; count++) {

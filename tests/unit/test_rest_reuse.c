@@ -230,12 +230,38 @@ static void h2_needs_one_handshake_for_all(void)
     end(&both);
 }
 
+/* What holds packets back for one connection of a door does not for another one. */
+static void hosts_do_not_slow_each_other(void)
+{
+    struct both both = begin(&protocols[1]);
+    struct https_server *servers[2] = {both.server, https_server_start(true)};
+    unsigned fastest[2] = {1000, 1000};
+
+    CU_ASSERT_PTR_NOT_NULL_FATAL(servers[1]);
+    for (unsigned i = 0; i < 10; i++) {
+        struct caller caller = a_caller(&both, KMS_HTTP_POST, "/hosts");
+
+        caller.server = servers[i % 2];
+        caller.body_len = 100;
+        caller_ask(&caller);
+        CU_ASSERT_TRUE(caller.is_mine);
+        if (i >= 2 && caller.took_ms < fastest[i % 2]) {
+            fastest[i % 2] = caller.took_ms;
+        }
+    }
+    CU_ASSERT(fastest[0] < 150); /* TCP_CORK holds back for 200 ms (tcp(7)) */
+    CU_ASSERT(fastest[1] < 150);
+    end(&both);
+    https_server_stop(servers[1]);
+}
+
 static const struct unit_test tests[] = {
     {"nothing is left over", nothing_is_left_over},
     {"patience is not left over", patience_is_not_left_over},
     {"no handshake after the first call", no_handshake_after_the_first_call},
     {"no handshake after the first round", no_handshake_after_the_first_round},
     {"HTTP/2 needs one handshake for all", h2_needs_one_handshake_for_all},
+    {"hosts do not slow each other", hosts_do_not_slow_each_other},
 };
 
 int main(void)
