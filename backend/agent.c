@@ -193,8 +193,13 @@ static enum kms_status visit_key(struct listing *listing, const Kms__Agent__Key 
     struct kms_agent_key key = {.certificates = certificates,
                                 .certificate_count = message->n_certificates,
                                 .spki = kms_agent_get_span(message->spki)};
-    enum kms_status status = kms_agent_get_key(message, &key.info, err);
+    enum kms_status status = KMS_OK;
 
+    if (message->type >= KMS_KEY_TYPE_COUNT && message->ref.len > 0) { /* a later agent has it */
+        return kms_agent_get_text("Key.ref", message->ref, listing->after, sizeof(listing->after),
+                                  err);
+    }
+    status = kms_agent_get_key(message, &key.info, err);
     if (status != KMS_OK) {
         return status;
     }

@@ -35,7 +35,7 @@ static const struct bound key[] = {
     {2, KMS_KEY_ID_MAX - 1, 0},
     {3, KMS_LABEL_MAX - 1, 0},
     {4, KMS_KEY_TAG_MAX, 0},
-    {5, KMS_KEY_TYPE_COUNT - 1, 0},
+    {5, KMS_AGENT_KEY_TYPE_MAX, 0},
     {6, 65536, 0}, /* bits */
     {7, 0xffff, 0},
     {8, 1, 0},

@@ -18,21 +18,22 @@
 #include "backend/agent.pb-c.h"
 #include "backend/backend.h"
 
-#define KMS_AGENT_VERSION     1
-#define KMS_AGENT_SOCKET      "/run/kmsbridge/agent.sock" /* of the system's agent */
-#define KMS_AGENT_HEADER      4
-#define KMS_AGENT_FRAME_MAX   (128u * 1024u) /* body; a plaintext of 64 KiB and all else fit */
-#define KMS_AGENT_KEYS_MAX    32             /* in one reply; more come by pages */
-#define KMS_AGENT_TOKENS_MAX  64
-#define KMS_AGENT_CERTS_MAX   8
-#define KMS_AGENT_CERT_MAX    8192
-#define KMS_AGENT_NAME_MAX    64 /* token, program */
-#define KMS_AGENT_PIN_MAX     256
-#define KMS_AGENT_RANDOM_MAX  4096
-#define KMS_AGENT_INSTANCE    16
-#define KMS_AGENT_AAD_MAX     1024
-#define KMS_AGENT_UNKNOWN_MAX 32    /* fields of one message that we do not know and pass over */
-#define KMS_AGENT_KEYS_IN_ALL 65536 /* a list longer than this is refused by the client */
+#define KMS_AGENT_VERSION      1
+#define KMS_AGENT_SOCKET       "/run/kmsbridge/agent.sock" /* of the system's agent */
+#define KMS_AGENT_HEADER       4
+#define KMS_AGENT_FRAME_MAX    (128u * 1024u) /* body; a plaintext of 64 KiB and all else fit */
+#define KMS_AGENT_KEYS_MAX     32             /* in one reply; more come by pages */
+#define KMS_AGENT_TOKENS_MAX   64
+#define KMS_AGENT_CERTS_MAX    8
+#define KMS_AGENT_CERT_MAX     8192
+#define KMS_AGENT_NAME_MAX     64 /* token, program */
+#define KMS_AGENT_PIN_MAX      256
+#define KMS_AGENT_KEY_TYPE_MAX 255 /* that there may ever be */
+#define KMS_AGENT_RANDOM_MAX   4096
+#define KMS_AGENT_INSTANCE     16
+#define KMS_AGENT_AAD_MAX      1024
+#define KMS_AGENT_UNKNOWN_MAX  32    /* fields of one message that we do not know and pass over */
+#define KMS_AGENT_KEYS_IN_ALL  65536 /* a list longer than this is refused by the client */
 
 /* How a token wants its user to log in. */
 enum kms_agent_login {

@@ -9,22 +9,6 @@
 
 /* ---- open, close, health ------------------------------------------------------------------ */
 
-static void endpoint_url(const struct kms_alibaba_conf *ali, char *ret_url, size_t size)
-{
-    if (ali->endpoint != NULL && ali->endpoint[0] != '\0') {
-        (void)snprintf(ret_url, size, "%s", ali->endpoint);
-    } else {
-        (void)snprintf(ret_url, size, "https://kms%s.%s.aliyuncs.com",
-                       ali->network != NULL && strcmp(ali->network, "vpc") == 0 ? "-vpc" : "",
-                       ali->region == NULL ? "" : ali->region);
-    }
-}
-
-static unsigned connections_of(const struct kms_alibaba_conf *ali)
-{
-    return ali->connections == 0 ? KMS_ALIBABA_CONNECTIONS_DEFAULT : ali->connections;
-}
-
 static enum kms_status check(const struct kms_backend_conf *conf, struct kms_error *err)
 {
     const struct kms_alibaba_conf *ali = conf->alibaba;
@@ -48,53 +32,92 @@ static void ali_close(struct kms_backend *b)
     if (b == NULL) {
         return;
     }
+    if (b->management != b->endpoints) {
+        kms_endpoints_free(b->management);
+    }
     kms_endpoints_free(b->endpoints);
     kms_credential_free(b->credential);
-    kms_http_door_close(b->door);
-    kms_http_door_close(b->identity_door);
+    kms_ali_close_doors(&b->doors);
     kms_ali_publics_done(b);
     (void)pthread_mutex_destroy(&b->lock);
     free(b);
 }
 
-static enum kms_status make_parts(struct kms_backend *b, struct kms_error *err)
+static enum kms_status too_long(const struct kms_backend *b, struct kms_error *err)
+{
+    return kms_error_set(err, KMS_E_INVALID, "backend %s: an endpoint is too long", b->conf->name);
+}
+
+static enum kms_status make_endpoints(struct kms_backend *b, struct kms_error *err)
 {
     char url[KMS_ALI_URL_MAX];
     const char *urls[1 + KMS_ALIBABA_FALLBACKS_MAX] = {url};
     const struct kms_endpoints_conf endpoints = {
         .name = b->conf->name, .urls = urls, .count = 1 + b->ali->fallback_endpoints_count};
-    const char *source = b->ali->credentials == NULL ? "auto" : b->ali->credentials;
-    const struct kms_credential_source credential = {
-        .name = source, .fetch = kms_ali_fetch, .ctx = b};
 
-    endpoint_url(b->ali, url, sizeof(url));
+    if (!kms_ali_kms_url(b->ali, url, sizeof(url))) {
+        return too_long(b, err);
+    }
     for (unsigned i = 0; i < b->ali->fallback_endpoints_count; i++) {
         urls[1 + i] = b->ali->fallback_endpoints[i];
     }
-    b->credential = kms_credential_new(&credential);
-    if (b->credential == NULL) {
-        return kms_error_set(err, KMS_E_NOMEM, "no memory for backend %s", b->conf->name);
-    }
-    return kms_endpoints_new(&endpoints, b->door, &b->endpoints, err);
+    return kms_endpoints_new(&endpoints, b->doors.kms, &b->endpoints, err);
 }
 
-enum kms_status kms_ali_open_over(const struct kms_backend_conf *conf, struct kms_http_door *door,
-                                  struct kms_http_door *identity_door,
+static enum kms_status make_management(struct kms_backend *b, struct kms_error *err)
+{
+    char url[KMS_ALI_URL_MAX];
+    const char *const urls[] = {url};
+    const struct kms_endpoints_conf endpoints = {.name = b->conf->name, .urls = urls, .count = 1};
+    struct kms_http_door *door = b->doors.management == NULL ? b->doors.kms : b->doors.management;
+    bool same = true;
+
+    if (!kms_ali_management_url(b->ali, url, sizeof(url), &same)) {
+        return too_long(b, err);
+    }
+    if (same) {
+        b->management = b->endpoints;
+        return KMS_OK;
+    }
+    return kms_endpoints_new(&endpoints, door, &b->management, err);
+}
+
+static enum kms_status make_parts(struct kms_backend *b, struct kms_error *err)
+{
+    const struct kms_credential_source credential = {
+        .name = b->ali->credentials == NULL ? "auto" : b->ali->credentials,
+        .fetch = kms_ali_fetch,
+        .ctx = b};
+    enum kms_status status = make_endpoints(b, err);
+
+    if (status == KMS_OK) {
+        status = make_management(b, err);
+    }
+    if (status == KMS_OK) {
+        b->credential = kms_credential_new(&credential);
+        status = b->credential != NULL
+                     ? KMS_OK
+                     : kms_error_set(err, KMS_E_NOMEM, "no memory for backend %s", b->conf->name);
+    }
+    return status;
+}
+
+enum kms_status kms_ali_open_over(const struct kms_backend_conf *conf,
+                                  const struct kms_ali_doors *doors,
                                   struct kms_backend **ret_backend, struct kms_error *err)
 {
     struct kms_backend *b = calloc(1, sizeof(*b));
+    struct kms_ali_doors own = *doors;
     enum kms_status status = KMS_OK;
 
     if (b == NULL) {
-        kms_http_door_close(door);
-        kms_http_door_close(identity_door);
+        kms_ali_close_doors(&own);
         return kms_error_set(err, KMS_E_NOMEM, "no memory for backend %s", conf->name);
     }
     (void)pthread_mutex_init(&b->lock, NULL);
     b->conf = conf;
     b->ali = conf->alibaba;
-    b->door = door;
-    b->identity_door = identity_door;
+    b->doors = own;
     status = check(conf, err);
     if (status == KMS_OK) {
         status = make_parts(b, err);
@@ -110,29 +133,13 @@ enum kms_status kms_ali_open_over(const struct kms_backend_conf *conf, struct km
 static enum kms_status ali_open(const struct kms_backend_conf *conf,
                                 struct kms_backend **ret_backend, struct kms_error *err)
 {
-    struct kms_http_door *door = NULL;
-    struct kms_http_door *identity_door = NULL;
+    struct kms_ali_doors doors;
     enum kms_status status = check(conf, err);
 
-    if (status != KMS_OK) {
-        return status;
-    }
-    /* a dedicated instance's CA is trusted for the instance alone */
-    const struct kms_http_conf to_kms = {.name = conf->name,
-                                         .ca_file = conf->alibaba->ca_file,
-                                         .proxy = conf->alibaba->proxy,
-                                         .connections = connections_of(conf->alibaba)};
-    const struct kms_http_conf to_identity = {.name = conf->name, .proxy = NULL, .connections = 2};
-
-    status = kms_http_open(&to_kms, &door, err);
     if (status == KMS_OK) {
-        status = kms_http_open(&to_identity, &identity_door, err);
+        status = kms_ali_open_doors(conf, &doors, err);
     }
-    if (status != KMS_OK) {
-        kms_http_door_close(door);
-        return status;
-    }
-    return kms_ali_open_over(conf, door, identity_door, ret_backend, err);
+    return status == KMS_OK ? kms_ali_open_over(conf, &doors, ret_backend, err) : status;
 }
 
 static void ali_health(struct kms_backend *b, struct kms_health *ret_health)
@@ -143,11 +150,11 @@ static void ali_health(struct kms_backend *b, struct kms_health *ret_health)
     ret_health->ready = b->asked && b->trouble.status == KMS_OK;
     ret_health->error = b->trouble;
     pthread_mutex_unlock(&b->lock);
-    if (b->door->count != NULL) {
-        b->door->count(b->door, &ret_health->sessions_open, &ret_health->sessions_busy, &calls_max,
-                       &ret_health->stuck_ns);
+    if (b->doors.kms->count != NULL) {
+        b->doors.kms->count(b->doors.kms, &ret_health->sessions_open, &ret_health->sessions_busy,
+                            &calls_max, &ret_health->stuck_ns);
     }
-    ret_health->sessions_max = connections_of(b->ali);
+    ret_health->sessions_max = kms_ali_connections(b->ali);
     if (ret_health->sessions_busy > ret_health->sessions_max) { /* streams share a connection */
         ret_health->sessions_busy = ret_health->sessions_max;
     }
@@ -173,9 +180,10 @@ static enum kms_status ali_describe(struct kms_backend *b, struct kms_call *call
                                     struct kms_token_info *ret_info)
 {
     static const enum kms_alg algs[] = {
-        KMS_ALG_SEALED,    KMS_ALG_RSA_OAEP_SHA1,    KMS_ALG_RSA_OAEP_L_SHA256,
-        KMS_ALG_RSA_PKCS1, KMS_ALG_RSA_PKCS1_SHA256, KMS_ALG_RSA_PSS_SHA256,
-        KMS_ALG_ECDSA};
+        KMS_ALG_SEALED,      KMS_ALG_RSA_OAEP_SHA1,    KMS_ALG_RSA_OAEP_L_SHA256,
+        KMS_ALG_RSA_PKCS1,   KMS_ALG_RSA_PKCS1_SHA256, KMS_ALG_RSA_PSS_SHA256,
+        KMS_ALG_ECDSA,       KMS_ALG_HMAC_SHA224,      KMS_ALG_HMAC_SHA256,
+        KMS_ALG_HMAC_SHA384, KMS_ALG_HMAC_SHA512};
     struct kms_token_info info = {
         .manufacturer = "Alibaba Cloud",
         .model = "KMS 2016-01-20",
@@ -212,5 +220,6 @@ const struct kms_backend_ops kms_alibaba_ops = {
     .rewrap = kms_ali_rewrap,
     .sign = kms_ali_sign,
     .verify = kms_ali_verify,
+    .mac = kms_ali_mac,
     .describe = ali_describe,
 };

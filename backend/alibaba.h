@@ -14,16 +14,20 @@
  *   RSA_*, EC_P256  sign (SHA-256 only), RSA-OAEP; verifying, and encrypting by OAEP, with the
  *                   public key, here
  *
+ *   HMAC keys       MACs by the service, one object for the key: its ref is "<KeyId>/hmac"
+ *
  * The AAD becomes one entry of the encryption context, frozen as a format:
  *   "kmsbridge-aad": "v1:" + base64url(SHA-256("kmsbridge-aad-v1" || be64(length) || AAD))
  * without padding, beside the configured entries; no AAD, no entry. The hash, because ActionTrail
  * logs the context in clear.
  *
- * ReEncrypt's reply names the key that seals, not the one that had sealed: what another key of the
- * account sealed may be taken, too, where our identity may decrypt by that one.
+ * ReEncrypt's reply names one key and one version: those of what was opened, by the texts of the
+ * vendor's SDK, or those of what seals, as the action lets expect. The key is the same for both
+ * here; the version may be the former one. If it is what seals, what another key of the account
+ * sealed may be taken, too, where our identity may decrypt by that one.
  *
- * Not shown: SM4, SM2 and P-256K keys, which the waist has no type for, and HMAC keys: the vendor's
- * SDK has GenerateMac and VerifyMac, whose replies name no version, but tells no KeySpec of theirs.
+ * Not shown: SM4, SM2, SM3 and P-256K keys, which the waist has no type for. HMAC keys are not made
+ * from here: which KeySpec to ask for is told nowhere.
  * There are no random bytes to be had.
  */
 #ifndef KMS_BACKEND_ALIBABA_H

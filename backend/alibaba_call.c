@@ -169,6 +169,21 @@ static enum kms_status read_reply(const struct kms_ali_ask *ask, struct kms_ali_
     return status;
 }
 
+/* The actions that a dedicated instance's gateway has; all others are the management's. */
+static struct kms_endpoints *endpoints_for(const struct kms_backend *b, const char *action)
+{
+    static const char *const uses[] = {"Encrypt",        "Decrypt",           "GenerateDataKey",
+                                       "AsymmetricSign", "AsymmetricDecrypt", "GetPublicKey",
+                                       "GenerateMac",    "VerifyMac"};
+
+    for (size_t i = 0; i < sizeof(uses) / sizeof(uses[0]); i++) {
+        if (strcmp(uses[i], action) == 0) {
+            return b->endpoints;
+        }
+    }
+    return b->management;
+}
+
 /* One exchange with one credential. *ret_renew: the credential was refused. */
 static enum kms_status exchange(struct kms_backend *b, struct kms_call *call,
                                 const struct kms_ali_ask *ask, const char *url,
@@ -187,8 +202,8 @@ static enum kms_status exchange(struct kms_backend *b, struct kms_call *call,
                                              .want_count = 1,
                                              .body_max = REPLY_MAX,
                                              .once = ask->once};
-    enum kms_status status =
-        kms_endpoints_perform(b->endpoints, &request, &wait, &ret->response, &call->error);
+    enum kms_status status = kms_endpoints_perform(endpoints_for(b, ask->action), &request, &wait,
+                                                   &ret->response, &call->error);
 
     kms_wipe(s.authorization, sizeof(s.authorization));
     if (status == KMS_OK) {
@@ -235,6 +250,18 @@ static enum kms_status ask_with(struct kms_backend *b, struct kms_call *call,
     return status;
 }
 
+/* What ActionTrail calls the request, for the audit's line. An answer that is none of the API's has
+ * it in its header at best. */
+static void tell_request(struct kms_call *call, const struct kms_ali_reply *reply)
+{
+    const char *id = reply->request_id != NULL ? reply->request_id : reply->response.want[0];
+
+    if (call->error.request_id[0] == '\0' || call->error.status == KMS_OK) {
+        (void)snprintf(call->error.request_id, sizeof(call->error.request_id), "%.*s",
+                       KMS_ERROR_CODE_MAX - 1, id);
+    }
+}
+
 /* What a query takes at most: each byte of a value may become three. */
 static size_t room_of(const struct kms_ali_ask *ask)
 {
@@ -270,22 +297,20 @@ enum kms_status kms_ali_call(struct kms_backend *b, struct kms_call *call,
     url.data[query.len] = '\0';
     status = ask_with(b, call, ask, (const char *)url.data, ret, &again);
     if (again) {
+        kms_ali_reply_done(call, ret);
         kms_error_clear(&call->error);
-        kms_ali_reply_done(ret);
         status = ask_with(b, call, ask, (const char *)url.data, ret, &again);
     }
     note(b, call, status, &ret->response);
-    if (status == KMS_OK) { /* for the audit line: what ActionTrail calls the request */
-        (void)snprintf(call->error.request_id, sizeof(call->error.request_id), "%s",
-                       ret->request_id);
-    }
+    tell_request(call, ret);
 out:
     kms_blob_done(&url);
     return status;
 }
 
-void kms_ali_reply_done(struct kms_ali_reply *reply)
+void kms_ali_reply_done(struct kms_call *call, struct kms_ali_reply *reply)
 {
+    tell_request(call, reply); /* an error about what the reply holds had none yet */
     kms_json_free(reply->doc);
     reply->doc = NULL;
     reply->request_id = NULL;
@@ -298,8 +323,7 @@ enum kms_status kms_ali_protocol(struct kms_call *call, const struct kms_ali_rep
     enum kms_status status =
         kms_error_set(&call->error, KMS_E_PROTOCOL, "%s: the reply %s", action, why);
 
-    (void)snprintf(call->error.request_id, sizeof(call->error.request_id), "%s",
-                   reply->request_id == NULL ? "" : reply->request_id);
+    tell_request(call, reply);
     return status;
 }
 

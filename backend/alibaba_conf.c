@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* `alibaba:` in the configuration. */
 #include <string.h>
+#include <strings.h>
 
 #include "backend/alibaba_conf_schema.h"
 #include "backend/backend_conf_schema.h"
@@ -30,6 +31,8 @@ const cyaml_schema_field_t kms_alibaba_conf_fields[] = {
     CYAML_FIELD_SEQUENCE("fallback_endpoints", OPTIONAL, struct kms_alibaba_conf,
                          fallback_endpoints, &entry_value, 0, KMS_ALIBABA_FALLBACKS_MAX),
     TEXT("ca_file", ca_file),
+    TEXT("management_endpoint", management_endpoint),
+    TEXT("management_ca_file", management_ca_file),
     TEXT("proxy", proxy),
     TEXT("connections", connections_text),
     TEXT("instance", instance),
@@ -45,6 +48,7 @@ const cyaml_schema_field_t kms_alibaba_conf_fields[] = {
     TEXT("role_session_name", role_session_name),
     TEXT("session_seconds", session_seconds_text),
     TEXT("sts_endpoint", sts_endpoint),
+    TEXT("sts_ca_file", sts_ca_file),
     TEXT("profile_file", profile_file),
     TEXT("profile", profile),
     TEXT("ecs_role", ecs_role),
@@ -59,6 +63,16 @@ const cyaml_schema_field_t kms_alibaba_conf_fields[] = {
 static bool is_set(const char *text)
 {
     return text != NULL && text[0] != '\0';
+}
+
+bool kms_alibaba_is_dedicated(const char *endpoint)
+{
+    static const char domain[] = ".cryptoservice.kms.aliyuncs.com";
+    const char *host = endpoint == NULL ? NULL : strstr(endpoint, "://");
+    size_t len = host == NULL ? 0 : strcspn(host + 3, ":/");
+
+    return len > sizeof(domain) - 1 &&
+           strncasecmp(host + 3 + len - (sizeof(domain) - 1), domain, sizeof(domain) - 1) == 0;
 }
 
 /* A region goes into a host name. */
@@ -81,7 +95,14 @@ static enum kms_status check_where(const struct kms_conf_place *place, struct km
         strcmp(ali->network, "vpc") != 0) {
         return kms_conf_place_fail(place, "network", "must be public or vpc");
     }
-    if (ali->network != NULL && ali->endpoint != NULL) {
+    bool is_split = kms_alibaba_is_dedicated(ali->endpoint) && !is_set(ali->management_endpoint);
+
+    if (is_split && !is_set(ali->region)) {
+        return kms_conf_place_fail(place, "region",
+                                   "is missing: a dedicated instance's endpoint manages no keys, "
+                                   "the region's does");
+    }
+    if (ali->network != NULL && ali->endpoint != NULL && !is_split) {
         return kms_conf_place_fail(place, "network", "says nothing beside endpoint");
     }
     return KMS_OK;
@@ -101,6 +122,7 @@ static enum kms_status check_urls(const struct kms_conf_place *place, struct kms
         const char *key;
         const char *url;
     } urls[] = {{"endpoint", ali->endpoint},
+                {"management_endpoint", ali->management_endpoint},
                 {"sts_endpoint", ali->sts_endpoint},
                 {"metadata_endpoint", ali->metadata_endpoint}};
 
@@ -229,6 +251,8 @@ static enum kms_status check_paths(const struct kms_conf_place *place, struct km
         const char *key;
         const char *path;
     } paths[] = {{"ca_file", ali->ca_file},
+                 {"management_ca_file", ali->management_ca_file},
+                 {"sts_ca_file", ali->sts_ca_file},
                  {"oidc_token_file", ali->oidc_token_file},
                  {"profile_file", ali->profile_file}};
 

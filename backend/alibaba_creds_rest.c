@@ -25,26 +25,6 @@
 
 /* ---- RRSA --------------------------------------------------------------------------------- */
 
-/* STS's base URL: configured, injected by ack-pod-identity-webhook, or the region's. */
-static void sts_url(const struct kms_alibaba_conf *ali, char *ret_url, size_t size)
-{
-    const char *given = kms_ali_setting(ali->sts_endpoint, "ALIBABA_CLOUD_STS_ENDPOINT", NULL);
-    const char *region = kms_ali_setting(NULL, "ALIBABA_CLOUD_STS_REGION", ali->region);
-    const char *vpc = kms_ali_setting(
-        NULL, "ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED",
-        ali->network != NULL && strcmp(ali->network, "vpc") == 0 ? "true" : "false");
-
-    if (given != NULL) {
-        (void)snprintf(ret_url, size, "%s%s", strstr(given, "://") == NULL ? "https://" : "",
-                       given);
-    } else if (region != NULL && region[0] != '\0') {
-        (void)snprintf(ret_url, size, "https://sts%s.%s.aliyuncs.com",
-                       strcmp(vpc, "true") == 0 ? "-vpc" : "", region);
-    } else {
-        (void)snprintf(ret_url, size, "https://sts.aliyuncs.com");
-    }
-}
-
 /*
  * Read anew each time: the kubelet replaces it. It is projected for everybody to read as long as
  * the pod has no fsGroup, so a secret file's rules are not for it.
@@ -129,13 +109,6 @@ static enum kms_status make_form(const struct kms_alibaba_conf *ali, struct kms_
     return status;
 }
 
-static enum kms_status ask(struct kms_backend *b, const struct kms_http_request *request,
-                           const struct kms_http_wait *wait, struct kms_http_response *ret,
-                           struct kms_error *err)
-{
-    return kms_http_perform(b->identity_door, request, wait, ret, err);
-}
-
 static enum kms_status read_sts(const struct kms_http_response *response,
                                 struct kms_credential_slot *slot, struct kms_error *err)
 {
@@ -190,7 +163,9 @@ enum kms_status kms_ali_from_rrsa(struct kms_backend *b, const struct kms_http_w
         status = kms_error_set(err, KMS_E_INTERNAL, "rrsa: the request cannot be written");
     }
     if (status == KMS_OK) {
-        sts_url(b->ali, base, sizeof(base));
+        struct kms_http_door *door = b->doors.sts != NULL ? b->doors.sts : b->doors.identity;
+
+        (void)kms_ali_sts_url(b->ali, base, sizeof(base)); /* open() saw that it fits */
         (void)snprintf(url, sizeof(url), "%s/?%s", base, query);
         const struct kms_http_request request = {.method = KMS_HTTP_POST,
                                                  .url = url,
@@ -201,7 +176,7 @@ enum kms_status kms_ali_from_rrsa(struct kms_backend *b, const struct kms_http_w
                                                  .want_count = 1,
                                                  .body_max = REPLY_MAX};
 
-        status = ask(b, &request, wait, &response, err);
+        status = kms_http_perform(door, &request, wait, &response, err);
     }
     if (status == KMS_OK) {
         status = read_sts(&response, slot, err);
@@ -249,7 +224,7 @@ static enum kms_status ask_imds(struct kms_backend *b, const struct kms_http_wai
     enum kms_status status = KMS_OK;
 
     (void)snprintf(url, sizeof(url), "%s%s", base, path);
-    status = ask(b, &request, &own, ret, &why);
+    status = kms_http_perform(b->doors.identity, &request, &own, ret, &why);
     /* not by the clock: libcurl's own may be a little ahead of the caller's deadline */
     if (status == KMS_E_TIMEOUT && own.deadline_ns < wait->deadline_ns) {
         return kms_error_set(err, KMS_E_UNAVAILABLE, "ecs: the metadata service does not answer");
@@ -410,7 +385,7 @@ enum kms_status kms_ali_from_uri(struct kms_backend *b, const struct kms_http_wa
     if (uri == NULL) {
         return kms_error_set(err, KMS_E_NOT_FOUND, "uri: ALIBABA_CLOUD_CREDENTIALS_URI is not set");
     }
-    status = ask(b, &request, wait, &response, err);
+    status = kms_http_perform(b->doors.identity, &request, wait, &response, err);
     if (status == KMS_OK && response.status != 200) {
         status = kms_error_set(err, response.status >= 500 ? KMS_E_UNAVAILABLE : KMS_E_AUTH,
                                "uri: the credentials URI answers HTTP %u", response.status);

@@ -18,10 +18,11 @@ static const struct kms_ali_spec *spec_for(const struct kms_key_template *tmpl)
         unsigned bits; /* 0: the usual */
         const char *name;
     } all[] = {
-        {KMS_KEY_AES, 0, "Aliyun_AES_256"}, {KMS_KEY_AES, 256, "Aliyun_AES_256"},
-        {KMS_KEY_RSA, 0, "RSA_3072"},       {KMS_KEY_RSA, 2048, "RSA_2048"},
-        {KMS_KEY_RSA, 3072, "RSA_3072"},    {KMS_KEY_RSA, 4096, "RSA_4096"},
-        {KMS_KEY_EC, 0, "EC_P256"},         {KMS_KEY_EC, 256, "EC_P256"},
+        {KMS_KEY_AES, 0, "Aliyun_AES_256"},   {KMS_KEY_AES, 256, "Aliyun_AES_256"},
+        {KMS_KEY_AES, 192, "Aliyun_AES_192"}, {KMS_KEY_AES, 128, "Aliyun_AES_128"},
+        {KMS_KEY_RSA, 0, "RSA_3072"},         {KMS_KEY_RSA, 2048, "RSA_2048"},
+        {KMS_KEY_RSA, 3072, "RSA_3072"},      {KMS_KEY_RSA, 4096, "RSA_4096"},
+        {KMS_KEY_EC, 0, "EC_P256"},           {KMS_KEY_EC, 256, "EC_P256"},
     };
 
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
@@ -58,14 +59,18 @@ static bool is_alias(const char *label)
     return len > 0 && len <= 249 && strspn(label, chars) == len;
 }
 
-/* Other services have such keys. */
-static bool is_elsewhere(const struct kms_key_template *tmpl)
+/* Other services have such keys; AES of less than 256 bits is for a KMS instance of one's own. */
+static bool is_elsewhere(const struct kms_alibaba_conf *ali, const struct kms_key_template *tmpl)
 {
-    return (tmpl->type == KMS_KEY_AES && (tmpl->bits == 128 || tmpl->bits == 192)) ||
+    bool has_instance = ali->instance != NULL && ali->instance[0] != '\0';
+
+    return (tmpl->type == KMS_KEY_AES && !has_instance &&
+            (tmpl->bits == 128 || tmpl->bits == 192)) ||
            (tmpl->type == KMS_KEY_EC && (tmpl->bits == 384 || tmpl->bits == 521));
 }
 
-static enum kms_status check_template(const struct kms_key_template *tmpl, struct kms_error *err)
+static enum kms_status check_template(const struct kms_alibaba_conf *ali,
+                                      const struct kms_key_template *tmpl, struct kms_error *err)
 {
     if (!is_alias(tmpl->label)) {
         return kms_error_set(err, KMS_E_INVALID,
@@ -76,14 +81,19 @@ static enum kms_status check_template(const struct kms_key_template *tmpl, struc
         return kms_error_set(err, KMS_E_UNSUPPORTED,
                              "Alibaba Cloud KMS gives keys their identity itself: no CKA_ID");
     }
+    if (tmpl->type == KMS_KEY_GENERIC) { /* what KeySpec to ask for is told nowhere */
+        return kms_error_set(err, KMS_E_UNSUPPORTED,
+                             "HMAC keys of Alibaba Cloud KMS are made in its console");
+    }
     if (tmpl->type != KMS_KEY_AES && tmpl->type != KMS_KEY_RSA && tmpl->type != KMS_KEY_EC) {
         return kms_error_set(err, KMS_E_UNSUPPORTED, "Alibaba Cloud KMS makes no %s keys",
                              kms_key_type_name(tmpl->type));
     }
-    if (spec_for(tmpl) == NULL) {
-        return kms_error_set(err, is_elsewhere(tmpl) ? KMS_E_UNSUPPORTED : KMS_E_INVALID,
-                             "Alibaba Cloud KMS makes no %s keys of %u bits",
-                             kms_key_type_name(tmpl->type), tmpl->bits);
+    if (spec_for(tmpl) == NULL || is_elsewhere(ali, tmpl)) {
+        return kms_error_set(err, is_elsewhere(ali, tmpl) ? KMS_E_UNSUPPORTED : KMS_E_INVALID,
+                             "Alibaba Cloud KMS makes no %s keys of %u bits%s",
+                             kms_key_type_name(tmpl->type), tmpl->bits,
+                             tmpl->type == KMS_KEY_AES ? " outside an instance" : "");
     }
     if (usage_for(tmpl)[0] == '\0') {
         return kms_error_set(err, KMS_E_UNSUPPORTED,
@@ -156,8 +166,21 @@ static enum kms_status create_key(struct kms_backend *b, struct kms_call *call,
     if (status != KMS_OK) {
         status = tell_of_key(call, &reply, description);
     }
-    kms_ali_reply_done(&reply);
+    kms_ali_reply_done(call, &reply);
     return status;
+}
+
+/* Of several requests the one that made something is told, unless another one failed. */
+static void keep_request(const struct kms_call *call, char ret_id[KMS_ERROR_CODE_MAX])
+{
+    memcpy(ret_id, call->error.request_id, KMS_ERROR_CODE_MAX);
+}
+
+static void tell_request(struct kms_call *call, const char id[KMS_ERROR_CODE_MAX])
+{
+    if (call->error.status == KMS_OK || call->error.request_id[0] == '\0') {
+        memcpy(call->error.request_id, id, KMS_ERROR_CODE_MAX);
+    }
 }
 
 enum kms_status kms_ali_generate(struct kms_backend *b, struct kms_call *call,
@@ -165,8 +188,9 @@ enum kms_status kms_ali_generate(struct kms_backend *b, struct kms_call *call,
 {
     struct kms_ali_key key;
     char alias[ALIAS_MAX];
+    char request_id[KMS_ERROR_CODE_MAX] = "";
     bool move = false;
-    enum kms_status status = check_template(tmpl, &call->error);
+    enum kms_status status = check_template(b->ali, tmpl, &call->error);
 
     if (status != KMS_OK) {
         return status;
@@ -177,6 +201,7 @@ enum kms_status kms_ali_generate(struct kms_backend *b, struct kms_call *call,
         status = create_key(b, call, tmpl, alias, &key);
     }
     if (status == KMS_OK) {
+        keep_request(call, request_id);
         status = kms_ali_name_key(b, call, key.id, alias, move);
     }
     if (status == KMS_OK) {
@@ -186,6 +211,7 @@ enum kms_status kms_ali_generate(struct kms_backend *b, struct kms_call *call,
                                       key.id, alias, call->error.text);
         }
     }
+    tell_request(call, request_id);
     return status;
 }
 
@@ -246,7 +272,7 @@ static enum kms_status create_version(struct kms_backend *b, struct kms_call *ca
     if (status == KMS_OK) {
         (void)snprintf(ret_ref, KMS_KEY_REF_MAX, "%s/%s", key, id);
     }
-    kms_ali_reply_done(&reply);
+    kms_ali_reply_done(call, &reply);
     return status;
 }
 
@@ -264,14 +290,25 @@ enum kms_status kms_ali_rotate(struct kms_backend *b, struct kms_call *call, con
     struct kms_ali_ref parsed;
     struct kms_key_info info = {.ref = ""};
     char made[KMS_KEY_REF_MAX];
+    char request_id[KMS_ERROR_CODE_MAX] = "";
     const struct kms_key_filter only = {.ref = made};
     enum kms_status status = kms_ali_ref_parse(ref, &parsed, &call->error);
 
+    if (status == KMS_OK && strcmp(parsed.version, KMS_ALI_NO_VERSION) == 0) {
+        status = kms_error_set(&call->error, KMS_E_UNSUPPORTED,
+                               "an HMAC key of Alibaba Cloud KMS does not rotate");
+    }
     if (status == KMS_OK) {
         status = create_version(b, call, parsed.key, made);
     }
     if (status == KMS_OK) {
+        keep_request(call, request_id);
         status = kms_ali_list_keys(b, call, &only, note_one, &info);
+        if (status != KMS_OK) { /* said, lest it is rotated once more */
+            status = kms_error_reword(&call->error, status,
+                                      "the new version %s is made; only it cannot be looked at: %s",
+                                      made, call->error.text);
+        }
     }
     if (status == KMS_OK && info.ref[0] == '\0') {
         status = kms_error_set(&call->error, KMS_E_UNAVAILABLE,
@@ -280,5 +317,6 @@ enum kms_status kms_ali_rotate(struct kms_backend *b, struct kms_call *call, con
     if (status == KMS_OK) {
         *ret_info = info;
     }
+    tell_request(call, request_id);
     return status;
 }

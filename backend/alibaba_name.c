@@ -34,7 +34,7 @@ static enum kms_status call_plainly(struct kms_backend *b, struct kms_call *call
     struct kms_ali_reply reply = KMS_ALI_REPLY_INIT;
     enum kms_status status = kms_ali_call(b, call, ask, &reply);
 
-    kms_ali_reply_done(&reply);
+    kms_ali_reply_done(call, &reply);
     return status;
 }
 

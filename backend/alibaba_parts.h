@@ -30,12 +30,20 @@ struct kms_ali_public {
     EVP_PKEY *key;
 };
 
+/* How each service is reached: a CA that is of one is trusted for that one alone. */
+struct kms_ali_doors {
+    struct kms_http_door *kms;
+    struct kms_http_door *management; /* NULL: kms */
+    struct kms_http_door *sts;        /* NULL: identity */
+    struct kms_http_door *identity;   /* the metadata service, a credentials URI: by no proxy */
+};
+
 struct kms_backend {
     const struct kms_backend_conf *conf;
     const struct kms_alibaba_conf *ali;
-    struct kms_http_door *door;          /* to KMS, with its own CA where it has one */
-    struct kms_http_door *identity_door; /* to STS, the metadata service, a credentials URI */
+    struct kms_ali_doors doors;
     struct kms_endpoints *endpoints;
+    struct kms_endpoints *management; /* the very same, or the one that manages keys */
     struct kms_credential *credential;
     pthread_mutex_t lock; /* guards the members below; never held across an exchange */
     struct kms_ali_public publics[KMS_ALI_PUBLIC_MAX];
@@ -76,7 +84,8 @@ void kms_ali_param_text(struct kms_ali_ask *ask, const char *name, const char *v
 enum kms_status kms_ali_call(struct kms_backend *b, struct kms_call *call,
                              const struct kms_ali_ask *ask,
                              struct kms_ali_reply *ret) KMS_MUST_CHECK;
-void kms_ali_reply_done(struct kms_ali_reply *reply);
+/* An error of @call has the reply's request id afterwards, if it had none. */
+void kms_ali_reply_done(struct kms_call *call, struct kms_ali_reply *reply);
 
 /* A reply that we cannot take, with its request id. */
 enum kms_status kms_ali_protocol(struct kms_call *call, const struct kms_ali_reply *reply,
@@ -110,6 +119,9 @@ enum kms_status kms_ali_status_of(const char *action, unsigned http_status, cons
 /* ---- alibaba_keys.c, alibaba_versions.c, alibaba_list.c
  * ------------------------------------------------------------------------- */
 
+/* What stands for the version in an HMAC key's ref: the service names none of them. */
+#define KMS_ALI_NO_VERSION "hmac"
+
 struct kms_ali_ref {
     char key[KMS_ALI_ID_MAX];
     char version[KMS_ALI_ID_MAX];
@@ -136,6 +148,7 @@ struct kms_ali_spec {
     const char *name; /* KeySpec */
     enum kms_key_type type;
     unsigned bits;
+    enum kms_alg mac; /* of an HMAC key: the one that it is for */
 };
 const struct kms_ali_spec *kms_ali_spec_named(const char *name);
 
@@ -149,7 +162,8 @@ struct kms_ali_key {
     bool encrypts; /* else it signs */
     bool local;
     bool hardware;
-    bool leaving; /* scheduled for deletion */
+    bool leaving;     /* scheduled for deletion */
+    uint64_t seconds; /* when it was made; 0: that was not told */
 };
 enum kms_status kms_ali_key_read(const struct kms_json *metadata, struct kms_ali_key *ret,
                                  struct kms_error *err) KMS_MUST_CHECK;
@@ -250,6 +264,16 @@ enum kms_status kms_ali_verify(struct kms_backend *b, struct kms_call *call, con
 enum kms_status kms_ali_ecdsa_raw(struct kms_span der, size_t half,
                                   struct kms_buf *out) KMS_MUST_CHECK;
 
+/* ---- alibaba_mac.c ---- */
+
+enum kms_status kms_ali_mac(struct kms_backend *b, struct kms_call *call, const char *ref,
+                            const struct kms_params *params, struct kms_span input,
+                            struct kms_buf *ret_mac) KMS_MUST_CHECK;
+bool kms_ali_is_mac(enum kms_alg alg);
+enum kms_status kms_ali_verify_mac(struct kms_backend *b, struct kms_call *call, const char *ref,
+                                   const struct kms_params *params, struct kms_span input,
+                                   struct kms_span mac) KMS_MUST_CHECK;
+
 enum kms_status kms_ali_generate(struct kms_backend *b, struct kms_call *call,
                                  const struct kms_key_template *tmpl,
                                  struct kms_key_info *ret_info) KMS_MUST_CHECK;
@@ -300,11 +324,27 @@ enum kms_status kms_ali_from_profile(struct kms_backend *b, const struct kms_htt
 enum kms_status kms_ali_offer_sts(const struct kms_json *object, struct kms_credential_slot *slot,
                                   struct kms_error *err) KMS_MUST_CHECK;
 
+/* ---- alibaba_doors.c ------------------------------------------------------------------------- */
+
+/* Base URLs. False: it has no room. */
+bool kms_ali_kms_url(const struct kms_alibaba_conf *ali, char *ret_url, size_t size);
+/* *ret_same: where keys are used, too, with all that is a fallback there. */
+bool kms_ali_management_url(const struct kms_alibaba_conf *ali, char *ret_url, size_t size,
+                            bool *ret_same);
+/* Configured, injected by ack-pod-identity-webhook, or the region's. */
+bool kms_ali_sts_url(const struct kms_alibaba_conf *ali, char *ret_url, size_t size);
+unsigned kms_ali_connections(const struct kms_alibaba_conf *ali);
+
+enum kms_status kms_ali_open_doors(const struct kms_backend_conf *conf,
+                                   struct kms_ali_doors *ret_doors,
+                                   struct kms_error *err) KMS_MUST_CHECK;
+void kms_ali_close_doors(struct kms_ali_doors *doors);
+
 /* ---- alibaba.c ------------------------------------------------------------------------------- */
 
 /* open over doors that the backend takes over; tests bring their own. */
-enum kms_status kms_ali_open_over(const struct kms_backend_conf *conf, struct kms_http_door *door,
-                                  struct kms_http_door *identity_door,
+enum kms_status kms_ali_open_over(const struct kms_backend_conf *conf,
+                                  const struct kms_ali_doors *doors,
                                   struct kms_backend **ret_backend,
                                   struct kms_error *err) KMS_MUST_CHECK;
 

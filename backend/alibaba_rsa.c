@@ -91,7 +91,7 @@ static enum kms_status fetch_public(struct kms_backend *b, struct kms_call *call
     if (status == KMS_OK) {
         *ret_key = key;
     }
-    kms_ali_reply_done(&reply);
+    kms_ali_reply_done(call, &reply);
     return status;
 }
 
@@ -252,10 +252,13 @@ enum kms_status kms_ali_rsa_decrypt(struct kms_backend *b, struct kms_call *call
     if (status == KMS_OK) {
         status = kms_ali_check_key(call, &reply, ask.action, key.key, &version);
     }
+    if (status == KMS_OK && strcmp(version, key.version) != 0) {
+        status = kms_ali_protocol(call, &reply, ask.action, "is about another key version");
+    }
     if (status == KMS_OK) {
         status = kms_ali_bytes(call, &reply, "Plaintext", ret_plaintext);
     }
-    kms_ali_reply_done(&reply);
+    kms_ali_reply_done(call, &reply);
     kms_blob_done(&text);
     return status;
 }

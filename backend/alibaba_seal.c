@@ -203,7 +203,7 @@ enum kms_status kms_ali_encrypt(struct kms_backend *b, struct kms_call *call, co
     if (status == KMS_OK) {
         status = read_sealed(call, &reply, ask.action, key.key, ret_sealed);
     }
-    kms_ali_reply_done(&reply);
+    kms_ali_reply_done(call, &reply);
     kms_blob_done(&text);
     return status;
 }
@@ -238,11 +238,8 @@ static enum kms_status read_opened(struct kms_call *call, const struct kms_ali_r
     /* Decrypt takes no key: whose ciphertext it was is known from the reply alone */
     status = kms_json_text(&reply->root, "KeyId", KMS_ALI_ID_MAX - 1, &version, &call->error);
     if (status == KMS_OK && strcmp(version, key) != 0) {
-        (void)kms_error_set(&call->error, KMS_E_BAD_DATA,
-                            "the ciphertext was made with another key than %s", key);
-        (void)snprintf(call->error.request_id, sizeof(call->error.request_id), "%s",
-                       reply->request_id);
-        return KMS_E_BAD_DATA;
+        return kms_error_set(&call->error, KMS_E_BAD_DATA,
+                             "the ciphertext was made with another key than %s", key);
     }
     if (status == KMS_OK) {
         status = kms_ali_check_key(call, reply, "Decrypt", key, &version);
@@ -282,7 +279,7 @@ enum kms_status kms_ali_decrypt(struct kms_backend *b, struct kms_call *call, co
     if (status == KMS_OK) {
         status = read_opened(call, &reply, key.key, ret_plaintext);
     }
-    kms_ali_reply_done(&reply);
+    kms_ali_reply_done(call, &reply);
     return status;
 }
 
@@ -340,15 +337,15 @@ enum kms_status kms_ali_data_key(struct kms_backend *b, struct kms_call *call, c
     if (status == KMS_OK) {
         status = read_data_key(call, &reply, key.key, len, ret_key, ret_sealed);
     }
-    kms_ali_reply_done(&reply);
+    kms_ali_reply_done(call, &reply);
     return status;
 }
 
 /* ---- rewrap ------------------------------------------------------------------------------- */
 
 /*
- * The reply names the key that seals now, not the one that had sealed: SourceKeyId says which that
- * must be, but the vendor promises a comparison for asymmetric keys alone.
+ * Which of the two the reply names is not certain (alibaba.h). SourceKeyId says which key it must
+ * be, but the vendor promises a comparison for asymmetric keys alone.
  */
 enum kms_status kms_ali_rewrap(struct kms_backend *b, struct kms_call *call, const char *ref,
                                const struct kms_params *params, struct kms_span ciphertext,
@@ -385,6 +382,6 @@ enum kms_status kms_ali_rewrap(struct kms_backend *b, struct kms_call *call, con
     if (status == KMS_OK) {
         *ret_sealed = sealed;
     }
-    kms_ali_reply_done(&reply);
+    kms_ali_reply_done(call, &reply);
     return status;
 }

@@ -209,7 +209,7 @@ enum kms_status kms_ali_sign(struct kms_backend *b, struct kms_call *call, const
         kms_error_clear(&call->error);
         status = kms_ali_protocol(call, &reply, ask.action, "holds no signature of this key");
     }
-    kms_ali_reply_done(&reply);
+    kms_ali_reply_done(call, &reply);
     kms_blob_done(&text);
     return status;
 }
@@ -244,8 +244,12 @@ enum kms_status kms_ali_verify(struct kms_backend *b, struct kms_call *call, con
     uint8_t digest[EVP_MAX_MD_SIZE];
     uint8_t *der = NULL;
     EVP_PKEY *key = NULL;
-    enum kms_status status = scheme_of(params, &scheme, &call->error);
+    enum kms_status status = KMS_OK;
 
+    if (kms_ali_is_mac(params->alg)) {
+        return kms_ali_verify_mac(b, call, ref, params, input, signature);
+    }
+    status = scheme_of(params, &scheme, &call->error);
     if (status == KMS_OK) {
         status = digest_of(scheme, input, digest, &call->error);
     }

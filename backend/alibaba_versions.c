@@ -32,6 +32,9 @@ static void add_algs(const struct kms_ali_key *key, struct kms_key_info *info)
             kms_alg_set_add(&info->algs, all[i].alg);
         }
     }
+    if (key->spec->mac != KMS_ALG_NONE) {
+        kms_alg_set_add(&info->algs, key->spec->mac);
+    }
 }
 
 /* The service encrypts with its primary version only; the others open what they once sealed. */
@@ -40,7 +43,7 @@ static unsigned uses_of(const struct kms_ali_key *key, bool latest)
     const unsigned opens = (unsigned)KMS_USE_DECRYPT | (unsigned)KMS_USE_UNWRAP;
     const unsigned seals = (unsigned)KMS_USE_ENCRYPT | (unsigned)KMS_USE_WRAP;
 
-    if (!key->encrypts) {
+    if (!key->encrypts || key->spec->type == KMS_KEY_GENERIC) {
         return (unsigned)KMS_USE_SIGN | (unsigned)KMS_USE_VERIFY;
     }
     return latest || key->spec->type == KMS_KEY_RSA ? opens | seals : opens;
@@ -95,8 +98,12 @@ enum kms_status kms_ali_version_info(const struct kms_ali_key *key,
 
     (void)snprintf(info.ref, sizeof(info.ref), "%s/%s", key->id, version->id);
     (void)snprintf(info.label, sizeof(info.label), "%s", label);
-    (void)snprintf(info.name, sizeof(info.name), "%s/%s", key->arn, version->id);
-    (void)snprintf(info.version, sizeof(info.version), "%s", version->id);
+    if (key->spec->type == KMS_KEY_GENERIC) {
+        (void)snprintf(info.name, sizeof(info.name), "%s", key->arn);
+    } else {
+        (void)snprintf(info.name, sizeof(info.name), "%s/%s", key->arn, version->id);
+        (void)snprintf(info.version, sizeof(info.version), "%s", version->id);
+    }
     add_algs(key, &info);
     if (!kms_ali_identity(key->id, version->id, info.id) ||
         !put_tag(versions, at, key->id, &info)) {
@@ -180,7 +187,7 @@ static enum kms_status ask_page(struct kms_backend *b, struct kms_call *call,
     if (status == KMS_OK) {
         status = read_page(paging, &reply, ret_count, ret_total, &call->error);
     }
-    kms_ali_reply_done(&reply);
+    kms_ali_reply_done(call, &reply);
     return status;
 }
 
@@ -248,6 +255,14 @@ static enum kms_status find_latest(const struct kms_ali_key *key, struct kms_ali
                                  "key %s: its primary version is not among its versions", key->id);
 }
 
+/* An HMAC key is one, whatever the service keeps behind it: alibaba_mac.c. */
+static void stand_for(const struct kms_ali_key *key, struct kms_ali_versions *versions)
+{
+    versions->count = 1;
+    versions->latest = 0;
+    versions->at[0] = (struct kms_ali_version){.id = KMS_ALI_NO_VERSION, .seconds = key->seconds};
+}
+
 enum kms_status kms_ali_versions(struct kms_backend *b, struct kms_call *call,
                                  const struct kms_ali_key *key,
                                  struct kms_ali_versions **ret_versions)
@@ -265,9 +280,13 @@ enum kms_status kms_ali_versions(struct kms_backend *b, struct kms_call *call,
     if (versions == NULL) {
         return kms_error_set(&call->error, KMS_E_NOMEM, "no memory for key versions");
     }
-    status = kms_ali_pages(b, call, &paging);
-    if (status == KMS_OK) {
-        status = find_latest(key, versions, &call->error);
+    if (key->spec->type == KMS_KEY_GENERIC) {
+        stand_for(key, versions);
+    } else {
+        status = kms_ali_pages(b, call, &paging);
+        if (status == KMS_OK) {
+            status = find_latest(key, versions, &call->error);
+        }
     }
     if (status == KMS_OK) {
         *ret_versions = versions;

@@ -29,8 +29,11 @@ struct kms_alibaba_conf {
     char *endpoint;            /* base URL instead, such as a dedicated instance's */
     char **fallback_endpoints; /* base URLs of the same keys, asked in turn when the first fails */
     unsigned fallback_endpoints_count;
-    char *ca_file; /* that signed the endpoints' certificates; NULL: the system's */
-    char *proxy;   /* to KMS; NULL: none */
+    char *ca_file;             /* that signed the endpoints' certificates; NULL: the system's */
+    char *management_endpoint; /* base URL where keys are managed, when another one; see
+                                  kms_alibaba_is_dedicated() */
+    char *management_ca_file;  /* NULL: the system's */
+    char *proxy;               /* to KMS and STS; NULL: none */
     char *connections_text;
     unsigned connections;      /* to KMS; 0: KMS_ALIBABA_CONNECTIONS_DEFAULT */
     char *instance;            /* new keys are made in this KMS instance; NULL: none */
@@ -48,6 +51,7 @@ struct kms_alibaba_conf {
     char *session_seconds_text;
     unsigned session_seconds; /* how long the role is taken for */
     char *sts_endpoint;
+    char *sts_ca_file;  /* NULL: the system's */
     char *profile_file; /* INI */
     char *profile;      /* its section */
     char *ecs_role;     /* NULL: the instance's own */
@@ -56,6 +60,9 @@ struct kms_alibaba_conf {
     bool imds_v1; /* the metadata service may be asked without a token */
     char *credentials_uri;
 };
+
+/* Whether @endpoint is that of a dedicated instance: such a gateway uses keys, and manages none. */
+bool kms_alibaba_is_dedicated(const char *endpoint);
 
 #define KMS_ALIBABA_CONNECTIONS_DEFAULT 16
 #define KMS_ALIBABA_CONNECTIONS_MAX     256

@@ -98,7 +98,9 @@ static bool copy_said(const struct kms_http_response *http, char *ret_said, size
     return is_ours;
 }
 
-static enum kms_status fail(const struct kms_http_response *http, struct kms_error *err)
+/* @path names the key, and the right that a policy may lack. */
+static enum kms_status fail(const struct kms_http_response *http, const char *path,
+                            struct kms_error *err)
 {
     char said[SAID_MAX + 1];
     char code[16];
@@ -111,19 +113,19 @@ static enum kms_status fail(const struct kms_http_response *http, struct kms_err
         status = KMS_E_PROTOCOL; /* of no key and no token of ours: somebody else answers there */
     }
     (void)snprintf(code, sizeof(code), "HTTP %u", http->status);
-    status = kms_error_set_code(err, status, code, "%s answers %u%s%s",
+    status = kms_error_set_code(err, status, code, "%s answers %u%s%s (%s)",
                                 http->origin == NULL ? "Transit" : http->origin, http->status,
-                                said[0] == '\0' ? "" : ": ", said);
+                                said[0] == '\0' ? "" : ": ", said, path);
     if (err != NULL && http->retry_after_ns > 0) {
         err->retry_after_ns = http->retry_after_ns;
     }
     return status;
 }
 
-static enum kms_status judge(struct kms_vault_reply *reply, struct kms_error *err)
+static enum kms_status judge(struct kms_vault_reply *reply, const char *path, struct kms_error *err)
 {
     if (reply->http.status < 200 || reply->http.status >= 300) {
-        return fail(&reply->http, err);
+        return fail(&reply->http, path, err);
     }
     if (reply->http.body.len == 0) {
         return KMS_OK;
@@ -211,7 +213,7 @@ enum kms_status kms_vault_ask_as(struct kms_backend *backend, const struct kms_h
     make_id(id);
     status = kms_endpoints_perform(backend->endpoints, &request, wait, &ret->http, err);
     if (status == KMS_OK) {
-        status = judge(ret, err);
+        status = judge(ret, ask->path, err);
     }
     if (status != KMS_OK && err != NULL && ret->http.was_sent) {
         memcpy(err->request_id, id, sizeof(id));

@@ -268,6 +268,11 @@ enum kms_status kms_vault_rotate(struct kms_backend *backend, struct kms_call *c
     }
     if (status == KMS_OK) {
         status = read_newest(backend, call, key.name, &newest);
+        if (status != KMS_OK) { /* said, lest it is rotated once more */
+            status = kms_error_reword(&call->error, status,
+                                      "key %s is rotated; only its new version cannot be read: %s",
+                                      key.name, call->error.text);
+        }
     }
     if (status == KMS_OK) {
         *ret_info = *info;

@@ -11,6 +11,7 @@
 #include "common/clock.h"
 #include "common/log.h"
 
+#define LEAST_TRY_NS   (100 * KMS_NS_PER_MS)
 #define PAUSE_FIRST_NS (10 * KMS_NS_PER_MS)
 #define PAUSE_MAX_NS   (200 * KMS_NS_PER_MS)
 #define NAP_NS         (20 * KMS_NS_PER_MS) /* how often a pause looks whether the caller gave up */
@@ -307,19 +308,32 @@ static enum kms_status check_start(const struct kms_waist *waist, struct kms_cal
     return KMS_OK;
 }
 
+/* A retry that timed out having had next to no time tells less than what it was made for. */
+static bool tells_nothing(enum kms_status status, uint64_t had_ns)
+{
+    return status == KMS_E_TIMEOUT && had_ns < LEAST_TRY_NS;
+}
+
 static enum kms_status run(struct kms_waist *waist, struct kms_call *call, enum kms_op op,
                            const struct args *args)
 {
     enum kms_status status = check_start(waist, call, op);
+    struct kms_error former = KMS_ERROR_INIT;
 
     if (status != KMS_OK) {
         return status;
     }
     earn(waist, waist->ops->retry_budget);
     for (unsigned tries = 0;; tries++) {
+        uint64_t had_ns = kms_deadline_left(call->deadline_ns);
+
         status = attempt(waist, call, op, args);
         if (status == KMS_OK) {
             return status;
+        }
+        if (former.status != KMS_OK && tells_nothing(status, had_ns)) {
+            call->error = former;
+            return former.status;
         }
         /* a backend that said nothing: the status is all there is */
         (void)kms_error_set(&call->error, status, "backend %s: %s: %s", waist->conf->name,
@@ -328,6 +342,7 @@ static enum kms_status run(struct kms_waist *waist, struct kms_call *call, enum 
             !again(waist, call, pause_after(&call->error, tries))) {
             return status;
         }
+        former = call->error;
         kms_error_clear(&call->error);
     }
 }

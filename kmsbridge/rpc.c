@@ -222,7 +222,6 @@ enum kms_status kms_rpc_start(const struct kms_rpc_method *methods, void *ctx,
     pthread_mutex_init(&rpc->work_mutex, NULL);
     pthread_mutex_init(&rpc->same_mutex, NULL);
     kms_cond_init(&rpc->guard_wake);
-    kms_cond_init(&rpc->work_ready);
     kms_cond_init(&rpc->work_gone);
     rpc->shutdown.kind = TAG_SHUTDOWN;
     rpc->secrets = kms_secure_pool_new(2 * KMS_RPC_REPLY_MAX, SECRET_SLOTS);
@@ -295,20 +294,6 @@ static bool wait_flag(const atomic_bool *flag, uint64_t ns)
     return atomic_load(flag);
 }
 
-/* True once the last worker is gone. */
-static bool workers_stop(struct kms_rpc *rpc)
-{
-    uint64_t deadline = kms_deadline_in(STUCK_WAIT_NS);
-    pthread_mutex_lock(&rpc->work_mutex);
-    pthread_cond_broadcast(&rpc->work_ready);
-    while (rpc->workers != 0 && !kms_deadline_passed(deadline)) {
-        (void)kms_cond_wait(&rpc->work_gone, &rpc->work_mutex, deadline);
-    }
-    bool gone = rpc->workers == 0;
-    pthread_mutex_unlock(&rpc->work_mutex);
-    return gone;
-}
-
 static bool pollers_stop(struct kms_rpc *rpc)
 {
     uint64_t deadline = kms_deadline_in(STUCK_WAIT_NS);
@@ -333,7 +318,8 @@ bool kms_rpc_stop(struct kms_rpc *rpc, uint64_t grace_ns)
         grpc_server_cancel_all_calls(rpc->server);
         wait_flag(&rpc->shut_down, STUCK_WAIT_NS);
     }
-    if (!workers_stop(rpc) || !atomic_load(&rpc->shut_down) || !pollers_stop(rpc)) {
+    if (!kms_rpc_workers_stop(rpc, kms_deadline_in(STUCK_WAIT_NS)) ||
+        !atomic_load(&rpc->shut_down) || !pollers_stop(rpc)) {
         return false;
     }
     pthread_join(rpc->guard, NULL); /* last: it may be the one that polls */

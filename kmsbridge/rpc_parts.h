@@ -11,7 +11,8 @@
  *   rpc_poll.c    the polling thread
  *
  * A call's life: posted as a slot, it arrives on the polling thread, is run there or by a worker,
- * is answered by the polling thread, and ends there when gRPC gives its batches back.
+ * is answered by the polling thread (by its worker when it is the only call), and ends on the
+ * polling thread when gRPC gives its batches back.
  */
 #ifndef KMSBRIDGE_RPC_PARTS_H
 #define KMSBRIDGE_RPC_PARTS_H
@@ -58,6 +59,8 @@ struct speed {
     atomic_uint_fast64_t window_min_ns;
     atomic_uint count;
 };
+
+struct kms_rpc_worker; /* rpc_work.c */
 
 struct kms_rpc_call {
     struct tag arrived;
@@ -140,14 +143,13 @@ struct kms_rpc {
     pthread_cond_t guard_wake;
     atomic_bool guard_armed;
 
-    pthread_mutex_t work_mutex; /* guards the queue and the numbers of workers */
-    pthread_cond_t work_ready;
+    pthread_mutex_t work_mutex; /* guards the queue and the workers */
     pthread_cond_t work_gone;
     struct kms_rpc_call *queue_head;
     struct kms_rpc_call *queue_tail;
     unsigned queued;
     unsigned workers;
-    unsigned workers_idle;
+    struct kms_rpc_worker *idle; /* the last one to have worked first: its caches are warm */
 
     pthread_mutex_t same_mutex; /* guards the buckets and followers */
     struct kms_rpc_call *buckets[KMS_RPC_SAME_BUCKETS];
@@ -164,7 +166,8 @@ struct kms_rpc_call *kms_rpc_call_new(struct kms_rpc *rpc, const struct kms_rpc_
 bool kms_rpc_reply_storage(struct kms_rpc_call *call);
 void kms_rpc_call_done(struct kms_rpc_call *call);
 void kms_rpc_event_done(struct kms_rpc_call *call);
-void kms_rpc_call_send(struct kms_rpc_call *call);      /* on the polling thread */
+/* Sends the answer; on the polling thread, or by a worker when no other call is there to wait. */
+void kms_rpc_call_send(struct kms_rpc_call *call);
 void kms_rpc_call_hand_over(struct kms_rpc_call *call); /* for it to be sent; any thread */
 
 /* --- rpc_arrive.c --- */
@@ -190,6 +193,7 @@ void kms_rpc_followers_answer(struct kms_rpc_call *followers, const struct kms_r
 /* --- rpc_work.c --- */
 
 bool kms_rpc_work_push(struct kms_rpc *rpc, struct kms_rpc_call *call);
+bool kms_rpc_workers_stop(struct kms_rpc *rpc, uint64_t deadline_ns);
 bool kms_rpc_thread_start(void *(*main)(void *), void *arg, size_t stack);
 
 /* --- rpc_poll.c --- */

@@ -1,16 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kmsbridge/rpc_parts.h"
 
-#include <sys/resource.h>
-#include <unistd.h>
+#include <errno.h>
+#include <sched.h>
+#include <semaphore.h>
 
 #include "common/clock.h"
 #include "common/cond.h"
 #include "common/log.h"
+#include "kmsbridge/cork.h"
 
 #define WORKER_STACK   (512u * 1024u)
 #define WORKER_IDLE_NS (30 * KMS_NS_PER_S)
-#define WORKER_NICE    0 /* the polling thread, which answers Status, comes first */
+
+/* One of the threads that run calls; on its own stack. */
+struct kms_rpc_worker {
+    struct kms_rpc_worker *next; /* among the idle ones */
+    struct kms_rpc *rpc;
+    sem_t wake; /* posted once when it is taken out of the list of the idle */
+    _Atomic(struct kms_rpc_call *) call; /* what for; NULL: to end */
+};
 
 /* --- workers --- */
 
@@ -36,39 +45,124 @@ static void work_one(struct kms_rpc_call *call)
     kms_rpc_followers_answer(followers, call);
     if (atomic_load(&call->rpc->calls_in_flight) > 1) {
         kms_rpc_call_hand_over(call);
-    } else { /* nobody else is served by waiting for the polling thread */
+    } else {
+        /* Nobody else is served by waiting for the polling thread. The answer leaves when gRPC is
+         * done with it: the client's next request would find its locks taken, and take a detour
+         * over gRPC's executor. */
+        kms_cork_begin();
         kms_rpc_call_send(call);
+        kms_cork_end();
     }
+}
+
+/* An idle worker is taken out of the list to run @call. NULL: none is idle. */
+static struct kms_rpc_worker *idle_take_locked(struct kms_rpc *rpc, struct kms_rpc_call *call)
+{
+    struct kms_rpc_worker *worker = rpc->idle;
+    if (worker != NULL) {
+        rpc->idle = worker->next;
+        atomic_store(&worker->call, call);
+    }
+    return worker;
+}
+
+/* False: somebody else has taken it, and will post. */
+static bool idle_leave(const struct kms_rpc_worker *self)
+{
+    struct kms_rpc *rpc = self->rpc;
+    pthread_mutex_lock(&rpc->work_mutex);
+    struct kms_rpc_worker **at = &rpc->idle;
+    while (*at != NULL && *at != self) {
+        at = &(*at)->next;
+    }
+    bool was_there = *at != NULL;
+    if (was_there) {
+        *at = self->next;
+    }
+    pthread_mutex_unlock(&rpc->work_mutex);
+    return was_there;
+}
+
+static bool wake_came(struct kms_rpc_worker *self, uint64_t deadline_ns)
+{
+    struct timespec at = {.tv_sec = (time_t)(deadline_ns / KMS_NS_PER_S),
+                          .tv_nsec = (long)(deadline_ns % KMS_NS_PER_S)};
+    int failed = 0;
+    do {
+        failed = sem_clockwait(&self->wake, CLOCK_MONOTONIC, &at);
+    } while (failed != 0 && errno == EINTR);
+    return failed == 0;
+}
+
+/* Of one that is in the list of the idle. NULL: it is to end. */
+static struct kms_rpc_call *wait_for_call(struct kms_rpc_worker *self)
+{
+    if (!wake_came(self, kms_deadline_in(WORKER_IDLE_NS))) {
+        if (idle_leave(self)) {
+            return NULL;
+        }
+        while (!wake_came(self, kms_deadline_in(WORKER_IDLE_NS))) {
+        }
+    }
+    return atomic_load(&self->call);
+}
+
+static struct kms_rpc_call *next_call(struct kms_rpc_worker *self)
+{
+    struct kms_rpc *rpc = self->rpc;
+    pthread_mutex_lock(&rpc->work_mutex);
+    struct kms_rpc_call *call = work_pop_locked(rpc);
+    bool waits = call == NULL && !atomic_load(&rpc->stopping);
+    if (waits) {
+        self->next = rpc->idle;
+        rpc->idle = self;
+    }
+    pthread_mutex_unlock(&rpc->work_mutex);
+    return waits ? wait_for_call(self) : call;
+}
+
+/*
+ * A worker that is woken lets whoever runs go on, which may be another one with answers for several
+ * more, or the server's: a hint, no privilege needed (sched(7), SCHED_BATCH). The polling thread,
+ * which answers Status, comes first.
+ */
+static void rather_finish(void)
+{
+    struct sched_param none = {.sched_priority = 0};
+    (void)sched_setscheduler(0, SCHED_BATCH, &none);
 }
 
 static void *worker_main(void *arg)
 {
-    struct kms_rpc *rpc = arg;
-    (void)setpriority(PRIO_PROCESS, (id_t)gettid(), WORKER_NICE); /* a hint: it may fail */
-    pthread_mutex_lock(&rpc->work_mutex);
-    for (;;) {
-        struct kms_rpc_call *call = work_pop_locked(rpc);
-        if (call != NULL) {
-            pthread_mutex_unlock(&rpc->work_mutex);
-            work_one(call);
-            pthread_mutex_lock(&rpc->work_mutex);
-            continue;
-        }
-        if (atomic_load(&rpc->stopping)) {
-            break;
-        }
-        uint64_t idle_since = kms_now_ns();
-        rpc->workers_idle++;
-        (void)kms_cond_wait(&rpc->work_ready, &rpc->work_mutex, kms_deadline_in(WORKER_IDLE_NS));
-        rpc->workers_idle--;
-        if (rpc->queue_head == NULL && kms_now_ns() - idle_since >= WORKER_IDLE_NS) {
-            break;
-        }
+    struct kms_rpc_worker self = {.rpc = arg};
+    struct kms_rpc_call *call = NULL;
+    (void)sem_init(&self.wake, 0, 0);
+    rather_finish();
+    while ((call = next_call(&self)) != NULL) {
+        work_one(call);
     }
-    rpc->workers--;
-    pthread_cond_broadcast(&rpc->work_gone);
-    pthread_mutex_unlock(&rpc->work_mutex);
+    (void)sem_destroy(&self.wake);
+    pthread_mutex_lock(&self.rpc->work_mutex);
+    self.rpc->workers--;
+    pthread_cond_broadcast(&self.rpc->work_gone);
+    pthread_mutex_unlock(&self.rpc->work_mutex);
     return NULL;
+}
+
+/* True once the last worker is gone; `stopping` is set. */
+bool kms_rpc_workers_stop(struct kms_rpc *rpc, uint64_t deadline_ns)
+{
+    struct kms_rpc_worker *worker = NULL;
+    pthread_mutex_lock(&rpc->work_mutex);
+    while ((worker = idle_take_locked(rpc, NULL)) != NULL) {
+        (void)sem_post(&worker->wake);
+    }
+    while (rpc->workers != 0 && !kms_deadline_passed(deadline_ns)) {
+        (void)kms_cond_wait(&rpc->work_gone, &rpc->work_mutex, deadline_ns);
+    }
+    bool gone = rpc->workers == 0;
+    pthread_mutex_unlock(&rpc->work_mutex);
+    return gone;
 }
 
 bool kms_rpc_thread_start(void *(*main)(void *), void *arg, size_t stack)
@@ -131,19 +225,20 @@ static bool queue_remove_locked(struct kms_rpc *rpc, struct kms_rpc_call *call)
 bool kms_rpc_work_push(struct kms_rpc *rpc, struct kms_rpc_call *call)
 {
     pthread_mutex_lock(&rpc->work_mutex);
-    bool room = rpc->queued < rpc->limits.queue;
-    bool grow = room && rpc->workers_idle <= rpc->queued && rpc->workers < rpc->limits.workers;
-    if (room) {
+    struct kms_rpc_worker *worker = idle_take_locked(rpc, call);
+    bool room = worker != NULL || rpc->queued < rpc->limits.queue;
+    bool grow = worker == NULL && room && rpc->workers < rpc->limits.workers;
+    if (worker == NULL && room) {
         queue_push_locked(rpc, call);
         rpc->workers += grow ? 1u : 0u;
     }
     pthread_mutex_unlock(&rpc->work_mutex);
-    if (!room) {
-        return false;
+    if (worker != NULL) {
+        (void)sem_post(&worker->wake);
+        return true;
     }
     if (!grow) {
-        pthread_cond_signal(&rpc->work_ready);
-        return true;
+        return room;
     }
     if (worker_start(rpc)) {
         return true;

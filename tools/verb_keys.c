@@ -328,6 +328,18 @@ out:
     return code;
 }
 
+/* Where no answer came, or none that can be read, it may be there all the same: nobody asked twice.
+ */
+static enum kms_exit not_made(const struct kms_call *call, struct kms_failure *failure)
+{
+    if (call->error.status == KMS_E_TIMEOUT || call->error.status == KMS_E_PROTOCOL) {
+        (void)kms_fail(failure, KMS_EXIT_FAILED,
+                       "the key may have been made all the same: look with kmsbridgectl keys list "
+                       "before you try again");
+    }
+    return kms_context_call_failed(call, failure);
+}
+
 static enum kms_exit create(struct kms_waist *waist, const struct kms_key_template *tmpl,
                             const char *spec, bool json, struct kms_failure *failure)
 {
@@ -336,7 +348,7 @@ static enum kms_exit create(struct kms_waist *waist, const struct kms_key_templa
 
     return kms_waist_generate(waist, &call, tmpl, &made) == KMS_OK
                ? show_made(waist, &call, &made, spec, json, failure)
-               : kms_context_call_failed(&call, failure);
+               : not_made(&call, failure);
 }
 
 enum kms_exit kms_verb_keys_create(const struct kms_options *options, struct kms_failure *failure)
@@ -405,7 +417,7 @@ static enum kms_exit rotate(struct kms_waist *waist, const char *label, const ch
     }
     code = kms_waist_rotate(waist, &call, key->ref, &made) == KMS_OK
                ? show_made(waist, &call, &made, spec, json, failure)
-               : kms_context_call_failed(&call, failure);
+               : not_made(&call, failure);
 out:
     free(list.rows);
     return code;

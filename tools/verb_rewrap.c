@@ -99,6 +99,19 @@ static enum kms_status write_blob(const struct kms_options *options, const struc
                             : kms_error_set(err, KMS_E_PROTOCOL, "what came back fits no frame");
 }
 
+static enum kms_exit refused(const struct kms_call *call, struct kms_failure *failure)
+{
+    if (call->error.status == KMS_E_UNSUPPORTED) {
+        (void)kms_fail(failure, KMS_EXIT_FAILED,
+                       "unwrap it and wrap it again: C_UnwrapKey, C_WrapKey");
+    } else if (call->error.status == KMS_E_BAD_DATA) {
+        (void)kms_fail(failure, KMS_EXIT_FAILED,
+                       "give --aad as it was given when this was sealed, and --label where the "
+                       "input names no key");
+    }
+    return kms_context_call_failed(call, failure);
+}
+
 static enum kms_exit rewrap(const struct kms_options *options, struct kms_waist *waist,
                             const struct blob *blob, const struct kms_key_filter *filter,
                             struct kms_failure *failure)
@@ -118,7 +131,7 @@ static enum kms_exit rewrap(const struct kms_options *options, struct kms_waist 
     params.alg = blob->framed ? (enum kms_alg)blob->frame.alg : KMS_ALG_SEALED;
     if (kms_waist_rewrap(waist, &call, looking.info.ref, &params, blob->frame.ciphertext,
                          &sealed) != KMS_OK) {
-        return kms_context_call_failed(&call, failure);
+        return refused(&call, failure);
     }
     if (write_blob(options, blob, &sealed, &failure->error) != KMS_OK) {
         return failure->error.status == KMS_E_EXISTS

@@ -263,8 +263,11 @@ enum kms_status kms_endpoints_perform(struct kms_endpoints *endpoints,
     if (asked == 0) {
         return none_left(endpoints, err);
     }
-    return status == KMS_OK ? KMS_OK
-                            : kms_error_set_code(err, last.status, last.code, "%s", last.text);
+    return status == KMS_OK
+               ? KMS_OK
+               : kms_error_set_code(
+                     err, last.status, last.code, "%s%s", last.text,
+                     request->once && ret->was_sent ? "; whether it was done is not known" : "");
 }
 
 unsigned kms_endpoints_healthy(struct kms_endpoints *endpoints)

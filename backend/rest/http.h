@@ -131,7 +131,11 @@ struct kms_http_conf {
     uint64_t connect_timeout_ns; /* 0: 2 s */
 };
 
-/* libcurl in one thread, HTTP/2 where offered, connections kept. KMS_E_INVALID, KMS_E_NOMEM. */
+/*
+ * libcurl, driven by the callers' own threads: it has none of its own, and neither has the door,
+ * since handing an exchange to another thread costs more than the HTTP does. HTTP/2 where offered,
+ * connections kept. KMS_E_INVALID, KMS_E_NOMEM.
+ */
 enum kms_status kms_http_open(const struct kms_http_conf *conf, struct kms_http_door **ret_door,
                               struct kms_error *err) KMS_MUST_CHECK;
 

@@ -10,10 +10,46 @@
 
 /* ---- which loop --------------------------------------------------------------------------- */
 
-/* May @job join those who are in @loop already? */
-static bool may_join(const struct kms_http_loop *loop, const struct kms_http_job *job)
+/* What is known of @host; NULL: nothing. */
+static struct kms_http_host *find_host(struct kms_http *http, uint64_t host)
 {
-    return loop->is_http2 && !loop->is_alone && !job->request.once && loop->jobs < KMS_HTTP_STREAMS;
+    size_t count = http->host_count < KMS_HTTP_HOSTS ? http->host_count : KMS_HTTP_HOSTS;
+
+    for (size_t i = 0; i < count; i++) {
+        if (http->hosts[i].host == host) {
+            return &http->hosts[i];
+        }
+    }
+    return NULL;
+}
+
+void kms_http_learn_locked(struct kms_http *http, const struct kms_http_job *job)
+{
+    struct kms_http_host *host = find_host(http, job->host);
+
+    if (job->http_version == 0) {
+        return;
+    }
+    if (host == NULL) {
+        host = &http->hosts[http->host_count++ % KMS_HTTP_HOSTS];
+    }
+    host->host = job->host;
+    host->is_http2 = job->http_version >= CURL_HTTP_VERSION_2_0;
+}
+
+/*
+ * May @job join those who are in @loop already? A loop has one connection to a host: over HTTP/1 it
+ * would wait for all of them. Nor one whose connection may be dead: HTTP/1 closes a connection
+ * after an exchange that ran out of time, but an HTTP/2 one would take all who come down with it
+ * until TCP gives up, after a quarter of an hour (tcp_retries2 in tcp(7)).
+ */
+static bool may_join(struct kms_http *http, const struct kms_http_loop *loop,
+                     const struct kms_http_job *job)
+{
+    const struct kms_http_host *host = find_host(http, job->host);
+
+    return host != NULL && host->is_http2 && loop->host == job->host && !loop->is_alone &&
+           !loop->is_doubtful && !job->request.once && loop->jobs < KMS_HTTP_STREAMS;
 }
 
 /*
@@ -27,7 +63,7 @@ static struct kms_http_loop *choose(struct kms_http *http, const struct kms_http
     for (unsigned i = 0; i < http->loop_count; i++) {
         struct kms_http_loop *loop = &http->loops[i];
 
-        if (loop->jobs > 0 && may_join(loop, job)) {
+        if (loop->jobs > 0 && may_join(http, loop, job)) {
             return loop;
         }
         if (loop->jobs == 0 && empty == NULL) {
@@ -59,6 +95,9 @@ static void assign_locked(struct kms_http *http)
         }
         http->waiting = job->next;
         loop->is_alone = job->request.once;
+        loop->host = job->host;
+        job->is_fresh = job->request.once || loop->is_doubtful;
+        loop->is_doubtful = false;
         loop->jobs++;
         job->loop = loop;
         push(&loop->queue, job);
@@ -81,7 +120,7 @@ static void withdraw_locked(struct kms_http *http, const struct kms_http_job *jo
         at = &(*at)->next;
     }
     *at = job->next;
-    http->calls--;
+    kms_http_left_locked(http); /* those behind it may have waited for it alone */
 }
 
 /* ---- the callers -------------------------------------------------------------------------- */
@@ -276,6 +315,10 @@ enum kms_status kms_http_open(const struct kms_http_conf *conf, struct kms_http_
     }
     http->door = (struct kms_http_door){.perform = perform, .close = close_door, .count = count};
     http->loop_count = loops;
+    for (unsigned i = 0; i < loops; i++) {
+        http->loops[i].http = http;
+        http->loops[i].fd = -1;
+    }
     (void)pthread_mutex_init(&http->lock, NULL);
     if (!copy_conf(http, conf)) {
         close_door(&http->door);

@@ -46,6 +46,19 @@ static bool copy_url(const struct kms_http *http, struct kms_http_job *job, cons
     return job->connect_to != NULL;
 }
 
+/* FNV-1a over scheme, host and port of a URL that was checked. */
+static uint64_t host_of(const char *url)
+{
+    const char *end = strstr(url, "://") + 3;
+    uint64_t hash = UINT64_C(0xcbf29ce484222325);
+
+    end += strcspn(end, "/?");
+    for (; url < end; url++) {
+        hash = (hash ^ (uint8_t)*url) * UINT64_C(0x100000001b3);
+    }
+    return hash;
+}
+
 static bool add_header(struct kms_http_job *job, const char *name, const char *value)
 {
     struct kms_blob line = {.data = NULL};
@@ -94,6 +107,7 @@ enum kms_status kms_http_job_new(struct kms_http *http, const struct kms_http_re
     job->deadline_ns = wait->deadline_ns;
     job->start_ns = kms_now_ns();
     job->request = *request;
+    job->host = host_of(request->url);
     for (size_t i = 0; i < request->want_count; i++) {
         job->want[i] = request->want[i];
     }
@@ -152,22 +166,24 @@ static size_t take_header(char *data, size_t size, size_t count, void *ctx)
 
 static curl_socket_t open_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *address)
 {
-    struct kms_http *http = ctx;
+    struct kms_http_loop *loop = ctx;
     int fd = socket(address->family, address->socktype | SOCK_CLOEXEC, address->protocol);
 
     (void)purpose;
     if (fd < 0) {
         return CURL_SOCKET_BAD;
     }
-    atomic_fetch_add(&http->sockets, 1);
+    atomic_fetch_add(&loop->http->sockets, 1);
+    loop->fd = fd;
     return fd;
 }
 
 static int close_socket(void *ctx, curl_socket_t fd)
 {
-    struct kms_http *http = ctx;
+    struct kms_http_loop *loop = ctx;
 
-    atomic_fetch_sub(&http->sockets, 1);
+    atomic_fetch_sub(&loop->http->sockets, 1);
+    loop->fd = loop->fd == fd ? -1 : loop->fd;
     return close(fd);
 }
 
@@ -203,8 +219,9 @@ static bool set_tls(const struct kms_http *http, CURL *easy)
     return !bad;
 }
 
-static bool set_ways(struct kms_http *http, CURL *easy)
+static bool set_ways(struct kms_http_loop *loop, CURL *easy)
 {
+    const struct kms_http *http = loop->http;
     bool bad = false;
 
     SET(easy, bad, CURLOPT_NOSIGNAL, 1L);
@@ -221,9 +238,9 @@ static bool set_ways(struct kms_http *http, CURL *easy)
     SET(easy, bad, CURLOPT_UPLOAD_BUFFERSIZE, UPLOAD_SIZE);
     SET(easy, bad, CURLOPT_QUICK_EXIT, 1L); /* a resolver that hangs is not waited for */
     SET(easy, bad, CURLOPT_OPENSOCKETFUNCTION, open_socket);
-    SET(easy, bad, CURLOPT_OPENSOCKETDATA, http);
+    SET(easy, bad, CURLOPT_OPENSOCKETDATA, loop);
     SET(easy, bad, CURLOPT_CLOSESOCKETFUNCTION, close_socket);
-    SET(easy, bad, CURLOPT_CLOSESOCKETDATA, http);
+    SET(easy, bad, CURLOPT_CLOSESOCKETDATA, loop);
     return !bad;
 }
 
@@ -243,7 +260,7 @@ static bool set_request(struct kms_http_job *job, CURL *easy)
     SET(easy, bad, CURLOPT_CUSTOMREQUEST, kms_http_method_name(job->request.method));
     SET(easy, bad, CURLOPT_HTTPHEADER, job->headers);
     SET(easy, bad, CURLOPT_CONNECT_TO, job->connect_to);
-    SET(easy, bad, CURLOPT_FRESH_CONNECT, job->request.once ? 1L : 0L);
+    SET(easy, bad, CURLOPT_FRESH_CONNECT, job->is_fresh ? 1L : 0L);
     SET(easy, bad, CURLOPT_WRITEFUNCTION, take_body);
     SET(easy, bad, CURLOPT_WRITEDATA, job);
     SET(easy, bad, CURLOPT_HEADERFUNCTION, take_header);
@@ -266,11 +283,11 @@ static bool set_times(const struct kms_http *http, const struct kms_http_job *jo
     return !bad;
 }
 
-CURL *kms_http_easy_new(struct kms_http *http)
+CURL *kms_http_easy_new(struct kms_http_loop *loop)
 {
     CURL *easy = curl_easy_init();
 
-    if (easy != NULL && (!set_tls(http, easy) || !set_ways(http, easy))) {
+    if (easy != NULL && (!set_tls(loop->http, easy) || !set_ways(loop, easy))) {
         curl_easy_cleanup(easy);
         return NULL;
     }
@@ -339,14 +356,18 @@ static const struct code_row {
     {CURLE_OUT_OF_MEMORY, KMS_E_NOMEM, "no memory"},
 };
 
+bool kms_http_is_late(const struct kms_http_job *job)
+{
+    return kms_deadline_left(job->deadline_ns) < 2 * KMS_NS_PER_MS; /* libcurl counts in these */
+}
+
 /* Our own connect timeout says that nobody is there; the deadline says that we are late. */
 static struct code_row timed_out(const struct kms_http_job *job)
 {
-    bool is_late = kms_deadline_left(job->deadline_ns) < 2 * KMS_NS_PER_MS;
-
-    return is_late ? (struct code_row){CURLE_OPERATION_TIMEDOUT, KMS_E_TIMEOUT, "no reply in time"}
-                   : (struct code_row){CURLE_OPERATION_TIMEDOUT, KMS_E_UNAVAILABLE,
-                                       "no connection in time"};
+    return kms_http_is_late(job)
+               ? (struct code_row){CURLE_OPERATION_TIMEDOUT, KMS_E_TIMEOUT, "no reply in time"}
+               : (struct code_row){CURLE_OPERATION_TIMEDOUT, KMS_E_UNAVAILABLE,
+                                   "no connection in time"};
 }
 
 static struct code_row row_of(const struct kms_http_job *job, CURLcode code)

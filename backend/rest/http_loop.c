@@ -3,6 +3,10 @@
  * libcurl, driven by the callers' own threads: handing each exchange to a thread of libcurl's and
  * its answer back would cost more than the HTTP does.
  */
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+
 #include "backend/rest/http_parts.h"
 #include "common/clock.h"
 
@@ -46,8 +50,11 @@ static void leave_locked(struct kms_http *http, struct kms_http_job *job)
     unlink_job(&loop->queue, job);
     unlink_job(&loop->running, job);
     loop->jobs--;
-    if (job->http_version != 0) {
-        loop->is_http2 = job->http_version >= CURL_HTTP_VERSION_2_0;
+    kms_http_learn_locked(http, job);
+    if (job->response.status != 0) {
+        loop->is_doubtful = false;
+    } else if (job->response.was_sent && kms_http_is_late(job)) {
+        loop->is_doubtful = true;
     }
     job->is_out = true;
     if (job->is_abandoned) {
@@ -86,7 +93,7 @@ static void hand_back(struct kms_http *http, struct kms_http_job **jobs, size_t 
 
 static void start(struct kms_http *http, struct kms_http_loop *loop, struct kms_http_job *job)
 {
-    job->easy = loop->idle_count > 0 ? loop->idle[--loop->idle_count] : kms_http_easy_new(http);
+    job->easy = loop->idle_count > 0 ? loop->idle[--loop->idle_count] : kms_http_easy_new(loop);
     job->status = kms_http_job_set(http, job);
     if (job->status == KMS_OK && curl_multi_add_handle(loop->multi, job->easy) != CURLM_OK) {
         job->status = kms_error_set(&job->error, KMS_E_INTERNAL, "libcurl takes no request");
@@ -136,15 +143,42 @@ static struct kms_http_job *next_ended(struct kms_http_loop *loop)
     return NULL;
 }
 
+/*
+ * libcurl sends each HTTP/2 frame by itself: held together, a request's head and body, and those of
+ * several requests, are one packet and wake the server once. Returns what is held.
+ */
+static int cork(const struct kms_http_loop *loop)
+{
+    int on = 1;
+
+    if (loop->fd >= 0) {
+        (void)setsockopt(loop->fd, IPPROTO_TCP, TCP_CORK, &on, sizeof(on));
+    }
+    return loop->fd;
+}
+
+/* The one that was corked: libcurl may have opened another one since. */
+static void uncork(int fd)
+{
+    int off = 0;
+
+    if (fd >= 0) {
+        (void)setsockopt(fd, IPPROTO_TCP, TCP_CORK, &off, sizeof(off));
+    }
+}
+
 /* What libcurl can do without waiting. */
 static void go_on(struct kms_http *http, struct kms_http_loop *loop)
 {
     struct kms_http_job *ended[ENDED_MAX];
     size_t count = 0;
     int running = 0;
+    int corked = -1;
 
     if (loop->multi != NULL) {
+        corked = cork(loop);
         (void)curl_multi_perform(loop->multi, &running);
+        uncork(corked);
     }
     do {
         for (count = 0; count < ENDED_MAX && (ended[count] = next_ended(loop)) != NULL; count++) {
@@ -295,7 +329,9 @@ bool kms_http_nap(struct kms_http_job *job, const struct kms_http_wait *wait)
     uint64_t last = last_of(wait);
     uint64_t nap = kms_deadline_in(wait->cancelled == NULL ? LONG_NAP_NS : CANCEL_NAP_NS);
 
-    (void)hear(job, nap < last ? nap : last);
+    if (!atomic_load(&job->is_done)) { /* else the news may have been heard already */
+        (void)hear(job, nap < last ? nap : last);
+    }
     if (!atomic_load(&job->is_done)) {
         return false;
     }

@@ -11,8 +11,9 @@
 
 #define KMS_HTTP_CONNECTIONS 16
 #define KMS_HTTP_CALLS       512
-#define KMS_HTTP_IDLE_MAX    8  /* easy handles of a loop that are kept */
+#define KMS_HTTP_IDLE_MAX    32 /* easy handles of a loop that are kept */
 #define KMS_HTTP_STREAMS     64 /* exchanges that share an HTTP/2 connection */
+#define KMS_HTTP_HOSTS       16 /* of which a door knows whether they speak HTTP/2 */
 #define KMS_HTTP_CONNECT_NS  (2 * UINT64_C(1000000000))
 
 /*
@@ -31,6 +32,8 @@ struct kms_http_job {
     uint64_t start_ns;
     bool is_abandoned; /* its caller has gone: the loop's leader frees it */
     bool is_out;       /* of its loop: its caller will be told at once */
+    bool is_fresh;     /* not over a connection that is there already */
+    uint64_t host;     /* a hash of scheme, host and port; a rare mistake costs waiting */
 
     /* It has a loop, it is done, or its loop has no leader. Who has told it that it is done touches
      * nothing of it behind sem_post(): its caller frees it when all news have come. */
@@ -56,9 +59,12 @@ struct kms_http_job {
  * A libcurl multi handle and those who wait for what it does. One of them, the leader, drives it
  * with its own thread; when it has its answer it goes, and the next one leads. An HTTP/1 connection
  * carries one exchange at a time, so each caller has a loop of its own and waits for nobody; over
- * HTTP/2 callers share one.
+ * HTTP/2 callers of one host share one.
  */
 struct kms_http_loop {
+    struct kms_http *http;
+    int fd; /* of its connection, the leader's; -1 */
+
     /* the leader's, but for curl_multi_wakeup() */
     CURLM *multi;                  /* NULL: not used yet */
     CURL *idle[KMS_HTTP_IDLE_MAX]; /* for the next exchanges */
@@ -72,7 +78,14 @@ struct kms_http_loop {
     bool is_asleep;     /* its leader waits in curl_multi_poll() */
     bool has_abandoned; /* among the running */
     bool is_alone;      /* its job may share no connection */
-    bool is_http2;      /* as far as the last answer told */
+    bool is_doubtful;   /* the last exchange ran out of time, and none was answered since */
+    uint64_t host;      /* that all its jobs are for */
+};
+
+/* Whether a host speaks HTTP/2, as far as its last answer told. */
+struct kms_http_host {
+    uint64_t host;
+    bool is_http2;
 };
 
 struct kms_http {
@@ -83,6 +96,8 @@ struct kms_http {
 
     pthread_mutex_t lock; /* guards what follows, and a job's loop, is_abandoned and is_out */
     struct kms_http_job *waiting; /* for a loop, oldest first */
+    struct kms_http_host hosts[KMS_HTTP_HOSTS];
+    size_t host_count; /* learned, ever; the newest ones are kept */
     unsigned calls;
     atomic_uint sockets;
 
@@ -113,6 +128,8 @@ void kms_http_loop_done(struct kms_http_loop *loop); /* nobody is in it */
 
 /* http_door.c */
 void kms_http_left_locked(struct kms_http *http); /* a job has left its loop */
+/* What the answer to @job, if one came, tells of its host. */
+void kms_http_learn_locked(struct kms_http *http, const struct kms_http_job *job);
 CURLM *kms_http_multi_new(void);
 
 /* http_job.c */
@@ -121,11 +138,12 @@ enum kms_status kms_http_job_new(struct kms_http *http, const struct kms_http_re
                                  struct kms_error *err) KMS_MUST_CHECK;
 void kms_http_job_free(struct kms_http_job *job); /* the last holder */
 /* A handle with all that is the same for each exchange; NULL without memory. */
-CURL *kms_http_easy_new(struct kms_http *http);
+CURL *kms_http_easy_new(struct kms_http_loop *loop);
 /* Sets up job->easy for it; KMS_E_NOMEM when there is none. */
 enum kms_status kms_http_job_set(struct kms_http *http, struct kms_http_job *job) KMS_MUST_CHECK;
 /* The end of it; false when the handle is not fit for another exchange. */
 bool kms_http_job_clear(struct kms_http_job *job) KMS_MUST_CHECK;
+bool kms_http_is_late(const struct kms_http_job *job); /* its deadline has passed */
 /* Fills the job's response, status and error from what libcurl says. */
 void kms_http_job_finish(struct kms_http_job *job, CURLcode code);
 

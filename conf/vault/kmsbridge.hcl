@@ -23,9 +23,15 @@ path "transit/decrypt/kmsbridge-kek" {
 # path "transit/verify/*" { capabilities = ["update"] }
 # path "transit/hmac/*" { capabilities = ["update"] }
 # path "transit/random" { capabilities = ["update"] }
-# Data keys that Transit makes (CKM_KMSBRIDGE_DATA_KEY_GEN), besides encrypt and decrypt as above:
-# path "transit/datakey/plaintext/*" { capabilities = ["update"] }
-# To make keys (kmsbridgectl keys create, C_GenerateKey) and their next versions:
+# Keys that encrypt and wrap: encrypt and decrypt as above, and for data keys that Transit makes
+# (CKM_KMSBRIDGE_DATA_KEY_GEN)
+# path "transit/datakey/plaintext/kmsbridge-kek" { capabilities = ["update"] }
+
+# For an operator, with a login of his own if the daemon need not have it. The next version of a key
+# (kmsbridgectl keys rotate), and what was wrapped under older ones put under it (keys rewrap):
+# path "transit/keys/kmsbridge-kek/rotate" { capabilities = ["update"] }
+# path "transit/rewrap/kmsbridge-kek" { capabilities = ["update"] }
+# To make keys (keys create, C_GenerateKey):
 # path "transit/keys/*" { capabilities = ["create", "read", "update"] }
 # path "transit/keys/+/rotate" { capabilities = ["update"] }
 

@@ -14,9 +14,11 @@
 
 #define KEY_MAX 32
 
-/* @kek_use of the key that the parameter names, a reference to which is in @ret_kek. */
+/* @kek_use of the key that the parameter names, a reference to which is in @ret_kek; @attrs are the
+ * new key's. */
 static CK_RV take_kek(struct kms_session *session, const CK_MECHANISM *mechanism,
-                      struct kms_object **ret_kek, struct kms_token_use *kek_use)
+                      const struct kms_attrs *attrs, struct kms_object **ret_kek,
+                      struct kms_token_use *kek_use)
 {
     const struct kms_mech *sealing = kms_mech_find(CKM_KMSBRIDGE_SEALED);
     CK_KMSBRIDGE_DATA_KEY_PARAMS params;
@@ -28,6 +30,11 @@ static CK_RV take_kek(struct kms_session *session, const CK_MECHANISM *mechanism
     sealed = (CK_KMSBRIDGE_SEALED_PARAMS){.pAAD = params.pAAD, .ulAADLen = params.ulAADLen};
     if (kms_store_get(session->slot, params.hKek, ret_kek) != CKR_OK) {
         return kms_p11_refuse(CKR_KEY_HANDLE_INVALID, "hKek: there is no such key");
+    }
+    if (kms_attrs_bool(attrs, CKA_WRAP_WITH_TRUSTED, false) &&
+        !kms_attrs_bool((*ret_kek)->attrs, CKA_TRUSTED, false)) { /* as C_WrapKey has it */
+        return kms_p11_refuse(CKR_TEMPLATE_INCONSISTENT,
+                              "CKA_WRAP_WITH_TRUSTED: hKek is no such key");
     }
     rv = kms_operation_check(CKF_WRAP, CKA_WRAP, sealing, *ret_kek);
     return rv == CKR_OK ? kms_token_use_init(kek_use, sealing, &seal, *ret_kek) : rv;
@@ -90,7 +97,7 @@ CK_RV kms_make_data_key(struct kms_session *session, const CK_MECHANISM *mechani
         rv = check_len(tmpl.value_len);
     }
     if (rv == CKR_OK) {
-        rv = take_kek(session, mechanism, &kek, &kek_use);
+        rv = take_kek(session, mechanism, tmpl.attrs, &kek, &kek_use);
     }
     if (rv == CKR_OK) {
         rv = make(&kek_use, &tmpl);

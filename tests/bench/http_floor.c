@@ -19,11 +19,16 @@ static const char *url;
 static const char *ca_file;
 static char token[512];
 
-/* 32 bytes and an AAD as kmsbridged sends them */
+/* 32 bytes, with all that kmsbridged sends beside them */
 static const char body[] =
     "{\"plaintext\":\"dGhpcnR5LXR3byBieXRlcywgaGFyZGx5IHJhbmRvbQ==\",\"associated_data\":"
     "\"S01CAQEADAAAAAAAAAAAAGtidjEtMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMA==\","
-    "\"key_version\":1}";
+    "\"key_version\":1,\"type\":\"never-make-one\"}";
+static const char *const fields[] = {
+    "Content-Type: application/json",
+    "X-Vault-Request: true",
+    "X-Correlation-Id: 00000000-0000-4000-8000-000000000000",
+};
 
 struct worker {
     pthread_t thread;
@@ -51,10 +56,12 @@ static size_t take(char *data, size_t size, size_t count, void *ctx)
 static void *work(void *argument)
 {
     struct worker *w = argument;
-    struct curl_slist *headers = curl_slist_append(NULL, "Content-Type: application/json");
+    struct curl_slist *headers = curl_slist_append(NULL, token);
     CURL *curl = curl_easy_init();
 
-    headers = curl_slist_append(headers, token);
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        headers = curl_slist_append(headers, fields[i]);
+    }
     curl_easy_setopt(curl, CURLOPT_URL, url);
     curl_easy_setopt(curl, CURLOPT_HTTPHEADER, headers);
     curl_easy_setopt(curl, CURLOPT_POSTFIELDS, body);

@@ -157,7 +157,8 @@ static void print_server(const struct load *load)
         printf(",\"cpu_us_per_call\":%.2f",
                (double)(load->cpu_end - load->cpu_start) / 1000.0 / (double)load->samples.count);
     }
-    printf(",\"rss_kib\":%lu,\"hwm_kib\":%lu", memory_of(pid, "VmRSS"), memory_of(pid, "VmHWM"));
+    printf(",\"rss_kib\":%lu,\"hwm_kib\":%lu,\"private_kib\":%lu", memory_of(pid, "VmRSS"),
+           memory_of(pid, "VmHWM"), memory_of(pid, "RssAnon"));
 }
 
 static int run_loads(const char *client, load_transport transport,

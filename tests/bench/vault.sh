@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Measures kmsbridged over the Transit engine of a real OpenBao: through KMS v2 beside a Go plugin on
-# the same server, through the PKCS#11 module, and the same HTTP by bare libcurl as the floor. Prints
-# a Markdown report. What is compared is measured in turn (A B A B); each figure is the median of the
+# Measures kmsbridged over the Transit engine of a real OpenBao, with TLS and with default settings:
+# through KMS v2 beside a Go plugin on the same server, through the PKCS#11 module, and the same HTTP
+# by bare libcurl as the floor. Prints a Markdown report. What is compared is measured in turn (A B A B); each figure is the median of the
 # rounds.
 #
 #   tests/bench/vault.sh [--build DIR] [--output FILE] [--quick] [--rounds N] [--seconds S]
@@ -54,7 +54,8 @@ elif [ "${KMSBRIDGE_REQUIRE_ALL-}" = 1 ]; then
     die "the Go plugin to compare with needs go"
 fi
 
-bao_start
+bao_tls_start
+export KMS_BENCH_CA=$bao_ca BAO_CACERT=$bao_ca VAULT_CACERT=$bao_ca
 api POST transit/keys/bench-aes '{"type":"aes256-gcm96"}' >/dev/null || exit 1
 api POST transit/keys/bench-ec '{"type":"ecdsa-p256"}' >/dev/null || exit 1
 (umask 077 && printf %s "$bao_root" >"$tmp/token")
@@ -66,11 +67,10 @@ backends:
     type: vault
     vault:
       addresses: ["$bao_url"]
-      connections: 64
+      ca_file: $bao_ca
       auth: {method: token, token: "file:$tmp/token"}
-kms: {socket: $tmp/kmsbridged.sock, backend: bench, key: bench-aes, workers: 64}
-agent: {socket: $tmp/agent.sock, concurrent_calls_per_uid: 64}
-audit: {file: $tmp/audit.log}
+kms: {socket: $tmp/kmsbridged.sock, backend: bench, key: bench-aes}
+agent: {socket: $tmp/agent.sock, concurrent_calls_per_uid: 64} # the bench is one uid
 END
 "$daemon" --config "$tmp/kmsbridge.yaml" >>"$tmp/kmsbridged.log" 2>&1 &
 daemon_pid=$!
@@ -133,14 +133,33 @@ statuses=$("$client" --socket "$tmp/kmsbridged.sock" --method Status --callers 8
 after=$(asked)
 [ "$before" -gt 0 ] || die "the kernel counts no messages to OpenBao"
 
+# Neither does a call shake hands again: the connections of kmsbridged to OpenBao, by their ports,
+# before and after many calls, with as many callers before.
+connections() {
+    ss -Htnp state established "( dport = :$port )" |
+        sed -n "s/^[0-9]* *[0-9]* *[^ ]*:\([0-9]*\) .*pid=$daemon_pid,.*/\1/p" | sort
+}
+encrypts() { # SECONDS: how many
+    "$client" --socket "$tmp/kmsbridged.sock" --method Encrypt --callers 64 --seconds "$1" --warmup 0 |
+        sed -n 's/.*"calls":\([0-9]*\).*/\1/p'
+}
+encrypts 0.5 >/dev/null
+connections >"$tmp/connections.before"
+calls=$(encrypts 1)
+connections >"$tmp/connections.after"
+[ -s "$tmp/connections.before" ] || die "kmsbridged has no connection to OpenBao"
+opened=$(comm -13 "$tmp/connections.before" "$tmp/connections.after" | wc -l)
+[ "$opened" -eq 0 ] || die "kmsbridged made $opened connections in the midst of its work"
+
 report() {
     echo "# What kmsbridged costs over Vault or OpenBao"
     echo
     echo "Printed by \`tests/bench/vault.sh\`. Closed loop, 32-byte seeds, an aes256-gcm96 key of the Transit"
-    echo "engine of OpenBao on loopback without TLS, raft storage. The floor is bare libcurl making the same"
-    echo "request, a kept connection for each thread; the Go plugin is \`tests/bench/peer-vault\`. OpenBao has"
-    echo "most of the CPU in every row: 2 cores are shared with it and with the clients."
-    echo "Latencies in microseconds."
+    echo "engine of OpenBao on loopback with TLS, raft storage; kmsbridged with its default settings. The floor"
+    echo "is bare libcurl making the same request, a kept connection for each thread; the Go plugin is"
+    echo "\`tests/bench/peer-vault\`, which pins no version of the key. OpenBao has most of the CPU in every row:"
+    echo "the cores are shared with it and with the clients. Latencies in microseconds; private is memory that"
+    echo "is no file's (RssAnon), resident has the pages of libraries in it, which other processes may share."
     echo
     echo "| machine | |"
     echo "|---|---|"
@@ -152,6 +171,7 @@ report() {
     echo "| runs | $rounds of $seconds s each, interleaved; medians |"
     echo
     awk -f "$here/vault_report.awk" "$results" || exit 1
+    echo "| connections, so TLS handshakes, made during $calls Encrypts: 0 | 64 | $opened | $([ "$opened" -eq 0 ] && echo yes || echo no) |"
     echo "| messages to OpenBao during $statuses Status calls: at most the probe's | 8 | $((after - before)) | $([ $((after - before)) -le 8 ] && echo yes || echo no) |"
 }
 report >"$tmp/report" || die "no report can be made"

@@ -15,16 +15,18 @@ function median(key,   n, i, j, t, v) {
     values[key, "p99"] = values[key, "p99"] " " field("p99_us")
     values[key, "cpu"] = values[key, "cpu"] " " field("cpu_us_per_call")
     values[key, "rss"] = values[key, "rss"] " " field("rss_kib")
+    values[key, "private"] = values[key, "private"] " " field("private_kib")
 }
 END {
-    print "| who | what | callers | calls/s | p50 | p99 | own CPU us/call | resident MiB |"
-    print "|---|---|---|---|---|---|---|---|"
+    print "| who | what | callers | calls/s | p50 | p99 | own CPU us/call | private MiB | resident MiB |"
+    print "|---|---|---|---|---|---|---|---|---|"
     for (i = 1; i <= rows; i++) {
         key = order[i]; split(key, k, " ")
         cpu = median(key SUBSEP "cpu"); rss = median(key SUBSEP "rss") / 1024
-        printf "| %s | %s | %s | %d | %d | %d | %s | %s |\n", k[1], k[2], k[3], median(key SUBSEP "rate"), \
+        private = median(key SUBSEP "private") / 1024
+        printf "| %s | %s | %s | %d | %d | %d | %s | %s | %s |\n", k[1], k[2], k[3], median(key SUBSEP "rate"), \
             median(key SUBSEP "p50"), median(key SUBSEP "p99"), cpu ? sprintf("%.0f", cpu) : "-", \
-            rss ? sprintf("%.1f", rss) : "-"
+            private ? sprintf("%.1f", private) : "-", rss ? sprintf("%.1f", rss) : "-"
     }
     print ""
     print "| target | callers | measured | met |"
@@ -45,7 +47,10 @@ END {
                 printf "| ahead of the Go plugin, %s %s | %s | %.2f | %s |\n", method, p, n[i], r, (r < 1 ? "yes" : "no")
             }
         }
-        r = median(ours SUBSEP "rss") / median(go SUBSEP "rss")
-        printf "| less memory than the Go plugin | %s | %.2f | %s |\n", n[i], r, (r < 1 ? "yes" : "no")
+        for (q = 1; q <= 2; q++) {
+            p = q == 1 ? "private" : "rss"
+            r = median(ours SUBSEP p) / median(go SUBSEP p)
+            printf "| less %s memory than the Go plugin | %s | %.2f | %s |\n", q == 1 ? "private" : "resident", n[i], r, (r < 1 ? "yes" : "no")
+        }
     }
 }

@@ -225,7 +225,8 @@ for file in conf/alibaba/ram-policy*.json; do
     if "$python" -c 'import json, sys
 print("\n".join(a for s in json.load(open(sys.argv[1]))["Statement"] for a in s["Action"]))' "$file" >"$CHECK_TMP/actions"; then
         while IFS= read -r action; do
-            if grep -qF "\"${action#kms:}\"" backend/alibaba*.c; then ok "$file: $action"; else
+            name="\"${action#kms:}\""
+            if grep -qF "${name%\**}" backend/alibaba*.c; then ok "$file: $action"; else
                 not_ok "$file allows $action, which nobody calls"
             fi
         done <"$CHECK_TMP/actions"

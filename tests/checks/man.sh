@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # The man pages are sound mdoc and say what is: every option of --help stands in the page and the
 # other way round, every verb too; every key of the schema stands in kmsbridge.yaml(5) and the other
-# way round; every page is installed.
+# way round; what kmsbridge-services(7) has one type stands in the guides, whose steps CI runs; every
+# page is installed.
 . "$(dirname "$0")/lib/check.sh"
 check man
 need mandoc
@@ -71,6 +72,16 @@ if [ -n "$page" ]; then
 else
     not_ok "there is no kmsbridge.yaml.5"
 fi
+
+# the commands of kmsbridge-services(7), each in a fence of a guide
+typed() { sed -n '/^\.Bd -literal/,/^\.Ed/{/^\.[BE]d/!p}' "$1"; }
+awk '/^```/ { fenced = !fenced; next } fenced' docs/openbao.md docs/alibaba.md >"$CHECK_TMP/fenced"
+page=$(page_of kmsbridge-services.7)
+[ -n "$page" ] && typed "$page" >"$CHECK_TMP/typed"
+[ -s "$CHECK_TMP/typed" ] || not_ok "kmsbridge-services.7 has no commands"
+while IFS= read -r line; do
+    if grep -qxF -e "$line" "$CHECK_TMP/fenced"; then ok "in a guide: $line"; else not_ok "in no guide: $line"; fi
+done <"$CHECK_TMP/typed"
 
 # installed pages
 if [ -f "$build/Makefile" ]; then

@@ -101,8 +101,9 @@ unsigned long fx_raw_count(const char *token, const char *label);
  */
 
 extern const struct unit_test fx_seal_tests[], fx_key_tests[], fx_sign_tests[], fx_life_tests[],
-    fx_cipher_tests[], fx_rsa_tests[], fx_token_tests[], fx_data_tests[];
+    fx_cipher_tests[], fx_rsa_tests[], fx_token_tests[], fx_data_tests[], fx_type_tests[];
 extern const size_t fx_seal_test_count, fx_key_test_count, fx_sign_test_count, fx_life_test_count,
-    fx_cipher_test_count, fx_rsa_test_count, fx_token_test_count, fx_data_test_count;
+    fx_cipher_test_count, fx_rsa_test_count, fx_token_test_count, fx_data_test_count,
+    fx_type_test_count;
 
 #endif

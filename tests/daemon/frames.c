@@ -251,8 +251,14 @@ static enum kms_status key_op(struct frames *frames, Kms__Agent__Request__OpCase
     message.params = &params;
     message.input = kms_agent_put_span(input);
     request.op_case = op;
+    message.len = op == KMS__AGENT__REQUEST__OP_DATA_KEY ? 32 : 0;
     request.sign = &message;
     return frames_call(frames, &request);
+}
+
+enum kms_status frames_data_key(struct frames *frames, const char *ref)
+{
+    return key_op(frames, KMS__AGENT__REQUEST__OP_DATA_KEY, ref, KMS_ALG_BEST, KMS_SPAN_NONE);
 }
 
 enum kms_status frames_encrypt(struct frames *frames, const char *ref, const char *text)

@@ -42,6 +42,7 @@ enum kms_status frames_list(struct frames *frames, const char *label); /* NULL: 
 bool frames_find(struct frames *frames, const char *label, char ret_ref[FRAMES_REF]);
 enum kms_status frames_generate(struct frames *frames, enum kms_key_type type, const char *label);
 enum kms_status frames_encrypt(struct frames *frames, const char *ref, const char *text);
+enum kms_status frames_data_key(struct frames *frames, const char *ref); /* of 32 bytes */
 enum kms_status frames_sign(struct frames *frames, const char *ref, enum kms_alg alg,
                             struct kms_span input);
 enum kms_status frames_random(struct frames *frames, uint32_t len);

@@ -133,6 +133,8 @@ static void ours(void)
     CU_ASSERT_EQUAL(frames.reply->output.len, 64);
     CU_ASSERT_TRUE(frames_find(&frames, "kek", ref));
     CU_ASSERT_EQUAL(frames_encrypt(&frames, ref, "what nobody may read"), KMS_OK);
+    CU_ASSERT_EQUAL(frames_data_key(&frames, ref), KMS_E_UNSUPPORTED); /* of us it is asked */
+    CU_ASSERT_PTR_NOT_NULL(strstr(frames.error.text, "backend hsm cannot data_key"));
     CU_ASSERT_EQUAL(frames_random(&frames, 32), KMS_OK);
     CU_ASSERT_EQUAL(frames.reply->output.len, 32);
     CU_ASSERT_EQUAL(frames_random(&frames, 0), KMS_E_INVALID);
@@ -179,6 +181,8 @@ static int as_app(void *ctx)
     STEP(6, frames_sign(&frames, ref, KMS_ALG_ECDSA, digest()) == KMS_OK);
     STEP(7, frames_encrypt(&frames, kek, "x") == KMS_E_DENIED);
     STEP(8, strstr(frames.error.text, "uid 4242 may not encrypt") != NULL);
+    STEP(18, frames_data_key(&frames, kek) == KMS_E_DENIED);
+    STEP(19, strstr(frames.error.text, "uid 4242 may not data_key with key \"kek\"") != NULL);
     STEP(9, frames_destroy(&frames, ref) == KMS_E_DENIED);
     STEP(17, frames_encrypt(&frames, ref, "x") == KMS_E_DENIED); /* before it is asked if it can */
     STEP(10, frames_random(&frames, 8) == KMS_E_DENIED);
@@ -234,6 +238,10 @@ static void others(void)
     CU_ASSERT_TRUE(audited("\"uid\":4242", "\"op\":\"encrypt\"", "\"verdict\":\"denied\"",
                            "\"refused\":\"policy\""));
     CU_ASSERT_TRUE(audited("\"uid\":4242", "\"label\":\"kek\"", "\"verdict\":\"denied\"", "exe"));
+    CU_ASSERT_TRUE(audited("\"uid\":4242", "\"op\":\"data_key\"", "\"label\":\"kek\"",
+                           "\"refused\":\"policy\""));
+    CU_ASSERT_TRUE(audited("\"uid\":0", "\"op\":\"data_key\"", "\"label\":\"kek\"",
+                           "\"verdict\":\"unsupported\""));
     CU_ASSERT_TRUE(audited("\"uid\":4243", "\"op\":\"connect\"", "\"refused\":\"stranger\"", NULL));
     CU_ASSERT_TRUE(fixture_metric(&fx, "agent_refusals_total{reason=\"policy\"}") >= 4);
     CU_ASSERT_EQUAL(fixture_metric(&fx, "agent_refusals_total{reason=\"stranger\"}"), 1);
@@ -258,6 +266,7 @@ static int as_app_kek(void *ctx)
 
     STEP(1, frames_open(&frames, agent_socket) == KMS_OK);
     STEP(2, frames_encrypt(&frames, ctx, "x") == KMS_OK);
+    STEP(3, frames_data_key(&frames, ctx) == KMS_E_DENIED); /* that is wrapping */
     frames_close(&frames);
     return 0;
 }

@@ -463,6 +463,11 @@ static bool answer_request(struct peer *peer, const Kms__Agent__Request *request
     case FAKE_BAD_OUTPUT:
         bad_output(answer);
         break;
+    case FAKE_LATER_KEYS:
+        if (answer->reply.n_keys > 0) {
+            answer->reply.keys[answer->reply.n_keys - 1]->type = KMS_AGENT_KEY_TYPE_MAX;
+        }
+        break;
     default:
         return send_damaged(peer->fd, &answer->reply, fault);
     }

@@ -29,6 +29,7 @@ enum fake_fault {
     FAKE_ERROR,       /* an error of fake_agent_fault()'s status */
     FAKE_NO_ERROR,    /* an error of status 0 */
     FAKE_BAD_OUTPUT,  /* longer, emptier or otherwise other than asked for */
+    FAKE_LATER_KEYS,  /* the last key of a page is of a type that only later versions know */
     FAKE_HELLO_FIRST, /* the faults below come instead of the welcome */
     FAKE_HELLO_DENIED,
     FAKE_HELLO_BUSY,

@@ -41,6 +41,7 @@ static void use_reply(const Kms__Agent__Reply *reply)
     char name[KMS_AGENT_NAME_MAX];
 
     use_keys(reply);
+    demand(reply->key.len <= KMS_DATA_KEY_MAX);
     demand(reply->n_keys <= KMS_AGENT_KEYS_MAX && reply->n_tokens <= KMS_AGENT_TOKENS_MAX);
     for (size_t i = 0; i < reply->n_tokens; i++) {
         if (kms_agent_get_token(reply->tokens[i], name, &token, NULL) == KMS_OK) {

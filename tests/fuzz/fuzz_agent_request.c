@@ -36,7 +36,9 @@ static void use_request(const Kms__Agent__Request *request)
     case KMS__AGENT__REQUEST__OP_SIGN:
     case KMS__AGENT__REQUEST__OP_VERIFY:
     case KMS__AGENT__REQUEST__OP_MAC:
+    case KMS__AGENT__REQUEST__OP_DATA_KEY: /* all of them lie at one place */
         demand(request->encrypt != NULL);
+        demand(request->encrypt->len <= KMS_DATA_KEY_MAX);
         demand(request->encrypt->input.len <= KMS_CIPHERTEXT_MAX);
         if (kms_agent_get_params(request->encrypt->params, &params, NULL) == KMS_OK) {
             demand(params.iv.len <= KMS_IV_MAX && (unsigned)params.alg < 128);

@@ -64,7 +64,8 @@ static bool keep(void *ctx, const struct kms_key_info *info)
 
     demand(kms_ali_ref_parse(info->ref, &ref, NULL) == KMS_OK);
     demand(strlen(info->id) == 45 && info->tag_len == 20 && info->label[0] != '\0');
-    demand((unsigned)info->type < KMS_KEY_TYPE_COUNT && strcmp(info->version, ref.version) == 0);
+    demand((unsigned)info->type < KMS_KEY_TYPE_COUNT &&
+           strcmp(info->version, info->type == KMS_KEY_GENERIC ? "" : ref.version) == 0);
     *(struct kms_key_info *)ctx = *info;
     return true;
 }
@@ -74,6 +75,7 @@ static void use(struct kms_backend *ali, const struct kms_key_info *info)
     static uint8_t iv[KMS_IV_MAX], bytes[KMS_CIPHERTEXT_MAX];
     const struct kms_params seal = {.alg = KMS_ALG_SEALED, .aad = kms_span_str("aad")};
     const struct kms_params oaep = {.alg = KMS_ALG_RSA_OAEP_SHA1};
+    const struct kms_params mac = {.alg = KMS_ALG_HMAC_SHA256};
     const struct kms_params sign = {.alg = info->type == KMS_KEY_EC ? KMS_ALG_ECDSA
                                                                     : KMS_ALG_RSA_PSS_SHA256};
     struct kms_sealed sealed = {.iv = KMS_BUF_OVER(iv), .ciphertext = KMS_BUF_OVER(bytes)};
@@ -115,6 +117,15 @@ static void use(struct kms_backend *ali, const struct kms_key_info *info)
     demand(kms_alibaba_ops.sign(ali, &call, info->ref, &sign, kms_span_of(iv, 32), &out) ==
                KMS_OK ||
            out.len == 0);
+    out = kms_buf_over(bytes, 64);
+    call = new_call();
+    demand(kms_alibaba_ops.mac(ali, &call, "key/hmac", &mac, kms_span_str("hello"), &out) == KMS_OK
+               ? out.len == 32
+               : out.len == 0);
+    call = new_call();
+    demand(kms_alibaba_ops.verify(ali, &call, "key/hmac", &mac, kms_span_str("hello"),
+                                  kms_span_of(iv, 32)) == KMS_OK ||
+           call.error.text[0] != '\0');
     out = kms_buf_over(bytes, KMS_PUBLIC_KEY_MAX);
     call = new_call();
     demand(kms_alibaba_ops.public_key(ali, &call, info->ref, &out) == KMS_OK || out.len == 0);
@@ -123,13 +134,14 @@ static void use(struct kms_backend *ali, const struct kms_key_info *info)
 static void run(const struct kms_backend_conf *conf)
 {
     static struct kms_http_door door = {.perform = answer, .close = stay_open};
+    const struct kms_ali_doors doors = {.kms = &door, .identity = &door};
     struct kms_backend *ali = NULL;
     struct kms_key_info info = {.ref = "key/version", .type = KMS_KEY_EC};
     const struct kms_key_filter filter = {.spec = "kek"};
     struct kms_call call = new_call();
     struct kms_error err = KMS_ERROR_INIT;
 
-    demand(kms_ali_open_over(conf, &door, &door, &ali, &err) == KMS_OK);
+    demand(kms_ali_open_over(conf, &doors, &ali, &err) == KMS_OK);
     if (kms_alibaba_ops.list_keys(ali, &call, &filter, keep, &info) != KMS_OK) {
         demand(call.error.text[0] != '\0');
     }

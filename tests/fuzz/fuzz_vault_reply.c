@@ -56,7 +56,9 @@ static void use(struct kms_backend *vault, const struct kms_key_info *info)
     static uint8_t iv[KMS_IV_MAX], bytes[KMS_CIPHERTEXT_MAX];
     static const uint8_t nothing[32];
     const struct kms_params seal = {.alg = KMS_ALG_BEST};
-    const struct kms_params open = {.alg = KMS_ALG_AES_GCM, .iv = kms_span_of(nothing, 12)};
+    const struct kms_params open = {
+        .alg = info->type == KMS_KEY_CHACHA20 ? KMS_ALG_CHACHA20_POLY1305 : KMS_ALG_AES_GCM,
+        .iv = kms_span_of(nothing, 12)};
     const struct kms_params sign = {.alg = info->type == KMS_KEY_EC    ? KMS_ALG_ECDSA
                                            : info->type == KMS_KEY_RSA ? KMS_ALG_RSA_PKCS1
                                                                        : KMS_ALG_EDDSA};

@@ -347,6 +347,7 @@ check 'keys rewrap of half a frame' refused 1 'the frame is cut'
 printf 'KMSB\001\001%b%s' "\\$(printf %03o ${#first})\\014" "${first}twelve bytes and what follows it" >"$tmp/frame"
 run keys rewrap --config "$conf" --in "$tmp/frame"
 check 'keys rewrap: no HSM does it' refused 1 'cannot rewrap'
+check 'keys rewrap: what to do then' grep -q 'unwrap it and wrap it again' "$tmp/err"
 run keys create --config "$conf" --type aes --bits 100
 check 'keys create of an impossible size' eval 'spoken && no_output && [ "$code" -eq 1 ]'
 chmod 0600 "$home/pin"

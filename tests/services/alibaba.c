@@ -127,6 +127,16 @@ unsigned ali_calls(const char *what)
     return (unsigned)count;
 }
 
+bool ali_named(const struct kms_call *call, const char *action)
+{
+    char ask[96];
+    char id[64] = "";
+
+    (void)snprintf(ask, sizeof(ask), "{\"do\":\"id_of\",\"action\":\"%s\"}", action);
+    return ali_control_text(ask, "request_id", id, sizeof(id)) && id[0] != '\0' &&
+           strcmp(call->error.request_id, id) == 0;
+}
+
 bool ali_new_key(const char *spec, const char *usage, char ret_alias[64])
 {
     static unsigned count;
@@ -276,6 +286,7 @@ int main(void)
         !read_fake(fake) || setenv("KMS_TEST_SECRET", ali_secret, 1) != 0 ||
         CU_initialize_registry() != CUE_SUCCESS ||
         !add_suite("keys", ali_key_tests, ali_key_test_count) ||
+        !add_suite("macs", ali_mac_tests, ali_mac_test_count) ||
         !add_suite("identity", ali_identity_tests, ali_identity_test_count) ||
         !add_suite("faults", ali_fault_tests, ali_fault_test_count)) {
         fprintf(stderr, "alibaba: cannot begin: %s\n", err.text);
@@ -284,8 +295,9 @@ int main(void)
     (void)CU_run_all_tests();
     ran = CU_get_number_of_tests_run();
     failed = CU_get_number_of_tests_failed();
-    good = CU_get_number_of_failures() == 0 &&
-           ran == ali_key_test_count + ali_fault_test_count + ali_identity_test_count;
+    good = CU_get_number_of_failures() == 0 && ran == ali_key_test_count + ali_mac_test_count +
+                                                          ali_fault_test_count +
+                                                          ali_identity_test_count;
     unit_print_failures();
     printf("alibaba: %u passed, %u failed, 0 skipped\n", ran - failed, failed);
     CU_cleanup_registry();

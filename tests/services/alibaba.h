@@ -29,6 +29,8 @@ bool ali_control_text(const char *ask, const char *field, char *ret, size_t size
 bool ali_fault(const char *on, const char *action, const char *more);
 /* How often @what ("kms Encrypt") was asked since the last time any count was asked for. */
 unsigned ali_calls(const char *what);
+/* Whether @call tells the request id that the service gave the last @action. */
+bool ali_named(const struct kms_call *call, const char *action);
 /* A symmetric key with an alias of its own; the alias to @ret_alias. */
 bool ali_new_key(const char *spec, const char *usage, char ret_alias[64]);
 
@@ -67,7 +69,9 @@ enum kms_status ali_unseal(struct ali *ali, struct kms_call *call, const char *r
                     (call)->error.text),                                                           \
             false))
 
-extern const struct unit_test ali_key_tests[], ali_fault_tests[], ali_identity_tests[];
-extern const size_t ali_key_test_count, ali_fault_test_count, ali_identity_test_count;
+extern const struct unit_test ali_key_tests[], ali_mac_tests[], ali_fault_tests[],
+    ali_identity_tests[];
+extern const size_t ali_key_test_count, ali_mac_test_count, ali_fault_test_count,
+    ali_identity_test_count;
 
 #endif

@@ -21,6 +21,8 @@ static const char *const variables[] = {
     "ALIBABA_CLOUD_CREDENTIALS_FILE",  "ALIBABA_CLOUD_PROFILE",
     "ALIBABA_CLOUD_ECS_METADATA",      "ALIBABA_CLOUD_ECS_METADATA_DISABLED",
     "ALIBABA_CLOUD_IMDSV1_DISABLED",   "ALIBABA_CLOUD_CREDENTIALS_URI",
+    "ALIBABA_CLOUD_STS_ENDPOINT",      "ALIBABA_CLOUD_STS_REGION",
+    "ALIBABA_CLOUD_ROLE_SESSION_NAME", "ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED",
 };
 
 /* Settings for one source; nothing of the environment takes part. */
@@ -303,6 +305,14 @@ static void the_metadata_service(void)
     ALI_CHECK(&call, "nobody", ask(&ali, &call) == KMS_E_UNAVAILABLE);
     ali_close(&ali);
 
+    setup(&ali, "ecs"); /* the role is the environment's: nobody is asked for its name */
+    (void)setenv("ALIBABA_CLOUD_ECS_METADATA", ali_role, 1);
+    CU_ASSERT_FATAL(ali_open(&ali));
+    (void)ali_calls("");
+    ALI_CHECK(&call, "role of the environment", ask(&ali, &call) == KMS_OK);
+    CU_ASSERT_EQUAL(ali_calls("imds /latest/meta-data/ram/security-credentials/"), 0);
+    ali_close(&ali);
+
     setup(&ali, "ecs");
     ali.settings.ecs_role = unconst("no-such-role");
     CU_ASSERT_FATAL(ali_open(&ali));
@@ -326,7 +336,9 @@ static void a_credentials_uri(void)
     CU_ASSERT_FATAL(ali_open(&ali));
     CU_ASSERT(ali_fault("uri", "/credentials",
                         "\"kind\":\"set\",\"field\":\"AccessKeySecret\",\"value\":null"));
-    ALI_CHECK(&call, "bytes", ask(&ali, &call) == KMS_OK); /* this fault is for dicts: not taken */
+    ALI_CHECK(&call, "no secret", ask(&ali, &call) == KMS_E_PROTOCOL);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "AccessKeySecret"));
+    CU_ASSERT(soon_well(&ali));
     ali_close(&ali);
 
     setup(&ali, "uri");
@@ -462,42 +474,52 @@ static void *ask_on(void *arg)
 }
 
 /*
- * A credential of three seconds is renewed ahead of its end, by one of many, and nobody notices.
- * The token it came for is over by then: the file is read anew.
+ * A credential of three seconds is renewed ahead of its end, by one of many, and nobody notices. If
+ * it came for the token in the file @token, that is over by then: the file is read anew.
  */
-static void tokens_are_renewed_ahead(void)
+static void renewed_ahead(struct ali *ali, const char *asked_for, char *token)
 {
-    struct ali ali;
     struct kms_call call;
     pthread_t threads[4];
-    char path[256];
     const struct timespec while_it_ends_twice = {.tv_sec = 6};
     unsigned asked = 0;
 
-    setup(&ali, "rrsa");
-    CU_ASSERT_FATAL(write_token(",\"lifetime\":2", path));
-    ali.settings.role_arn = ali_role_arn;
-    ali.settings.oidc_provider_arn = ali_provider_arn;
-    ali.settings.oidc_token_file = path;
-    CU_ASSERT_FATAL(ali_open(&ali) &&
+    CU_ASSERT_FATAL(ali_open(ali) &&
                     ali_control("{\"do\":\"identity\",\"lifetime\":3}", NULL, NULL));
     atomic_store(&ends, false);
+    atomic_store(&done, 0);
     (void)ali_calls("");
-    ALI_CHECK(&call, "the first", ask(&ali, &call) == KMS_OK);
-    CU_ASSERT_FATAL(write_token("", path));
+    ALI_CHECK(&call, "the first", ask(ali, &call) == KMS_OK);
+    CU_ASSERT_FATAL(token == NULL || write_token("", token));
     for (size_t i = 0; i < UNIT_COUNT(threads); i++) {
-        CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL, ask_on, &ali), 0);
+        CU_ASSERT_EQUAL_FATAL(pthread_create(&threads[i], NULL, ask_on, ali), 0);
     }
     (void)nanosleep(&while_it_ends_twice, NULL);
     atomic_store(&ends, true);
     for (size_t i = 0; i < UNIT_COUNT(threads); i++) {
         CU_ASSERT_EQUAL(pthread_join(threads[i], NULL), 0);
     }
-    asked = ali_calls("sts /");
+    asked = ali_calls(asked_for);
     CU_ASSERT_EQUAL(atomic_load(&failures), 0);
     CU_ASSERT(atomic_load(&done) > 20);
-    CU_ASSERT(asked >= 3 && asked <= 4); /* at 0, and by jitter after 1.9 to 2.4 seconds each */
-    ali_close(&ali);
+    /* at 0, and by jitter after 1.9 to 2.4 seconds each */
+    UNIT_CHECK(asked_for, asked >= 3 && asked <= 4);
+    ali_close(ali);
+}
+
+static void tokens_are_renewed_ahead(void)
+{
+    struct ali ali;
+    char token[256];
+
+    setup(&ali, "ecs");
+    renewed_ahead(&ali, "imds /latest/api/token", NULL);
+    setup(&ali, "rrsa");
+    CU_ASSERT_FATAL(write_token(",\"lifetime\":2", token));
+    ali.settings.role_arn = ali_role_arn;
+    ali.settings.oidc_provider_arn = ali_provider_arn;
+    ali.settings.oidc_token_file = token;
+    renewed_ahead(&ali, "sts /", token);
 }
 
 /* ---- TLS ---------------------------------------------------------------------------------- */

@@ -81,7 +81,6 @@ static void bounds_are_told(void)
                     KMS_E_NOT_FOUND);
     CU_ASSERT_EQUAL(ali_calls("kms Encrypt"), 0); /* all of it without asking */
     CU_ASSERT_FALSE(kms_waist_can(ali.waist, KMS_OP_RANDOM));
-    CU_ASSERT_FALSE(kms_waist_can(ali.waist, KMS_OP_MAC));
     ali_close(&ali);
 }
 
@@ -642,6 +641,34 @@ static void bad_templates_are_refused(void)
     ali_close(&ali);
 }
 
+/* What an instance has, and nothing else; the fake asks for it, too. */
+static void small_keys_are_for_instances(void)
+{
+    static const struct kms_key_template keys[] = {
+        {.type = KMS_KEY_AES, .bits = 128, .label = "made/aes-128"},
+        {.type = KMS_KEY_AES, .bits = 192, .label = "made/aes-192"},
+        {.type = KMS_KEY_RSA, .bits = 4096, .label = "made/rsa-4096", .uses = KMS_USE_DECRYPT},
+    };
+    struct ali ali;
+
+    for (unsigned with = 0; with < 2; with++) {
+        ali_setup(&ali);
+        ali.settings.instance = with == 1 ? (char *)(uintptr_t) "kst-hzz0123456789" : NULL;
+        CU_ASSERT_FATAL(ali_open(&ali));
+        for (size_t i = 0; i < (with == 1 ? UNIT_COUNT(keys) : 2); i++) {
+            struct kms_call call = ali_call();
+            struct kms_key_info info;
+
+            ALI_CHECK(&call, keys[i].label,
+                      kms_waist_generate(ali.waist, &call, &keys[i], &info) ==
+                          (with == 1 ? KMS_OK : KMS_E_UNSUPPORTED));
+            UNIT_CHECK(keys[i].label, with == 0 || info.bits == keys[i].bits);
+            UNIT_CHECK(keys[i].label, with == 1 || strstr(call.error.text, "instance") != NULL);
+        }
+        ali_close(&ali);
+    }
+}
+
 /* A key is made once: an answer that is lost makes no second one. And one that got no name goes. */
 static void a_key_is_made_once(void)
 {
@@ -660,6 +687,81 @@ static void a_key_is_made_once(void)
                         "\"kind\":\"error\",\"status\":403,\"code\":\"Forbidden.NoPermission\""));
     CU_ASSERT_EQUAL(kms_waist_generate(ali.waist, &call, &key, &info), KMS_E_DENIED);
     CU_ASSERT_EQUAL(ali_calls("kms ScheduleKeyDeletion"), 1);
+    ali_close(&ali);
+}
+
+/* One op, and the action whose request id the audit is to have; of several, the one that counts. */
+static void each_request_is_named(void)
+{
+    static const struct kms_key_template tmpl = {.type = KMS_KEY_AES, .label = "made/named"};
+    static const struct kms_params seal = {.alg = KMS_ALG_SEALED};
+    static const struct kms_params oaep = {.alg = KMS_ALG_RSA_OAEP_L_SHA256};
+    static const struct kms_params sign = {.alg = KMS_ALG_ECDSA};
+    struct ali ali;
+    struct kms_key_info aes, newer, rsa, ec;
+    struct kms_call call = ali_call();
+    struct kms_buf out = KMS_BUF_OVER(opened);
+    struct kms_buf key = kms_buf_over(text, 32);
+    const struct kms_backend_ops *ops = &kms_alibaba_ops;
+    char rsa_alias[64], ec_alias[64];
+
+    ali_setup(&ali);
+    CU_ASSERT_FATAL(ali_open(&ali) && ali_new_key("RSA_2048", "ENCRYPT/DECRYPT", rsa_alias) &&
+                    ali_new_key("EC_P256", "SIGN/VERIFY", ec_alias) &&
+                    ali_find(&ali, rsa_alias, &rsa) && ali_find(&ali, ec_alias, &ec));
+    ALI_CHECK(&call, "generate",
+              ops->generate(ali.backend, &call, &tmpl, &aes) == KMS_OK &&
+                  ali_named(&call, "CreateKey"));
+    sealed.sealed = (struct kms_sealed){.iv = KMS_BUF_OVER(sealed.iv),
+                                        .ciphertext = KMS_BUF_OVER(sealed.bytes)};
+    second.sealed = (struct kms_sealed){.iv = KMS_BUF_OVER(second.iv),
+                                        .ciphertext = KMS_BUF_OVER(second.bytes)};
+    ALI_CHECK(&call, "data key",
+              ops->data_key(ali.backend, &call, aes.ref, &seal, 32, &key, &sealed.sealed) ==
+                      KMS_OK &&
+                  ali_named(&call, "GenerateDataKey"));
+    ALI_CHECK(&call, "rotate",
+              ops->rotate(ali.backend, &call, aes.ref, &newer) == KMS_OK &&
+                  ali_named(&call, "CreateKeyVersion"));
+    ALI_CHECK(&call, "rewrap",
+              ops->rewrap(ali.backend, &call, aes.ref, &seal,
+                          kms_buf_span(&sealed.sealed.ciphertext), &second.sealed) == KMS_OK &&
+                  ali_named(&call, "ReEncrypt"));
+    ALI_CHECK(&call, "public key",
+              ops->public_key(ali.backend, &call, rsa.ref, &out) == KMS_OK &&
+                  ali_named(&call, "GetPublicKey"));
+    second.sealed.ciphertext.len = out.len = 0;
+    ALI_CHECK(&call, "OAEP",
+              ops->encrypt(ali.backend, &call, rsa.ref, &oaep, span("a key"), &second.sealed) ==
+                      KMS_OK &&
+                  ops->decrypt(ali.backend, &call, rsa.ref, &oaep,
+                               kms_buf_span(&second.sealed.ciphertext), &out) == KMS_OK &&
+                  ali_named(&call, "AsymmetricDecrypt"));
+    out.len = 0;
+    ALI_CHECK(&call, "sign",
+              ops->sign(ali.backend, &call, ec.ref, &sign, kms_span_of(text, 32), &out) == KMS_OK &&
+                  ali_named(&call, "AsymmetricSign"));
+    ALI_CHECK(&call, "destroy",
+              ops->destroy(ali.backend, &call, newer.ref) == KMS_OK &&
+                  ali_named(&call, "ScheduleKeyDeletion"));
+    ALI_CHECK(&call, "refused", /* encrypt, decrypt: the faults' table */
+              ops->rewrap(ali.backend, &call, aes.ref, &seal,
+                          kms_buf_span(&sealed.sealed.ciphertext),
+                          &second.sealed) == KMS_E_KEY_STATE &&
+                  ali_named(&call, "ReEncrypt"));
+    call = ali_call();
+    CU_ASSERT(
+        ali_fault("kms", "AsymmetricSign", "\"kind\":\"set\",\"field\":\"Value\",\"value\":7"));
+    ALI_CHECK(&call, "no signature",
+              ops->sign(ali.backend, &call, ec.ref, &sign, kms_span_of(text, 32), &out) ==
+                      KMS_E_PROTOCOL &&
+                  ali_named(&call, "AsymmetricSign"));
+    call = ali_call();
+    CU_ASSERT(ali_fault("kms", "CreateKeyVersion",
+                        "\"kind\":\"set\",\"field\":\"KeyVersion\",\"value\":7"));
+    ALI_CHECK(&call, "no version",
+              ops->rotate(ali.backend, &call, ec.ref, &newer) == KMS_E_PROTOCOL &&
+                  ali_named(&call, "CreateKeyVersion"));
     ali_close(&ali);
 }
 
@@ -692,7 +794,9 @@ const struct unit_test ali_key_tests[] = {
     {"OAEP opens", oaep_opens},
     {"keys are made, rotated and gone", keys_are_made_rotated_and_gone},
     {"bad templates are refused", bad_templates_are_refused},
+    {"small keys are for instances", small_keys_are_for_instances},
     {"a key is made once", a_key_is_made_once},
+    {"each request is named", each_request_is_named},
     {"a token tells what it is", a_token_tells_what_it_is},
 };
 const size_t ali_key_test_count = UNIT_COUNT(ali_key_tests);

@@ -20,6 +20,7 @@ text_of() { sed -n "s/.*\"$1\": \"\\([^\"]*\\)\".*/\\1/p"; } # FIELD
 
 key=$(control '{"do":"key","alias":"kmsbridge-kek"}' | text_of id)
 control '{"do":"key","alias":"web","spec":"EC_P256"}' >/dev/null
+control '{"do":"key","alias":"mac","spec":"HMAC_SHA_256"}' >/dev/null
 control '{"do":"token"}' | text_of token >"$tmp/token"
 (
     umask 077
@@ -65,9 +66,16 @@ leave() {
 }
 trap leave EXIT
 
+# policy NAME...: from here on the identity may do what these examples of conf/alibaba/ name, and no more
+policy() {
+    local name all=
+    for name in "$@"; do all="$all${all:+,}$(cat "$top/conf/alibaba/ram-policy$name.json")"; done
+    control "{\"do\":\"policy\",\"policies\":[$all]}" >/dev/null || bad "no policy $*"
+}
+policy ''
 key_id() { grep -o 'ali1-[0-9a-f]\{40\}' | head -n 1; }
 
-# --- what conf/alibaba/ hands out, on the fake --------------------------------------------------
+# --- what conf/alibaba/ hands out, on the fake; alibaba-instance.yaml: alibaba_endpoints.sh -------
 
 where="endpoint: https://localhost:$(fake_field tls)\n      ca_file: $tmp/ca.pem"
 example() { # NAME [SED]
@@ -90,7 +98,6 @@ example rrsa "s|role_arn: .*|role_arn: $(fake_field role_arn)|; s|oidc_provider_
 example profile "s|/etc/kmsbridge/alibaba.ini|$tmp/alibaba.ini|"
 example ecs "$imds"
 example uri "s|credentials_uri: .*|credentials_uri: http://127.0.0.1:$(fake_field uri)/credentials|"
-example instance "s|endpoint: .*|$where|; s|^ *ca_file: /etc.*||; s|credentials: ecs|credentials: ecs\n      metadata_endpoint: http://127.0.0.1:$(fake_field imds)|"
 
 # --- KMS v2 --------------------------------------------------------------------------------------
 
@@ -99,14 +106,19 @@ head -c 32 /dev/urandom >"$tmp/plain"
 timeout 20 "$ctl" kms encrypt --socket "$tmp/kms.sock" <"$tmp/plain" >"$tmp/record1"
 round_trip 'encrypted and decrypted' "$tmp/record1"
 first=$(key_id <<<"$said")
-last=$(control '{"do":"last"}' | text_of request_id)
-for op in encrypt decrypt; do
-    if grep "\"op\":\"$op\"" "$tmp/audit.log" | grep -q '"request_id":"[0-9a-f-]\{36\}"'; then
-        good "the audit of $op has the service's request id"
-    else
-        bad "the audit of $op: $(grep "\"op\":\"$op\"" "$tmp/audit.log" | tail -n 1), not like $last"
+# audited OP VERDICT ACTION: the last line of the audit about it has the request id that the service gave
+# such an action, so that ActionTrail finds it
+audited() {
+    local line id action
+    line=$(grep "\"op\":\"$1\"" "$tmp/audit.log" | grep "\"verdict\":\"$2\"" | tail -n 1)
+    id=$(sed -n 's/.*"request_id":"\([^"]*\)".*/\1/p' <<<"$line")
+    action=$(control "{\"do\":\"whose\",\"id\":\"$id\"}" | text_of action)
+    if [ "$action" = "$3" ]; then good "the audit of $1 ($2) has the request id of $3"; else
+        bad "the audit of $1 ($2) has \"$id\" of \"$action\", not one of $3: $line"
     fi
-done
+}
+audited encrypt ok Encrypt
+audited decrypt ok Decrypt
 # the service rotates; the very next encryption is under the new version, and says so
 control "{\"do\":\"rotate\",\"key\":\"$key\"}" >/dev/null
 timeout 20 "$ctl" kms encrypt --socket "$tmp/kms.sock" <"$tmp/plain" >"$tmp/record2"
@@ -116,6 +128,9 @@ kms_soon 'Status says the same' "ok.*$second|$second.*ok"
 round_trip 'under the new version' "$tmp/record2"
 round_trip 'and what the old one encrypted' "$tmp/record1"
 
+said=$(timeout 20 "$ctl" keys rotate --config "$tmp/kmsbridge.yaml" 2>&1 | tr '\n' ' ')
+if [[ $said == *Forbidden.NoPermission* ]]; then good "the KEK's policy makes no version"; else bad "keys rotate with the KEK's policy: $said"; fi
+policy -admin ''
 said=$(timeout 20 "$ctl" keys rotate --config "$tmp/kmsbridge.yaml" 2>&1 | tr '\n' ' ')
 third=$(key_id <<<"$said")
 if [ -n "$third" ] && [ "$third" != "$second" ] && [[ $said == *active* ]]; then good 'keys rotate'; else bad "keys rotate: $said"; fi
@@ -132,6 +147,7 @@ round_trip 'expired credentials are renewed' "$tmp/record2"
 
 # --- PKCS#11 -------------------------------------------------------------------------------------
 
+policy -agent
 export KMSBRIDGE_AGENT=$tmp/agent.sock
 # An envelope: the wrapped key is the service's own ciphertext, base64 text as it came.
 envelope() { timeout 60 "$build/tests/services/envelope" "$module" kmsbridge-kek "$@" >"$tmp/out" 2>&1; }
@@ -144,7 +160,9 @@ else
 fi
 if envelope datakey "$tmp/sealed-2"; then good 'the service makes a data key'; else bad "data key: $(tail -n 1 "$tmp/out")"; fi
 if envelope open "$tmp/sealed-2"; then good '... that another process unwraps'; else bad "unwrap: $(tail -n 1 "$tmp/out")"; fi
-if grep '"op":"data_key"' "$tmp/audit.log" | grep '"verdict":"ok"' | grep -q '"request_id":"[0-9a-f-]\{36\}"'; then good '... and is in the audit'; else bad 'no data_key in the audit'; fi
+audited wrap ok Encrypt
+audited data_key ok GenerateDataKey
+audited unwrap ok Decrypt
 wrapped() { /usr/bin/python3 "$top/tests/services/wrapped.py" "$@"; }
 wrapped "$tmp/sealed-2" >"$tmp/wrapped"
 if timeout 20 "$ctl" keys rewrap --config "$tmp/kmsbridge.yaml" --aad 'backup 7 of db-1' --in "$tmp/wrapped" --out "$tmp/rewrapped" >"$tmp/out" 2>&1 &&
@@ -154,7 +172,57 @@ else
     bad "rewrap: $(tail -n 1 "$tmp/out")"
 fi
 if timeout 20 "$ctl" keys rewrap --config "$tmp/kmsbridge.yaml" --aad other --in "$tmp/wrapped" >/dev/null 2>&1; then bad 'rewrapped with another AAD'; else good '... with its own AAD only'; fi
-lists kmsbridge-kek web
+lists kmsbridge-kek web mac
 signs_well web
+audited sign ok AsymmetricSign
+
+# --- MACs ----------------------------------------------------------------------------------------
+
+tool() { timeout 30 pkcs11-tool --module "$module" "$@" >"$tmp/out" 2>&1; }
+try() { # NAME COMMAND...
+    local name=$1
+    shift
+    if "$@"; then good "$name"; else bad "$name: $(tail -n 1 "$tmp/out")"; fi
+}
+id_of() { tool -O --type "$2" && awk -v label="$1" '/label:/ { l = $2 } /^ *ID:/ && l == label { print $2; exit }' "$tmp/out"; } # LABEL TYPE
+head -c 3000 /dev/urandom >"$tmp/text"
+mac=$(id_of mac secrkey)
+try 'C_Sign makes a MAC' tool --sign --id "$mac" --mechanism SHA256-HMAC --input-file "$tmp/text" --output-file "$tmp/mac"
+audited mac ok GenerateMac
+openssl dgst -sha256 -mac HMAC -macopt "hexkey:$(control '{"do":"material","key":"alias/mac"}' | text_of hex)" \
+    -binary -out "$tmp/mac-2" "$tmp/text"
+try '... as OpenSSL makes it' cmp "$tmp/mac" "$tmp/mac-2"
+macs() { timeout 60 "$build/tests/services/envelope" "$module" mac mac "$tmp/text" >"$tmp/out" 2>&1; }
+try 'C_Sign and C_Verify, which finds out another MAC and text' macs
+# (VerifyMac is for who may verify only: tests/services/alibaba_mac.c)
+
+# --- keys made and gone, and what is refused: each with its request id ----------------------------
+
+policy -agent -admin
+try 'a key is made' tool --keygen --key-type AES:32 --label made
+audited generate ok CreateKey
+denied() { # OP ACTION COMMAND...
+    local op=$1 action=$2
+    shift 2
+    control "{\"do\":\"deny\",\"action\":\"$action\"}" >/dev/null
+    if "$@" >"$tmp/out" 2>&1; then bad "$op: done, though $action is denied"; fi
+    control '{"do":"clear"}' >/dev/null
+    audited "$op" denied "$action"
+}
+ctl_kms() { timeout 20 "$ctl" kms "$1" --socket "$tmp/kms.sock" <"$2"; }
+denied encrypt Encrypt ctl_kms encrypt "$tmp/plain"
+denied decrypt Decrypt ctl_kms decrypt "$tmp/record2"
+denied wrap Encrypt envelope seal "$tmp/sealed-4"
+denied unwrap Decrypt envelope open "$tmp/sealed"
+denied data_key GenerateDataKey envelope datakey "$tmp/sealed-4"
+denied sign AsymmetricSign tool --sign --id "$(id_of web privkey)" -m ECDSA -i "$tmp/digest" -o "$tmp/signature"
+denied mac GenerateMac tool --sign --id "$mac" --mechanism SHA256-HMAC --input-file "$tmp/text" --output-file "$tmp/mac-2"
+denied generate CreateKey tool --keygen --key-type AES:32 --label made-2
+made=$(id_of made secrkey)
+denied destroy ScheduleKeyDeletion tool --delete-object --type secrkey --id "$made"
+try 'a key is destroyed' tool --delete-object --type secrkey --id "$made"
+audited destroy ok ScheduleKeyDeletion
+kms_soon 'Status is well again' 'ok.*ali1-[0-9a-f]{40}|ali1-[0-9a-f]{40}.*ok'
+
 if grep -qF "$(cut -c1-200 "$tmp/token")" "$tmp/daemon.log" "$tmp/audit.log"; then bad 'a token is in a log'; else good 'no token in a log'; fi
 echo "$lane: $passed passed, $failed failed, 0 skipped"

@@ -9,6 +9,8 @@
  *                                        and wrapped at once; open opens it
  *   (seal, datakey and open take an AAD behind FILE, if not the usual one)
  *   envelope MODULE LABEL message        the message API: the service makes the IV
+ *   envelope MODULE LABEL mac FILE       CKM_SHA256_HMAC of FILE's 3000 bytes by C_Sign, at once
+ *                                        and in parts; C_Verify finds another text and MAC out
  *   envelope MODULE LABEL chacha FILE    FILE is nonce, ciphertext and tag of "hello chacha" with
  * the AAD "aad": CKM_CHACHA20_POLY1305 opens it, and that alone
  *
@@ -288,11 +290,53 @@ static void chacha(const char *name)
     REFUSED("C_Decrypt is refused", p11->C_Decrypt(session, bytes + IV, size - IV, plain, &len));
 }
 
+static void make_mac(CK_BYTE text[3000], CK_BYTE mac[32])
+{
+    CK_MECHANISM mechanism = {CKM_SHA256_HMAC, NULL, 0};
+    CK_BYTE parts[32];
+    CK_ULONG len = 32, parts_len = sizeof(parts);
+
+    OK("C_SignInit", p11->C_SignInit(session, &mechanism, kek));
+    OK("C_Sign", p11->C_Sign(session, text, 3000, mac, &len));
+    OK("C_SignInit", p11->C_SignInit(session, &mechanism, kek));
+    OK("C_SignUpdate", p11->C_SignUpdate(session, text, 1000));
+    OK("C_SignUpdate", p11->C_SignUpdate(session, text + 1000, 2000));
+    OK("C_SignFinal", p11->C_SignFinal(session, parts, &parts_len));
+    check("the same MAC", len == 32 && parts_len == 32 && memcmp(mac, parts, 32) == 0, len);
+}
+
+static void verify_mac(CK_BYTE text[3000], CK_BYTE mac[32])
+{
+    CK_MECHANISM mechanism = {CKM_SHA256_HMAC, NULL, 0};
+    CK_RV rv = CKR_OK;
+
+    OK("C_VerifyInit", p11->C_VerifyInit(session, &mechanism, kek));
+    OK("C_Verify", p11->C_Verify(session, text, 3000, mac, 32));
+    OK("C_VerifyInit", p11->C_VerifyInit(session, &mechanism, kek));
+    rv = p11->C_Verify(session, text, 2999, mac, 32);
+    check("another text is refused", rv == CKR_SIGNATURE_INVALID, rv);
+    mac[0] ^= 1;
+    OK("C_VerifyInit", p11->C_VerifyInit(session, &mechanism, kek));
+    rv = p11->C_Verify(session, text, 3000, mac, 32);
+    check("another MAC is refused", rv == CKR_SIGNATURE_INVALID, rv);
+}
+
+static void macs(const char *path)
+{
+    CK_BYTE text[3000], mac[32];
+    FILE *file = fopen(path, "rb");
+
+    check(path, file != NULL && fread(text, 1, sizeof(text), file) == sizeof(text), 0);
+    (void)fclose(file);
+    make_mac(text, mac);
+    verify_mac(text, mac);
+}
+
 int main(int argc, char **argv)
 {
     if (argc < 4) {
         fprintf(stderr,
-                "usage: envelope MODULE LABEL seal|datakey|open|message|chacha [FILE [AAD]]\n");
+                "usage: envelope MODULE LABEL seal|datakey|open|message|mac|chacha [FILE [AAD]]\n");
         return 2;
     }
     open_module(argv[1], argv[2]);
@@ -302,6 +346,8 @@ int main(int argc, char **argv)
         open_sealed(argv[4], bound_to(argc, argv));
     } else if (strcmp(argv[3], "message") == 0) {
         message();
+    } else if (strcmp(argv[3], "mac") == 0 && argc == 5) {
+        macs(argv[4]);
     } else if (strcmp(argv[3], "chacha") == 0 && argc == 5) {
         chacha(argv[4]);
     } else {

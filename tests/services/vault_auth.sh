@@ -18,6 +18,13 @@ works() { # NAME: seal and open
     does "$1: open" 'ok kbv1-' open
 }
 
+logs_in_anew() { # METHOD: its tokens are revoked behind our back; the waist has just been used
+    sleep 1.1 # a younger one than a second is not replaced for being refused
+    api POST "sys/leases/revoke-prefix/auth/$1"
+    works "$1: after a revocation"
+    does "$1: one login more" 'ok ready=1 reconnects=1' health
+}
+
 # conf/vault/vault-NAME.yaml, with SED's changes for what is ours here, on this server
 example() { # NAME [SED]
     sed -e "s|https://vault.example:8200|$bao_url|; s|/etc/kmsbridge/vault-ca.pem|$bao_ca|" \
@@ -103,11 +110,27 @@ example approle-wrapped "s|role_id: .*|role_id: $role_id|; s|/etc/kmsbridge/vaul
 secret "$tmp/secret-id" "$(api POST auth/approle/role/plugin/secret-id | field secret_id)"
 api POST auth/approle/role/plugin '{"token_policies":"user","token_ttl":"1h","token_max_ttl":"2h"}' >/dev/null
 opened "$tmp/approle"
-works 'before the revocation'
-sleep 1.1
-api POST sys/leases/revoke-prefix/auth/approle
-works 'after the revocation'
-does 'one login more' 'ok ready=1 reconnects=1' health
+works 'approle: tokens for an hour'
+logs_in_anew approle
+
+# a token of our own, renewable and of three seconds: renewed for as long as we use it, never replaced
+own=$(api POST auth/token/create '{"policies":["user"],"ttl":"3s","renewable":true}')
+accessor=$(field accessor <<<"$own")
+secret "$tmp/own" "$(field client_token <<<"$own")"
+entry "$tmp/own.conf" "method: token, token: 'file:$tmp/own'"
+opened "$tmp/own.conf"
+for _ in {1..14}; do
+    say seal kek
+    [[ $said == ok* ]] || break
+    sleep 0.5
+done
+says 'token: beyond its first end' ok
+does 'token: it was never refused' 'ok ready=1 reconnects=0' health
+if api POST auth/token/lookup-accessor "{\"accessor\":\"$accessor\"}" | grep -q '"last_renewal_time":[0-9]'; then
+    good 'token: OpenBao has renewed it'
+else
+    bad 'token: it was not renewed'
+fi
 
 # JWT
 jwt_start
@@ -116,6 +139,7 @@ chmod 644 "$tmp/jwt" # as the kubelet writes them
 entry "$tmp/jwt.conf" "method: jwt, role: plugin, jwt: 'file:$tmp/jwt'"
 opened "$tmp/jwt.conf"
 works jwt
+logs_in_anew jwt
 example jwt "s|role: kmsbridge|role: plugin|; s|/var/run/secrets/tokens/vault|$tmp/jwt|"
 jwt them >"$tmp/jwt"
 opened "$tmp/jwt.conf"
@@ -155,6 +179,7 @@ service_account kmsbridge >"$tmp/sa"
 entry "$tmp/kubernetes.conf" "method: kubernetes, role: plugin, jwt: 'file:$tmp/sa'"
 opened "$tmp/kubernetes.conf"
 works kubernetes
+logs_in_anew kubernetes
 example kubernetes "s|role: kmsbridge|role: plugin|; s|/var/run/secrets/kubernetes.io/serviceaccount/token|$tmp/sa|"
 service_account default >"$tmp/sa"
 opened "$tmp/kubernetes.conf"
@@ -168,6 +193,7 @@ entry "$tmp/cert.conf" 'method: cert, role: plugin' "certificate: $tmp/client.pe
   key: $tmp/client.key"
 opened "$tmp/cert.conf"
 works cert
+logs_in_anew cert
 example cert "s|role: kmsbridge|role: plugin|; s|/etc/kmsbridge/vault-client|$tmp/client|"
 entry "$tmp/cert.conf" 'method: cert, role: other' "certificate: $tmp/client.pem
   key: $tmp/client.key"
@@ -209,4 +235,20 @@ entry "$tmp/namespace.conf" "method: token, token: 'file:$tmp/root'" 'namespace:
 opened "$tmp/namespace.conf"
 works namespace
 if [ "$said" != "$root_id" ]; then good 'another identity'; else bad 'two namespaces, one identity'; fi
+# and a login there
+team() { # METHOD PATH [JSON]
+    curl -sS --fail --cacert "$bao_ca" -H "X-Vault-Token: $bao_root" -H 'X-Vault-Namespace: team' -X "$1" \
+        ${3:+-d "$3"} "$bao_url/v1/$2"
+}
+team PUT sys/policies/acl/user '{"policy":"path \"transit/*\" {capabilities=[\"read\",\"update\"]}"}'
+team POST sys/auth/approle '{"type":"approle"}'
+team POST auth/approle/role/plugin '{"token_policies":"user"}' >/dev/null
+secret "$tmp/team-id" "$(team POST auth/approle/role/plugin/secret-id | field secret_id)"
+entry "$tmp/team.conf" "method: approle, role_id: $(team GET auth/approle/role/plugin/role-id | field role_id), secret_id: 'file:$tmp/team-id'" \
+    'namespace: team'
+opened "$tmp/team.conf"
+works 'a login of the namespace'
+entry "$tmp/root-ns.conf" "method: approle, role_id: $(team GET auth/approle/role/plugin/role-id | field role_id), secret_id: 'file:$tmp/team-id'"
+opened "$tmp/root-ns.conf"
+does 'which is none outside of it' 'auth approle: the login' seal kek
 lane_end

@@ -95,6 +95,15 @@ if envelope datakey "$tmp/sealed" && envelope open "$tmp/sealed"; then
 else
     bad "data key: $(tail -n 1 "$tmp/out")"
 fi
+wrapped() { /usr/bin/python3 "$top/tests/services/wrapped.py" "$@"; }
+if envelope seal "$tmp/sealed" '' && wrapped "$tmp/sealed" >"$tmp/wrapped" &&
+    timeout 20 "$ctl" keys rotate --config "$tmp/kmsbridge.yaml" >"$tmp/out" 2>&1 &&
+    timeout 20 "$ctl" keys rewrap --config "$tmp/kmsbridge.yaml" --in "$tmp/wrapped" --out "$tmp/rewrapped" >"$tmp/out" 2>&1 &&
+    ! cmp -s "$tmp/wrapped" "$tmp/rewrapped" && wrapped "$tmp/sealed" "$tmp/rewrapped" >"$tmp/sealed-2" && sleep 1.1 && envelope open "$tmp/sealed-2" ''; then
+    good 'keys rotate and rewrap by it, too'
+else
+    bad "rewrap: $(tail -n 2 "$tmp/out")"
+fi
 lists kmsbridge-kek web mac
 signs_well web
 if grep -q '"op":"sign"' "$tmp/audit.log"; then good 'the audit has it'; else bad "no line of audit: $(tail -n 1 "$tmp/audit.log")"; fi

@@ -318,6 +318,31 @@ static void keys(void)
     }
 }
 
+/* An agent of a later version: we see what we know, all of it. */
+static void keys_of_later_types(void)
+{
+    struct pair pair = pair_open();
+    struct kms_call call = call_for(5000);
+    struct seen seen = {.count = 0};
+    struct kms_key_info info;
+
+    fake_agent_keys(pair.fake, 17);
+    fake_agent_fault(pair.fake, FAKE_LATER_KEYS, 3, 0);
+    CU_ASSERT_EQUAL(kms_agent_list_keys(pair.agent, &call, "fake", KMS_SPAN_NONE, KMS_SPAN_NONE,
+                                        see_key, &seen),
+                    KMS_OK);
+    CU_ASSERT_EQUAL(seen.count, 14); /* the last of each of three pages is passed over */
+    CU_ASSERT_STRING_EQUAL(seen.last, "key-14");
+    CU_ASSERT_EQUAL(fake_agent_requests(pair.fake, KMS__AGENT__REQUEST__OP_LIST_KEYS), 3);
+    CU_ASSERT_EQUAL(fake_agent_connections(pair.fake), 1);
+    /* one that we asked for is of the type that we asked for */
+    fake_agent_fault(pair.fake, FAKE_LATER_KEYS, 1, 0);
+    CU_ASSERT_EQUAL(
+        kms_agent_ops.generate(pair.token, &call, &(struct kms_key_template){.label = "l"}, &info),
+        KMS_E_PROTOCOL);
+    pair_close(&pair);
+}
+
 static void keys_by_the_waist(void)
 {
     struct pair pair = pair_open();
@@ -944,6 +969,7 @@ int main(void)
         {"operations", operations},
         {"sizes", sizes},
         {"keys", keys},
+        {"keys of later types", keys_of_later_types},
         {"keys by the waist", keys_by_the_waist},
         {"tokens", tokens},
         {"faults", faults},

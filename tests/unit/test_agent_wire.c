@@ -102,7 +102,7 @@ static const struct {
     {OF(key), 2, BYTES, 79},
     {OF(key), 3, BYTES, 255},
     {OF(key), 4, BYTES, 64},
-    {OF(key), 5, NUMBER, 5},
+    {OF(key), 5, NUMBER, 255},
     {OF(key), 6, NUMBER, 65536},
     {OF(key), 7, NUMBER, 0xffff},
     {OF(key), 8, NUMBER, 1},

@@ -263,6 +263,14 @@ static struct kms_http_door *new_door(void)
     return door;
 }
 
+static const struct kms_ali_doors *new_doors(void)
+{
+    static struct kms_ali_doors doors;
+
+    doors = (struct kms_ali_doors){.kms = new_door(), .identity = new_door()};
+    return &doors;
+}
+
 static struct kms_alibaba_conf settings;
 static struct kms_backend_conf conf;
 
@@ -273,7 +281,7 @@ static struct kms_backend *open_scripted(void)
 
     alibaba_plain(&settings, &conf);
     (void)setenv("TEST_ALI_SECRET", "secret", 1);
-    CU_ASSERT_EQUAL_FATAL(kms_ali_open_over(&conf, new_door(), new_door(), &b, &err), KMS_OK);
+    CU_ASSERT_EQUAL_FATAL(kms_ali_open_over(&conf, new_doors(), &b, &err), KMS_OK);
     scripted.asked = 0;
     scripted.status = 200;
     scripted.fails = KMS_OK;
@@ -337,7 +345,7 @@ static void the_host_is_signed_as_it_is_sent(void)
 
         kms_alibaba_ops.close(b);
         settings.endpoint = unconst(rows[i].endpoint);
-        CU_ASSERT_EQUAL_FATAL(kms_ali_open_over(&conf, new_door(), new_door(), &b, NULL), KMS_OK);
+        CU_ASSERT_EQUAL_FATAL(kms_ali_open_over(&conf, new_doors(), &b, NULL), KMS_OK);
         scripted.body = "{\"KeyId\":\"key-1\",\"KeyVersionId\":\"version-1\",\"CiphertextBlob\":"
                         "\"QUJD\",\"RequestId\":\"r\"}";
         CU_ASSERT_EQUAL(
@@ -560,6 +568,38 @@ static void bad_replies_are_told(void)
     }
 }
 
+/* Where keys are managed: where they are used, but for a dedicated instance. */
+static void managed_where_it_can_be(void)
+{
+    static const struct {
+        const char *region, *network, *endpoint, *management, *url; /* NULL: where they are used */
+    } rows[] = {
+        {"r", NULL, NULL, NULL, NULL},
+        {"r", "vpc", NULL, NULL, NULL},
+        {"r", NULL, "https://a.example", NULL, NULL},
+        {"r", NULL, "https://cryptoservice.kms.aliyuncs.com.example", NULL, NULL},
+        {"r", NULL, "https://k.cryptoservice.kms.aliyuncs.com", NULL, "https://kms.r.aliyuncs.com"},
+        {"r", "vpc", "https://k.cryptoservice.kms.aliyuncs.com:443", NULL,
+         "https://kms-vpc.r.aliyuncs.com"},
+        {"r", NULL, "https://k.cryptoservice.kms.aliyuncs.com", "https://b", "https://b"},
+        {"r", NULL, NULL, "https://b", "https://b"},
+    };
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        const struct kms_alibaba_conf ali = {.region = unconst(rows[i].region),
+                                             .network = unconst(rows[i].network),
+                                             .endpoint = unconst(rows[i].endpoint),
+                                             .management_endpoint = unconst(rows[i].management)};
+        char url[KMS_ALI_URL_MAX] = "";
+        bool same = false;
+
+        UNIT_CHECK("url", kms_ali_management_url(&ali, url, sizeof(url), &same));
+        UNIT_CHECK("same", same == (rows[i].url == NULL));
+        UNIT_CHECK(url, rows[i].url == NULL || strcmp(url, rows[i].url) == 0);
+        UNIT_CHECK("no room", !kms_ali_management_url(&ali, url, 5, &same));
+    }
+}
+
 static void bad_configurations_are_refused(void)
 {
     struct kms_backend *b = NULL;
@@ -573,7 +613,7 @@ static void bad_configurations_are_refused(void)
         const struct kms_backend_conf one = {
             .name = unconst("a"), .type = unconst("alibaba"), .alibaba = bad[i]};
 
-        CU_ASSERT_EQUAL(kms_ali_open_over(&one, new_door(), new_door(), &b, &err), KMS_E_INVALID);
+        CU_ASSERT_EQUAL(kms_ali_open_over(&one, new_doors(), &b, &err), KMS_E_INVALID);
         CU_ASSERT(err.text[0] != '\0');
     }
 }
@@ -595,6 +635,7 @@ int main(void)
         {"rewrap names both contexts", rewrap_names_both_contexts},
         {"the largest fits", the_largest_fits},
         {"bad replies are told", bad_replies_are_told},
+        {"managed where it can be", managed_where_it_can_be},
         {"bad configurations are refused", bad_configurations_are_refused},
     };
 

@@ -9,6 +9,7 @@
 #define SECRET     "fakeSecret0123456789"
 #define HEAD       "name: a\ntype: alibaba\nalibaba:\n"
 #define WHERE      HEAD "  region: cn-hangzhou\n"
+#define DEDICATED  "  endpoint: https://kst.cryptoservice.kms.aliyuncs.com\n"
 #define WITH(line) WHERE "  " line "\n"
 
 static const cyaml_schema_value_t entry_value = {
@@ -19,7 +20,11 @@ static const struct {
     const char *yaml, *wrong; /* NULL: good */
 } rows[] = {
     {WHERE, NULL},
-    {HEAD "  endpoint: https://kst.cryptoservice.kms.aliyuncs.com\n", NULL},
+    {WHERE DEDICATED, NULL},
+    {WHERE DEDICATED "  network: vpc\n", NULL},
+    {HEAD DEDICATED "  management_endpoint: https://kms.cn-hangzhou.aliyuncs.com\n", NULL},
+    {WITH("management_endpoint: https://kms.cn-hangzhou.aliyuncs.com"), NULL},
+    {WITH("management_ca_file: /a\n  sts_ca_file: /b"), NULL},
     {HEAD "  endpoint: http://127.0.0.1:8080\n", NULL},
     {WITH("network: vpc"), NULL},
     {WITH("proxy: 'http://proxy.example:3128'"), NULL},
@@ -33,6 +38,14 @@ static const struct {
     {WITH("encryption_context: ['a=b', 'aa=c=d', 'ab=']"), NULL},
     {WITH("access_key_id: I\n  access_key_secret: 'env:S'"), NULL},
     {HEAD "  network: vpc\n", "alibaba.region: is missing"},
+    {HEAD DEDICATED, "alibaba.region: is missing: a dedicated instance"},
+    {HEAD "  endpoint: https://KST.CRYPTOSERVICE.kms.aliyuncs.com:443\n",
+     "alibaba.region: is missing: a dedicated instance"},
+    {HEAD DEDICATED "  management_endpoint: https://a\n  network: vpc\n",
+     "alibaba.network: says nothing"},
+    {WITH("management_endpoint: a"), "alibaba.management_endpoint: must look like"},
+    {WITH("management_ca_file: ca.pem"), "alibaba.management_ca_file: must be an absolute"},
+    {WITH("sts_ca_file: ca.pem"), "alibaba.sts_ca_file: must be an absolute"},
     {HEAD "  region: CN\n", "alibaba.region: must"},
     {HEAD "  region: 'a.example/'\n", "alibaba.region: must"},
     {WITH("network: private"), "alibaba.network: must"},

@@ -154,6 +154,14 @@ static struct kms_http_door *new_door(void)
     return door;
 }
 
+static const struct kms_ali_doors *new_doors(void)
+{
+    static struct kms_ali_doors doors;
+
+    doors = (struct kms_ali_doors){.kms = new_door(), .identity = new_door()};
+    return &doors;
+}
+
 static struct kms_backend *begin(const struct plan *plans, size_t count)
 {
     static struct kms_alibaba_conf settings;
@@ -164,7 +172,7 @@ static struct kms_backend *begin(const struct plan *plans, size_t count)
     memset(&service, 0, sizeof(service));
     service.plans = plans;
     service.count = count;
-    CU_ASSERT_EQUAL_FATAL(kms_ali_open_over(&conf, new_door(), new_door(), &b, NULL), KMS_OK);
+    CU_ASSERT_EQUAL_FATAL(kms_ali_open_over(&conf, new_doors(), &b, NULL), KMS_OK);
     return b;
 }
 
@@ -328,7 +336,28 @@ static void the_others_are_listed(void)
     kms_alibaba_ops.close(b);
 }
 
+/* Who hears of a failure only would rotate once more. */
+static void a_version_that_cannot_be_seen_is_told(void)
+{
+    static const char made[] = "{\"KeyVersion\":{\"KeyId\":\"" KEY "\",\"KeyVersionId\":"
+                               "\"version-2\",\"CreationDate\":\"2026-11-29T00:00:00Z\"},"
+                               "\"RequestId\":\"r\"}";
+    static const struct plan plans[] = {
+        {"CreateKeyVersion", 1, KMS_OK, 200, made, 0, true},
+        {"DescribeKey", 99, KMS_OK, 503, REFUSED("ServiceUnavailable"), 0, false},
+    };
+    struct kms_backend *b = begin(plans, UNIT_COUNT(plans));
+    struct kms_call call = {.deadline_ns = kms_deadline_in(2 * KMS_NS_PER_S)};
+    struct kms_key_info info;
+
+    CU_ASSERT_EQUAL(kms_alibaba_ops.rotate(b, &call, KEY "/version-1", &info), KMS_E_UNAVAILABLE);
+    UNIT_CHECK(call.error.text, said(&call, "the new version " KEY "/version-2 is made"));
+    CU_ASSERT_STRING_EQUAL(call.error.request_id, "planted-id");
+    kms_alibaba_ops.close(b);
+}
+
 static const struct unit_test tests[] = {
+    {"a version that cannot be seen is told", a_version_that_cannot_be_seen_is_told},
     {"the others are listed", the_others_are_listed},
     {"a name is insisted on", a_name_is_insisted_on},
     {"a key without a name goes again", a_key_without_a_name_goes_again},

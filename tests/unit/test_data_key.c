@@ -122,6 +122,7 @@ static void refused(void)
     static const struct tmpl_row none = NO(CKA_SENSITIVE);
     static const struct tmpl_row on_token = YES(CKA_TOKEN);
     static const struct tmpl_row wrapped = TEXT(CKA_KMSBRIDGE_WRAPPED_VALUE, "x");
+    static const struct tmpl_row trusted = YES(CKA_WRAP_WITH_TRUSTED);
     static const struct tmpl_row type = NUM(CKA_KEY_TYPE, CKK_GENERIC_SECRET);
     CK_OBJECT_HANDLE key = CK_INVALID_HANDLE;
 
@@ -130,6 +131,7 @@ static void refused(void)
     CU_ASSERT_EQUAL(make(32, on_token, &key), CKR_TEMPLATE_INCONSISTENT);
     CU_ASSERT_EQUAL(make(32, wrapped, &key), CKR_ATTRIBUTE_READ_ONLY);
     CU_ASSERT_EQUAL(make(32, type, &key), CKR_TEMPLATE_INCONSISTENT);
+    CU_ASSERT_EQUAL(make(32, trusted, &key), CKR_TEMPLATE_INCONSISTENT); /* the KEK is not */
     params.ulVersion = 1;
     CU_ASSERT_EQUAL(make(32, none, &key), CKR_MECHANISM_PARAM_INVALID);
     params.ulVersion = 0;

@@ -167,6 +167,8 @@ static void the_next_is_asked_at_once(void)
 
         UNIT_CHECK(rows[i].name, (status == KMS_OK && http == 200) == rows[i].goes_on);
         UNIT_CHECK(rows[i].name, fake.count == (rows[i].goes_on ? 2u : 1u));
+        UNIT_CHECK(rows[i].name, (strstr(err.text, "whether it was done is not known") != NULL) ==
+                                     (rows[i].once && rows[i].mood == CUTS));
         end(endpoints);
     }
 }

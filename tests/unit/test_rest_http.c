@@ -487,97 +487,7 @@ static void waiting_for_a_connection_is_no_failure(void)
     door = whole;
 }
 
-/* ---- what is left behind ------------------------------------------------------------------ */
-
-#define HIDDEN 0x2a /* the marker stands in no memory as it is, but where the door has put it */
-static const char marker[] = "Zfxc^orkCf^oGKxaox"; /* with HIDDEN over each byte */
-
-static bool holds_marker(const unsigned char *bytes, size_t len)
-{
-    const unsigned char *at = bytes;
-    const unsigned char *end = bytes + len;
-
-    while ((at = memchr(at, marker[0] ^ HIDDEN, (size_t)(end - at))) != NULL) {
-        size_t same = 0;
-
-        while (same < sizeof(marker) - 1 && at + same < end &&
-               at[same] == ((unsigned char)marker[same] ^ HIDDEN)) {
-            same++;
-        }
-        if (same == sizeof(marker) - 1) {
-            return true;
-        }
-        at++;
-    }
-    return false;
-}
-
-/* Whether the marker is in any of our writable memory; mappings that are larger are a sanitizer's.
- */
-static bool is_left_behind(void)
-{
-    static unsigned char bytes[1u << 16];
-    FILE *maps = fopen("/proc/self/maps", "re");
-    FILE *mem = fopen("/proc/self/mem", "rbe");
-    char line[512];
-    bool found = false;
-
-    CU_ASSERT_FATAL(maps != NULL && mem != NULL);
-    while (!found && fgets(line, sizeof(line), maps) != NULL) {
-        unsigned long from = 0;
-        unsigned long to = 0;
-
-        if (sscanf(line, "%lx-%lx rw", &from, &to) != 2 || strstr(line, " rw-p ") == NULL ||
-            to - from > 64ul << 20) {
-            continue;
-        }
-        for (; !found && from < to; from += sizeof(bytes) - sizeof(marker)) {
-            size_t want_len = to - from < sizeof(bytes) ? to - from : sizeof(bytes);
-
-            if (pread(fileno(mem), bytes, want_len, (off_t)from) == (ssize_t)want_len) {
-                found = holds_marker(bytes, want_len);
-            }
-            kms_wipe(bytes, sizeof(bytes));
-        }
-    }
-    (void)fclose(maps);
-    (void)fclose(mem);
-    return found;
-}
-
-/* A query may hold a whole request: what is to be encrypted, too. */
-static void a_url_is_wiped(void)
-{
-    static char name[] = "kms.example";
-    const struct kms_http_conf conf = {.name = "test", .server_name = name};
-    struct kms_http_door *whole = door;
-    struct kms_error error = KMS_ERROR_INIT;
-
-    for (unsigned named = 0; named < 2; named++) {
-        struct kms_http_wait wait = {.deadline_ns = 0};
-        struct kms_http_response response = KMS_HTTP_RESPONSE_INIT;
-        char url[64] = "http://127.0.0.1:1/?Plaintext=";
-        struct kms_http_request request = {.method = KMS_HTTP_POST, .url = url};
-        size_t len = strlen(url);
-
-        for (size_t i = 0; i < sizeof(marker) - 1; i++) {
-            url[len + i] = (char)(marker[i] ^ HIDDEN);
-        }
-        if (named == 1) {
-            CU_ASSERT_EQUAL_FATAL(kms_http_open(&conf, &door, &error), KMS_OK);
-        }
-        CU_ASSERT_TRUE(is_left_behind()); /* the search finds what is there */
-        wait.deadline_ns = kms_deadline_in(5 * KMS_NS_PER_S);
-        CU_ASSERT_EQUAL(kms_http_perform(door, &request, &wait, &response, &error),
-                        KMS_E_UNAVAILABLE);
-        kms_http_response_done(&response);
-        kms_wipe(url, sizeof(url));
-        CU_ASSERT_FALSE(is_left_behind());
-        kms_error_clear(&error);
-    }
-    kms_http_door_close(door);
-    door = whole;
-}
+/* ---- values ------------------------------------------------------------------------------- */
 
 static void urls_are_judged(void)
 {
@@ -728,7 +638,6 @@ static const struct unit_test tests[] = {
     {"threads share the door", threads_share_the_door},
     {"calls have a bound", calls_have_a_bound},
     {"waiting for a connection is no failure", waiting_for_a_connection_is_no_failure},
-    {"a URL is wiped", a_url_is_wiped},
     {"URLs are judged", urls_are_judged},
     {"Retry-After is bounded", retry_after_is_bounded},
 };

@@ -3,6 +3,7 @@
 #include "kmsbridge/rpc.h"
 
 #include <pthread.h>
+#include <sched.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -20,7 +21,10 @@
 static struct {
     pthread_mutex_t mutex;
     pthread_cond_t released;
-    bool hold; /* the next run waits until it is false */
+    bool hold;        /* the next run waits until it is false */
+    atomic_bool slow; /* each run takes a while, and no two are the same */
+    atomic_int last_tid;
+    atomic_int last_policy;
     atomic_uint runs;
     atomic_uint answered;
 } world = {.mutex = PTHREAD_MUTEX_INITIALIZER, .released = PTHREAD_COND_INITIALIZER};
@@ -48,6 +52,11 @@ static void run(void *ctx, struct kms_rpc_request *request, struct kms_rpc_reply
         pthread_cond_wait(&world.released, &world.mutex);
     }
     pthread_mutex_unlock(&world.mutex);
+    if (atomic_load(&world.slow)) {
+        atomic_store(&world.last_tid, gettid());
+        atomic_store(&world.last_policy, sched_getscheduler(0));
+        usleep(20000);
+    }
     reply->status = kms_buf_put(&reply->message, kms_span_of(answer, sizeof answer));
 }
 
@@ -57,7 +66,7 @@ static bool always_the_same(void *ctx, const struct kms_rpc_request *request,
     (void)ctx;
     (void)request;
     memset(ret_same, 7, KMS_RPC_SAME_LEN);
-    return true;
+    return !atomic_load(&world.slow);
 }
 
 static const struct kms_rpc_method methods[] = {
@@ -216,10 +225,49 @@ static void the_same_is_done_once_and_who_gives_up_goes(void)
     end(&server);
 }
 
+/* Of the workers that wait, the one that has worked last is given the next call. */
+static void who_worked_last_works_next(void)
+{
+    struct server server;
+    struct waiter waiters[4];
+    struct kms_rpc_stats stats;
+    begin(&server);
+    atomic_store(&world.slow, true);
+    struct kms_v2_client *client = client_new();
+    for (int i = 0; i < 3; i++) { /* too slow for the polling thread */
+        CU_ASSERT_EQUAL(decrypt(client, 10 * KMS_NS_PER_S), KMS_OK);
+    }
+    for (size_t i = 0; i < UNIT_COUNT(waiters); i++) {
+        waiters[i].client = client_new();
+        waiters[i].timeout_ns = 10 * KMS_NS_PER_S;
+        CU_ASSERT_EQUAL(pthread_create(&waiters[i].thread, NULL, wait_main, &waiters[i]), 0);
+    }
+    for (size_t i = 0; i < UNIT_COUNT(waiters); i++) {
+        pthread_join(waiters[i].thread, NULL);
+        CU_ASSERT_EQUAL(waiters[i].status, KMS_OK);
+        kms_v2_client_close(waiters[i].client);
+    }
+    CU_ASSERT(in_flight(server.rpc, 0));
+    kms_rpc_stats(server.rpc, &stats);
+    CU_ASSERT(stats.workers >= 2);
+    CU_ASSERT_EQUAL(decrypt(client, 10 * KMS_NS_PER_S), KMS_OK);
+    int tid = atomic_load(&world.last_tid);
+    for (int i = 0; i < 5; i++) {
+        usleep(20000); /* it has become idle */
+        CU_ASSERT_EQUAL(decrypt(client, 10 * KMS_NS_PER_S), KMS_OK);
+        CU_ASSERT_EQUAL(atomic_load(&world.last_tid), tid);
+        CU_ASSERT_EQUAL(atomic_load(&world.last_policy), SCHED_BATCH);
+    }
+    atomic_store(&world.slow, false);
+    kms_v2_client_close(client);
+    end(&server);
+}
+
 int main(void)
 {
     static const struct unit_test tests[] = {
         {"overdue leader", nobody_waits_for_an_overdue_leader},
+        {"last idle first", who_worked_last_works_next},
         {"done once", the_same_is_done_once_and_who_gives_up_goes},
     };
     if (kms_secure_init() != KMS_OK) {

@@ -488,6 +488,8 @@ static void answers_have_their_class(void)
         op_status = rows[i].http;
         UNIT_CHECK(rows[i].said, seal(&call, seen.info[0].ref) == rows[i].status);
         UNIT_CHECK(call.error.text, strstr(call.error.text, rows[i].said) != NULL);
+        UNIT_CHECK(call.error.text,
+                   strstr(call.error.text, "(/v1/team/transit/encrypt/kek)") != NULL);
         UNIT_CHECK(call.error.code, strncmp(call.error.code, "HTTP ", 5) == 0);
         end();
     }
@@ -650,6 +652,33 @@ static void names_stay_names(void)
     end();
 }
 
+/* Who hears of a failure only would rotate once more. */
+static void a_rotation_that_cannot_be_read_is_told(void)
+{
+    static struct seen seen;
+    struct kms_key_info info;
+    struct kms_call call;
+
+    begin();
+    CU_ASSERT_EQUAL_FATAL(list(&call, "kek", &seen), KMS_OK);
+    op_body = "";
+    key_status = 503;
+    key_body = "{\"errors\":[\"Vault is sealed\"]}";
+    call = new_call();
+    CU_ASSERT_EQUAL(kms_vault_ops.rotate(vault, &call, seen.info[0].ref, &info), KMS_E_UNAVAILABLE);
+    CU_ASSERT_EQUAL(fake_http_asked(&fake, "POST"), 1);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "key kek is rotated"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "Vault is sealed"));
+    CU_ASSERT_EQUAL(strncmp(call.error.request_id, "kb-", 3), 0);
+    op_status = 403; /* and one that was not made is none */
+    op_body = "{\"errors\":[\"permission denied\"]}";
+    call = new_call();
+    CU_ASSERT_EQUAL(kms_vault_ops.rotate(vault, &call, seen.info[0].ref, &info), KMS_E_DENIED);
+    CU_ASSERT_PTR_NULL(strstr(call.error.text, "is rotated"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "/keys/kek/rotate"));
+    end();
+}
+
 static void destroying_must_be_allowed(void)
 {
     static struct seen seen;
@@ -681,6 +710,7 @@ static const struct unit_test tests[] = {
     {"a list on its way is waited for", a_list_on_its_way_is_waited_for},
     {"denied is not refused", denied_is_not_refused},
     {"names stay names", names_stay_names},
+    {"a rotation that cannot be read is told", a_rotation_that_cannot_be_read_is_told},
     {"destroying must be allowed", destroying_must_be_allowed},
 };
 

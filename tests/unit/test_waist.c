@@ -216,6 +216,24 @@ static void deadlines_end_it(void)
     kms_waist_close(waist);
 }
 
+static void a_late_timeout_does_not_hide_the_cause(void)
+{
+    static const enum kms_status lines[] = {KMS_E_THROTTLED, KMS_E_TIMEOUT};
+    struct kms_waist *waist = open_fake();
+    struct kms_call call = {.deadline_ns = 0};
+
+    script = lines;
+    script_len = 2;
+    CU_ASSERT_EQUAL(encrypt(waist, &call, 90), KMS_E_THROTTLED);
+    CU_ASSERT_EQUAL(asked, 2);
+    CU_ASSERT_STRING_EQUAL(call.error.text, "answer 1");
+    asked = 0;
+    CU_ASSERT_EQUAL(encrypt(waist, &call, 5000), KMS_E_TIMEOUT); /* it had time enough */
+    CU_ASSERT_EQUAL(asked, 2);
+    CU_ASSERT_STRING_EQUAL(call.error.text, "answer 2");
+    kms_waist_close(waist);
+}
+
 static void who_gave_up_is_not_served(void)
 {
     static const enum kms_status line = KMS_E_UNAVAILABLE;
@@ -503,6 +521,7 @@ static const struct unit_test tests[] = {
     {"transient ones are tried again", transient_ones_are_tried_again},
     {"final ones are not", final_ones_are_not},
     {"deadlines end it", deadlines_end_it},
+    {"a late timeout does not hide the cause", a_late_timeout_does_not_hide_the_cause},
     {"who gave up is not served", who_gave_up_is_not_served},
     {"generate is never repeated", generate_is_never_repeated},
     {"data keys and rewraps are asked for again", data_keys_and_rewraps_are_asked_for_again},

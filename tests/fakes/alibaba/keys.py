@@ -8,18 +8,27 @@ import time
 import uuid
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
-from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives import hashes, hmac, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from acs3 import Refused
 
-SIGN, CRYPT = "SIGN/VERIFY", "ENCRYPT/DECRYPT"
+# the usage of HMAC keys, and their KeySpecs, are guesses of ours: the vendor's list could not be had
+SIGN, CRYPT, MAC = "SIGN/VERIFY", "ENCRYPT/DECRYPT", "GENERATE_VERIFY_MAC"
+MACS = {f"HMAC_SHA_{bits}": getattr(hashes, f"SHA{bits}") for bits in (224, 256, 384, 512)}
 SPECS = {  # KeySpec: the usages it may have, the first is the default
+    **{name: (MAC,) for name in MACS},
+    **{f"Aliyun_{name}": (MAC,) for name in MACS},
+    "Aliyun_HMAC_256": (MAC,),
+    "HMAC_SM3": (MAC,),
     "Aliyun_AES_256": (CRYPT,),
+    "Aliyun_AES_192": (CRYPT,),
+    "Aliyun_AES_128": (CRYPT,),
     "Aliyun_SM4": (CRYPT,),
     "RSA_2048": (SIGN, CRYPT),
     "RSA_3072": (SIGN, CRYPT),
+    "RSA_4096": (SIGN, CRYPT),
     "EC_P256": (SIGN,),
     "EC_P256K": (SIGN,),
 }
@@ -45,7 +54,7 @@ def new_material(spec):
         return rsa.generate_private_key(65537, int(spec[4:]))
     if spec.startswith("EC_"):
         return ec.generate_private_key(ec.SECP256K1() if spec.endswith("K") else ec.SECP256R1())
-    return os.urandom(32)
+    return os.urandom({"Aliyun_AES_128": 16, "Aliyun_AES_192": 24}.get(spec, 32))
 
 
 def context_bytes(text):
@@ -128,6 +137,14 @@ class Key:
             self.version(version.id)
         sealed = AESGCM(version.material).encrypt(nonce, plaintext, context)
         return base64.b64encode(version.id.encode() + nonce + sealed).decode(), version
+
+    def mac(self, algorithm, message):
+        """With the key's only Algorithm; it has one version, and the request names none."""
+        if algorithm not in MACS or self.spec.replace("Aliyun_", "") not in (algorithm, algorithm.replace("_SHA", "")):
+            raise Refused(400, "InvalidParameter", "The specified parameter Algorithm is not valid.")
+        made = hmac.HMAC(self.primary.material, MACS[algorithm]())
+        made.update(message)
+        return made.finalize()
 
     # --- asymmetric
 

@@ -5,13 +5,14 @@ credentials URI, each on a loopback port of its own, and a control interface.
 
 usage: main.py [--tls FOLDER]    prints one line of JSON with the ports; ends with its stdin
   --tls FOLDER  KMS also speaks TLS, for the name "localhost" and 127.0.0.1; FOLDER/ca.pem is made.
-                A second port has a certificate for another name.
+                A second port has a certificate for another name. A proxy for CONNECT leads to the
+                service's own names (network.py): the region's by FOLDER/ca-region.pem, those of a
+                dedicated instance, which has no more than its gateway has, by FOLDER/ca.pem.
 
 Control: POST / with JSON {"do": NAME, ...}, see Control below. Standard library, and
 python3-cryptography.
 """
-import datetime
-import ipaddress
+import fnmatch
 import json
 import ssl
 import sys
@@ -21,15 +22,11 @@ import urllib.parse
 import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
-
 import kms
 from acs3 import Gateway, Refused, parameters
 from identity import PROVIDER_ARN, ROLE, ROLE_ARN, Identity
 from keys import Store
+from network import INSTANCE, NAMES, Proxy, tls_contexts
 
 BODY_MAX = 1 << 20
 
@@ -43,12 +40,21 @@ class State:
         self.faults = []  # {"on", "action", "kind", "count", ...}, the first that fits counts
         self.calls = {}  # "kms Encrypt": how many
         self.last = {}  # the last KMS request: its request id and what it named
+        self.whose = {}  # request id: KMS action
+        self.ids = {}  # KMS action: the request id of the last one, whatever became of it
         self.connections = 0
-        self.denied = set()
+        self.proxied, self.leads = [], {}
+        self.denied, self.allowed = set(), None
         self.gateway.add("LTAI5tFakeFakeFakeFake", "fakeSecretFakeSecretFakeSecret")
 
     def created(self):
         return self.gateway.now()
+
+    def allows(self, action):
+        """By the policy, if there is one; re-encrypting is two rights of one action."""
+        rights = {"ReEncrypt": ("ReEncryptFrom", "ReEncryptTo")}.get(action, (action,))
+        return self.allowed is None or all(
+            any(fnmatch.fnmatchcase(f"kms:{right}", pattern) for pattern in self.allowed) for right in rights)
 
     def serve(self, name, handler, context=None, port=0):
         server = Server(("127.0.0.1", port), type(name, (handler,), {"state": self}))
@@ -87,7 +93,7 @@ class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm, wbufsize = True, -1  # head and body in one segment, at once
     on, state = "", None
-    request_id = None  # of this reply, where it does not say so itself
+    request_id = ""  # of this exchange, where there is such a thing: with KMS and STS
     timeout = 60
 
     def log_message(self, *args):
@@ -99,7 +105,6 @@ class Handler(BaseHTTPRequestHandler):
             self.state.connections += 1
 
     def exchange(self):
-        self.request_id = None
         length = int(self.headers.get("content-length") or 0)
         body = self.rfile.read(min(length, BODY_MAX))
         url = urllib.parse.urlsplit(self.path)
@@ -109,7 +114,11 @@ class Handler(BaseHTTPRequestHandler):
                 return self.reply(400, {"Code": "InvalidParameter", "Message": f"{name} twice"})
             headers[name.lower()] = value
         name = self.action(url, headers)
+        self.request_id = str(uuid.uuid4()) if self.on in ("kms", "sts") else ""
         with self.state.lock:
+            if self.on == "kms":
+                self.state.ids[name] = self.request_id
+                self.state.whose[self.request_id] = name
             key = f"{self.on} {name}"
             self.state.calls[key] = self.state.calls.get(key, 0) + 1
             fault = self.state.take_fault(self.on, name)
@@ -125,14 +134,13 @@ class Handler(BaseHTTPRequestHandler):
         return url.path
 
     def reply(self, status, body, extra=(), length=None):
-        request_id = body.get("RequestId") if isinstance(body, dict) else None
         if isinstance(body, dict):
             body = json.dumps(body).encode()
         self.send_response(status)
         self.send_header("Content-Type", "application/json;charset=utf-8")
         self.send_header("Content-Length", str(len(body) if length is None else length))
-        if self.request_id or request_id:  # as the gateway of KMS and STS does
-            self.send_header("x-acs-request-id", self.request_id or request_id)
+        if self.request_id:  # as the gateway of KMS and STS does
+            self.send_header("x-acs-request-id", self.request_id)
         if self.close_connection:
             self.send_header("Connection", "close")
         for name, value in extra:
@@ -147,7 +155,7 @@ class Handler(BaseHTTPRequestHandler):
             extra = [("Retry-After", str(fault["after"]))] if "after" in fault else []
             code = fault["code"]
             self.reply(fault["status"], {
-                "RequestId": str(uuid.uuid4()).upper(), "HostId": "kms.fake.aliyuncs.com",
+                "RequestId": self.request_id, "HostId": "kms.fake.aliyuncs.com",
                 "Code": code, "Message": fault.get("message", "planted")}, extra)
         elif kind == "status":
             self.reply(fault["status"], b"<html>gateway</html>")
@@ -162,7 +170,6 @@ class Handler(BaseHTTPRequestHandler):
 
     def after(self, fault, status, reply):
         kind = fault["kind"]
-        self.request_id = reply.get("RequestId") if isinstance(reply, dict) else None
         if kind == "cut":
             whole = json.dumps(reply).encode()
             self.close_connection = True
@@ -174,8 +181,8 @@ class Handler(BaseHTTPRequestHandler):
         if kind == "double":
             field = fault["field"]
             return self.reply(status, (json.dumps(reply)[:-1] + f',"{field}":"x"}}').encode())
-        if kind == "set" and isinstance(reply, dict):
-            at = reply
+        if kind == "set":
+            at = reply = reply if isinstance(reply, dict) else json.loads(reply)
             *outer, field = fault["field"].split(".")
             for name in outer:
                 at = at[int(name)] if isinstance(at, list) else at[name]
@@ -192,7 +199,7 @@ class Kms(Handler):
         return headers.get("x-acs-action", "")
 
     def answer(self, url, headers, body):
-        state, request_id = self.state, str(uuid.uuid4())
+        state, request_id = self.state, self.request_id
         try:
             if self.command != "POST" or url.path != "/":
                 raise Refused(404, "InvalidAction.NotFound", "POST / it is")
@@ -203,8 +210,9 @@ class Kms(Handler):
             if headers.get("x-acs-version") != "2016-01-20":
                 raise Refused(400, "InvalidVersion", "Specified parameter Version is not valid.")
             name = headers.get("x-acs-action", "")
+            self.check_place(name, headers)
             state.last = {"action": name, "params": params, "request_id": request_id}
-            if name in state.denied or name in key["denied"]:
+            if name in state.denied or name in key["denied"] or not state.allows(name):
                 raise Refused(403, "Forbidden.NoPermission", "This operation is forbidden by permission system.")
             return 200, {"RequestId": request_id, **kms.call(state, name, params)}
         except Refused as e:
@@ -212,11 +220,20 @@ class Kms(Handler):
                               "RequestId": request_id, "HostId": "kms.fake.aliyuncs.com"}
 
 
+    def check_place(self, name, headers):
+        """What is asked by one of the service's names is asked for it; and what is not there is not."""
+        server_name = getattr(self.connection, "server_name", None)
+        if server_name in NAMES and headers.get("host") != server_name:
+            raise Refused(400, "InvalidParameter", f"Host: is not {server_name}")
+        if server_name == INSTANCE and name not in kms.DEDICATED:
+            raise Refused(404, "InvalidAction.NotFound", "a dedicated gateway has no such action")
+
+
 class Sts(Handler):
     on = "sts"
 
     def answer(self, url, headers, body):
-        request_id = str(uuid.uuid4()).upper()
+        request_id = self.request_id
         try:
             if url.path != "/" or self.command not in ("GET", "POST"):
                 raise Refused(404, "InvalidAction.NotFound", "Specified api is not found.")
@@ -282,6 +299,10 @@ class Control(Handler):
     def do_state(self, key, state):
         self.state.store.find(key).state = state
 
+    def do_material(self, key):
+        """The bytes of an HMAC key, for who reckons again what it made."""
+        return {"hex": self.state.store.find(key).primary.material.hex()}
+
     def do_destroy_version(self, key, version):
         self.state.store.find(key).version(version).destroyed = True
 
@@ -306,6 +327,11 @@ class Control(Handler):
     def do_deny(self, action):
         self.state.denied.add(action)
 
+    def do_policy(self, policies=None):
+        """Only what these RAM policies name is allowed, on any resource; without them all is."""
+        self.state.allowed = None if policies is None else [
+            action for policy in policies for statement in policy["Statement"] for action in statement["Action"]]
+
     def do_skew(self, seconds):
         self.state.gateway.skew = seconds
 
@@ -328,6 +354,21 @@ class Control(Handler):
     def do_last(self):
         return self.state.last
 
+    def do_id_of(self, action):
+        return {"request_id": self.state.ids.get(action, "none")}
+
+    def do_proxied(self):
+        """Where CONNECT led to since this was asked last."""
+        hosts, self.state.proxied = self.state.proxied, []
+        return {"hosts": " ".join(hosts)}
+
+    def do_lead(self, host, to=None):
+        """The proxy leads to the server that has the name @to instead."""
+        self.state.leads[host] = to
+
+    def do_whose(self, id):
+        return {"action": self.state.whose.get(id, "none")}
+
     def do_connections(self):
         return {"connections": self.state.connections}
 
@@ -341,54 +382,27 @@ class Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
-def certificate(name, key, issuer, issuer_key, ca):
-    now = datetime.datetime.utcnow()
-    build = (x509.CertificateBuilder()
-             .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
-             .issuer_name(issuer).public_key(key.public_key()).serial_number(x509.random_serial_number())
-             .not_valid_before(now - datetime.timedelta(hours=1))
-             .not_valid_after(now + datetime.timedelta(days=2))
-             .add_extension(x509.BasicConstraints(ca, None), True))
-    if not ca:
-        names = [x509.DNSName(name)]
-        if name == "localhost":
-            names.append(x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
-        build = build.add_extension(x509.SubjectAlternativeName(names), False)
-    return build.sign(issuer_key, hashes.SHA256())
-
-
-def tls_contexts(folder):
-    """FOLDER/ca.pem, and a context for the right name and one for a wrong one."""
-    ca_key = ec.generate_private_key(ec.SECP256R1())
-    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "fake KMS instance CA")])
-    ca = certificate("fake KMS instance CA", ca_key, ca_name, ca_key, True)
-    with open(f"{folder}/ca.pem", "wb") as f:
-        f.write(ca.public_bytes(serialization.Encoding.PEM))
-    for name in ("localhost", "other.example"):
-        key = ec.generate_private_key(ec.SECP256R1())
-        path = f"{folder}/{name}.pem"
-        with open(path, "wb") as f:
-            f.write(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-                                      serialization.NoEncryption()))
-            f.write(certificate(name, key, ca_name, ca_key, False).public_bytes(serialization.Encoding.PEM))
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(path)
-        yield context
-
-
 def main():
-    state = State()
+    state, proxy = State(), None
     for name, handler in (("kms", Kms), ("sts", Sts), ("imds", Metadata), ("uri", Uri),
                           ("control", Control)):
         state.serve(name, handler)
     if len(sys.argv) == 3 and sys.argv[1] == "--tls":
-        good, wrong = tls_contexts(sys.argv[2])
-        state.serve("tls", Kms, good)
-        state.serve("tls_wrong_name", Kms, wrong)
+        contexts = tls_contexts(sys.argv[2])
+        state.serve("tls", Kms, contexts["localhost"])
+        state.serve("tls_wrong_name", Kms, contexts["other.example"])
+        for name, service in NAMES.items():
+            state.serve(name, Kms if service == "kms" else Sts, contexts[name])
+        ports = {name: state.servers[name].server_address[1] for name in NAMES}
+        ports["other.example"] = state.servers["tls_wrong_name"].server_address[1]
+        proxy = Proxy(state, ports)
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
     for name in state.servers:
         state.start(name)
     known = {"role_arn": ROLE_ARN, "provider_arn": PROVIDER_ARN, "role": ROLE,
              "access_key": "LTAI5tFakeFakeFakeFake", "secret": "fakeSecretFakeSecretFakeSecret"}
+    if proxy is not None:
+        known["proxy"] = proxy.server_address[1]
     print(json.dumps({**{n: s.server_address[1] for n, s in state.servers.items()}, **known}), flush=True)
     sys.stdin.read()
 

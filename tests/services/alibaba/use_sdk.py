@@ -155,6 +155,26 @@ def asymmetric():
         check(algorithm, base64.b64decode(back.plaintext) == b"oaep")
 
 
+def macs():
+    for bits in (224, 256, 384, 512):
+        key = kms.create_key(m.CreateKeyRequest(key_spec=f"HMAC_SHA_{bits}")).body.key_metadata
+        at = {"key_id": key.key_id, "algorithm": f"HMAC_SHA_{bits}"}
+        made = kms.generate_mac(m.GenerateMacRequest(message=b64(b"message"), **at)).body
+        check(f"HMAC_SHA_{bits}", len(base64.b64decode(made.mac)) == bits // 8 and made.key_id == key.key_id
+              and made.algorithm == at["algorithm"])
+        good = kms.verify_mac(m.VerifyMacRequest(message=b64(b"message"), mac=made.mac, **at)).body
+        other = kms.verify_mac(m.VerifyMacRequest(message=b64(b"massage"), mac=made.mac, **at)).body
+        check(f"HMAC_SHA_{bits} verified", good.value is True and other.value is False
+              and good.key_id == key.key_id and good.algorithm == at["algorithm"])
+    refused("another algorithm", "InvalidParameter", kms.generate_mac,
+            m.GenerateMacRequest(key_id=key.key_id, algorithm="HMAC_SHA_256", message=b64(b"x")))
+    aes = kms.create_key(m.CreateKeyRequest()).body.key_metadata.key_id
+    refused("a MAC by an AES key", "UnsupportedOperation", kms.generate_mac,
+            m.GenerateMacRequest(key_id=aes, algorithm="HMAC_SHA_256", message=b64(b"x")))
+    refused("encrypting by an HMAC key", "UnsupportedOperation", kms.encrypt,
+            m.EncryptRequest(key_id=key.key_id, plaintext="eA=="))
+
+
 def lists():
     for i in range(12):
         control("key", alias=f"sdk-{i}")
@@ -237,7 +257,7 @@ def providers():
     check("credentials URI", by_credentials(Credentials(config)).list_keys(listing).body.total_count > 0)
 
 
-for part in (symmetric, asymmetric, lists, signatures, providers):
+for part in (symmetric, asymmetric, macs, lists, signatures, providers):
     try:
         part()
     except Exception as e:

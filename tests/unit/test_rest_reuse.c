@@ -1,0 +1,279 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What backend/rest/http keeps between exchanges, over TLS: connections, of which no more are made
+ * than the first calls need, and libcurl's handles, of which no exchange may see what another one
+ * left in them.
+ */
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+
+#include "common/secure.h"
+#include "tests/unit/http_callers.h"
+#include "tests/unit/scratch.h"
+#include "tests/unit/unit.h"
+
+#define CONNECTIONS 4
+#define CALLERS     8
+#define CALLS       10
+
+static char ca_file[PATH_MAX];
+
+static const struct protocol {
+    const char *name;
+    bool is_h2;
+} protocols[] = {{"HTTP/1.1", false}, {"HTTP/2", true}};
+
+struct both {
+    struct https_server *server;
+    struct kms_http_door *door;
+};
+
+static struct both begin(const struct protocol *protocol)
+{
+    const struct kms_http_conf conf = {
+        .name = "test", .ca_file = ca_file, .connections = CONNECTIONS};
+    struct kms_error error = KMS_ERROR_INIT;
+    struct both both = {.server = https_server_start(protocol->is_h2)};
+
+    CU_ASSERT_PTR_NOT_NULL_FATAL(both.server);
+    CU_ASSERT_EQUAL_FATAL(kms_http_open(&conf, &both.door, &error), KMS_OK);
+    return both;
+}
+
+static void end(struct both *both)
+{
+    kms_http_door_close(both->door);
+    https_server_stop(both->server);
+}
+
+static struct caller a_caller(const struct both *both, enum kms_http_method method,
+                              const char *path)
+{
+    return (struct caller){
+        .door = both->door, .server = both->server, .method = method, .path = path};
+}
+
+/* ---- handles ------------------------------------------------------------------------------- */
+
+/* In this order over one connection, twice; each finds what the one before it left. */
+static const struct ask {
+    enum kms_http_method method;
+    const char *path;
+    size_t body_len;
+    const char *token;
+} asks[] = {
+    {KMS_HTTP_POST, "/empty", 0, NULL},
+    {KMS_HTTP_POST, "/small", 5, "first"},
+    {KMS_HTTP_GET, "/get", 0, NULL},
+    {KMS_HTTP_POST, "/over/64k", 70000, "second"},
+    {KMS_HTTP_POST, "/empty/again", 0, NULL},
+    {KMS_HTTP_DELETE, "/delete", 0, "third"},
+    {KMS_HTTP_POST, "/large/both", 250000, NULL},
+    {KMS_HTTP_LIST, "/list", 0, NULL},
+    {KMS_HTTP_PUT, "/put", 65536, NULL},
+    {KMS_HTTP_PUT, "/put/empty", 0, "fourth"},
+    {KMS_HTTP_GET, "/large/get", 0, NULL},
+    {KMS_HTTP_POST, "/query?a=b", 16384, NULL}, /* its handle is not kept */
+    {KMS_HTTP_POST, "/one", 1, NULL},
+};
+
+static void nothing_is_left_over(void)
+{
+    for (size_t p = 0; p < UNIT_COUNT(protocols); p++) {
+        struct both both = begin(&protocols[p]);
+
+        for (size_t i = 0; i < 2 * UNIT_COUNT(asks); i++) {
+            const struct ask *ask = &asks[i % UNIT_COUNT(asks)];
+            struct caller caller = a_caller(&both, ask->method, ask->path);
+
+            caller.body_len = ask->body_len;
+            caller.token = ask->token;
+            caller_ask(&caller);
+            UNIT_CHECK(ask->path, caller.status == KMS_OK);
+            UNIT_CHECK(ask->path, caller.is_mine);
+        }
+        UNIT_CHECK(protocols[p].name, https_server_seen(both.server).handshakes == 1);
+        end(&both);
+    }
+}
+
+/* One exchange's deadline and cancellation are not the next one's. */
+static void patience_is_not_left_over(void)
+{
+    for (size_t p = 0; p < UNIT_COUNT(protocols); p++) {
+        struct both both = begin(&protocols[p]);
+        struct caller hasty = a_caller(&both, KMS_HTTP_POST, "/held/hasty");
+        struct caller slow = a_caller(&both, KMS_HTTP_POST, "/held/slow");
+
+        hasty.deadline_ms = 200;
+        caller_ask(&hasty);
+        UNIT_CHECK(protocols[p].name, hasty.status == KMS_E_TIMEOUT);
+        CU_ASSERT_TRUE_FATAL(caller_start(&slow));
+        UNIT_CHECK(protocols[p].name, until_busy(both.door, 1));
+        (void)poll(NULL, 0, 400); /* longer than the hasty one waited */
+        https_server_release(both.server, 2);
+        caller_join(&slow);
+        UNIT_CHECK(protocols[p].name, slow.is_mine);
+        end(&both);
+    }
+}
+
+/* ---- handshakes ---------------------------------------------------------------------------- */
+
+static void *ask_often(void *ctx)
+{
+    struct caller *caller = ctx;
+
+    for (unsigned i = 0; i < CALLS; i++) {
+        caller_ask(caller);
+        if (!caller->is_mine) {
+            break;
+        }
+    }
+    return NULL;
+}
+
+static void ask_in_parallel(const struct both *both, const char *name)
+{
+    struct caller callers[CALLERS];
+
+    for (size_t i = 0; i < CALLERS; i++) {
+        callers[i] = a_caller(both, KMS_HTTP_POST, "/parallel");
+        callers[i].body_len = 100 * i;
+        CU_ASSERT_EQUAL_FATAL(pthread_create(&callers[i].thread, NULL, ask_often, &callers[i]), 0);
+    }
+    for (size_t i = 0; i < CALLERS; i++) {
+        caller_join(&callers[i]);
+        UNIT_CHECK(name, callers[i].is_mine);
+    }
+}
+
+/* Calls that are all on their way at once, as far as connections go. */
+static void ask_at_once(const struct both *both, const struct protocol *protocol)
+{
+    unsigned at_once = protocol->is_h2 ? CALLERS : CONNECTIONS;
+    struct caller callers[CALLERS];
+
+    for (size_t i = 0; i < CALLERS; i++) {
+        callers[i] = a_caller(both, KMS_HTTP_POST, "/held/at/once");
+        CU_ASSERT_TRUE_FATAL(caller_start(&callers[i]));
+    }
+    UNIT_CHECK(protocol->name, until_busy(both->door, CALLERS));
+    UNIT_CHECK(protocol->name, until_held(both->server, at_once));
+    https_server_release(both->server, CALLERS);
+    for (size_t i = 0; i < CALLERS; i++) {
+        caller_join(&callers[i]);
+        UNIT_CHECK(protocol->name, callers[i].is_mine);
+    }
+}
+
+static void no_handshake_after_the_first_call(void)
+{
+    for (size_t p = 0; p < UNIT_COUNT(protocols); p++) {
+        const char *name = protocols[p].name;
+        struct both both = begin(&protocols[p]);
+
+        for (unsigned i = 0; i < 3 * CALLS; i++) {
+            struct caller caller = a_caller(&both, KMS_HTTP_POST, "/sequential");
+
+            caller_ask(&caller);
+            UNIT_CHECK(name, caller.is_mine);
+            UNIT_CHECK(name, https_server_seen(both.server).handshakes == 1);
+        }
+        UNIT_CHECK(name, https_server_seen(both.server).connections == 1);
+        end(&both);
+    }
+}
+
+/*
+ * With eight callers at once, there are as many handshakes as connections in the first round, and
+ * none afterwards; over HTTP/2 that is known to the door, there is none at all.
+ */
+static void no_handshake_after_the_first_round(void)
+{
+    for (size_t p = 0; p < UNIT_COUNT(protocols); p++) {
+        const char *name = protocols[p].name;
+        struct both both = begin(&protocols[p]);
+        struct https_seen seen;
+
+        ask_in_parallel(&both, name);
+        seen = https_server_seen(both.server);
+        UNIT_CHECK(name, seen.handshakes >= 1 && seen.handshakes <= CONNECTIONS);
+        ask_at_once(&both, &protocols[p]);
+        seen = https_server_seen(both.server);
+        UNIT_CHECK(name, seen.handshakes <= CONNECTIONS);
+        for (unsigned round = 0; round < 2; round++) {
+            ask_at_once(&both, &protocols[p]);
+            ask_in_parallel(&both, name);
+            UNIT_CHECK(name, https_server_seen(both.server).handshakes == seen.handshakes);
+        }
+        UNIT_CHECK(name, https_server_seen(both.server).open_max <= CONNECTIONS);
+        UNIT_CHECK(name, https_server_seen(both.server).connections == seen.handshakes);
+        end(&both);
+    }
+}
+
+static void h2_needs_one_handshake_for_all(void)
+{
+    struct both both = begin(&protocols[1]);
+    struct caller first = a_caller(&both, KMS_HTTP_POST, "/first");
+
+    caller_ask(&first);
+    CU_ASSERT_TRUE(first.is_mine);
+    for (unsigned round = 0; round < 3; round++) {
+        ask_in_parallel(&both, "HTTP/2");
+        ask_at_once(&both, &protocols[1]);
+    }
+    CU_ASSERT_EQUAL(https_server_seen(both.server).connections, 1);
+    CU_ASSERT_EQUAL(https_server_seen(both.server).handshakes, 1);
+    end(&both);
+}
+
+/* What holds packets back for one connection of a door does not for another one. */
+static void hosts_do_not_slow_each_other(void)
+{
+    struct both both = begin(&protocols[1]);
+    struct https_server *servers[2] = {both.server, https_server_start(true)};
+    unsigned fastest[2] = {1000, 1000};
+
+    CU_ASSERT_PTR_NOT_NULL_FATAL(servers[1]);
+    for (unsigned i = 0; i < 10; i++) {
+        struct caller caller = a_caller(&both, KMS_HTTP_POST, "/hosts");
+
+        caller.server = servers[i % 2];
+        caller.body_len = 100;
+        caller_ask(&caller);
+        CU_ASSERT_TRUE(caller.is_mine);
+        if (i >= 2 && caller.took_ms < fastest[i % 2]) {
+            fastest[i % 2] = caller.took_ms;
+        }
+    }
+    CU_ASSERT(fastest[0] < 150); /* TCP_CORK holds back for 200 ms (tcp(7)) */
+    CU_ASSERT(fastest[1] < 150);
+    end(&both);
+    https_server_stop(servers[1]);
+}
+
+static const struct unit_test tests[] = {
+    {"nothing is left over", nothing_is_left_over},
+    {"patience is not left over", patience_is_not_left_over},
+    {"no handshake after the first call", no_handshake_after_the_first_call},
+    {"no handshake after the first round", no_handshake_after_the_first_round},
+    {"HTTP/2 needs one handshake for all", h2_needs_one_handshake_for_all},
+    {"hosts do not slow each other", hosts_do_not_slow_each_other},
+};
+
+int main(void)
+{
+    int code = EXIT_FAILURE;
+
+    (void)signal(SIGPIPE, SIG_IGN);
+    scratch_init();
+    (void)snprintf(ca_file, sizeof(ca_file), "%s", scratch_path("ca.pem"));
+    if (kms_secure_init() == KMS_OK && https_certificate_make(ca_file)) {
+        code = unit_main("test_rest_reuse", tests, UNIT_COUNT(tests));
+    }
+    scratch_done();
+    return code;
+}
