@@ -258,7 +258,7 @@ const struct kms_setting kms_conf_kms_settings[] = {
      "is not a duration from 1s to 10m, such as 30s"},
     {KMS_KEY(refresh_interval), TO(kms.refresh_interval_ns), read_duration, "30s", 1 * S, 60 * M,
      "is not a duration from 1s to 1h, such as 30s"},
-    {KMS_KEY(call_timeout), TO(kms.call_timeout_ns), read_duration, "3s", 10 * MS, 60 * S,
+    {KMS_KEY(call_timeout), TO(kms.call_timeout_ns), read_duration, "2800ms", 10 * MS, 60 * S,
      "is not a duration from 10ms to 60s, such as 3s"},
     {KMS_KEY(max_connections), TO(kms.max_connections), read_unsigned, "64", 1, 4096,
      "is not a number from 1 to 4096"},

@@ -102,7 +102,7 @@ static void defaults(void)
     CU_ASSERT_EQUAL(conf->kms.on_failure, KMS_STOP_WRITING);
     CU_ASSERT_EQUAL(conf->kms.probe_interval_ns, 30 * KMS_NS_PER_S);
     CU_ASSERT_EQUAL(conf->kms.refresh_interval_ns, 30 * KMS_NS_PER_S);
-    CU_ASSERT_EQUAL(conf->kms.call_timeout_ns, 3 * KMS_NS_PER_S);
+    CU_ASSERT_EQUAL(conf->kms.call_timeout_ns, 2800 * KMS_NS_PER_MS);
     CU_ASSERT_EQUAL(conf->kms.max_connections, 64);
     CU_ASSERT_EQUAL(conf->kms.max_calls, 1024);
     CU_ASSERT_EQUAL(conf->kms.workers, 32);
