@@ -281,28 +281,70 @@ void kms_limits_logged_in(struct kms_limits *limits, struct kms_limits_uid *acco
 void kms_lane_init(struct kms_lane *lane)
 {
     pthread_mutex_init(&lane->mutex, NULL);
-    kms_cond_init(&lane->left);
     lane->busy = 0;
+    lane->waiting = NULL;
 }
 
 void kms_lane_done(struct kms_lane *lane)
 {
-    pthread_cond_destroy(&lane->left);
     pthread_mutex_destroy(&lane->mutex);
+}
+
+static void let_in_locked(struct kms_lane *lane)
+{
+    struct kms_lane_waiter **at = &lane->waiting;
+
+    while (*at != NULL) {
+        struct kms_lane_waiter *waiter = *at;
+
+        if (lane->busy < waiter->max) {
+            *at = waiter->next;
+            lane->busy++;
+            waiter->is_in = true;
+            pthread_cond_signal(&waiter->let_in);
+        } else {
+            at = &waiter->next;
+        }
+    }
+}
+
+/* False: there was no room until the deadline. */
+static bool wait_locked(struct kms_lane *lane, unsigned max, uint64_t deadline_ns)
+{
+    struct kms_lane_waiter self = {.max = max};
+    struct kms_lane_waiter **at = &lane->waiting;
+    bool waits = true;
+
+    kms_cond_init(&self.let_in);
+    while (*at != NULL) {
+        at = &(*at)->next;
+    }
+    *at = &self;
+    while (!self.is_in && waits) {
+        waits = kms_cond_wait(&self.let_in, &lane->mutex, deadline_ns);
+    }
+    for (at = &lane->waiting; *at != NULL && *at != &self;) {
+        at = &(*at)->next;
+    }
+    if (*at != NULL) {
+        *at = self.next;
+    }
+    pthread_cond_destroy(&self.let_in);
+    return self.is_in;
 }
 
 enum kms_status kms_lane_take(struct kms_lane *lane, unsigned max, uint64_t deadline_ns,
                               struct kms_error *err)
 {
-    bool waits = true;
     bool room = false;
 
     pthread_mutex_lock(&lane->mutex);
-    while (waits && lane->busy >= max) {
-        waits = kms_cond_wait(&lane->left, &lane->mutex, deadline_ns);
-    }
     room = lane->busy < max;
-    lane->busy += room ? 1 : 0;
+    if (room) {
+        lane->busy++;
+    } else {
+        room = wait_locked(lane, max, deadline_ns);
+    }
     pthread_mutex_unlock(&lane->mutex);
     return room ? KMS_OK
                 : kms_error_set(err, KMS_E_BUSY,
@@ -315,6 +357,6 @@ void kms_lane_leave(struct kms_lane *lane)
 {
     pthread_mutex_lock(&lane->mutex);
     lane->busy--;
-    pthread_cond_broadcast(&lane->left); /* who waits may have another bound: after a reload */
+    let_in_locked(lane);
     pthread_mutex_unlock(&lane->mutex);
 }

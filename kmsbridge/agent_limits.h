@@ -52,11 +52,18 @@ void kms_limits_logged_in(struct kms_limits *limits, struct kms_limits_uid *acco
 bool kms_limits_may_note(struct kms_limits *limits, struct kms_limits_uid *account,
                          uint64_t *ret_suppressed);
 
-/* The agent's share of a key service. */
+struct kms_lane_waiter { /* on its caller's stack */
+    struct kms_lane_waiter *next;
+    pthread_cond_t let_in;
+    unsigned max; /* after a reload others may have another bound */
+    bool is_in;
+};
+
+/* The agent's share of a key service. Who waits is let in in turn, one for one that leaves. */
 struct kms_lane {
     pthread_mutex_t mutex; /* guards the members below */
-    pthread_cond_t left;
     unsigned busy;
+    struct kms_lane_waiter *waiting; /* the first one first */
 };
 void kms_lane_init(struct kms_lane *lane);
 void kms_lane_done(struct kms_lane *lane);

@@ -2,6 +2,8 @@
 /* What one user may ask of the agent. */
 #include "kmsbridge/agent_limits.h"
 
+#include <pthread.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -164,6 +166,73 @@ static void notes(void)
     kms_limits_free(limits);
 }
 
+struct queued {
+    pthread_t thread;
+    struct kms_lane *lane;
+    unsigned max;
+    atomic_uint *next;
+    unsigned place; /* when it was let in */
+};
+
+static void *in_line(void *arg)
+{
+    struct queued *self = arg;
+    struct kms_error err = KMS_ERROR_INIT;
+
+    if (kms_lane_take(self->lane, self->max, kms_deadline_in(20 * KMS_NS_PER_S), &err) == KMS_OK) {
+        self->place = atomic_fetch_add(self->next, 1) + 1;
+        kms_lane_leave(self->lane);
+    }
+    return NULL;
+}
+
+static bool has_waiting(struct kms_lane *lane, unsigned count)
+{
+    unsigned seen = 0;
+
+    for (int i = 0; i < 5000 && seen != count; i++) {
+        usleep(2000);
+        seen = 0;
+        pthread_mutex_lock(&lane->mutex);
+        for (struct kms_lane_waiter *at = lane->waiting; at != NULL; at = at->next) {
+            seen++;
+        }
+        pthread_mutex_unlock(&lane->mutex);
+    }
+    return seen == count;
+}
+
+/* Two are in it. One leaves: who may be the second one comes in, then the next; the first to have
+ * come, who would be alone, when the other one has left, too. */
+static void lane_in_turn(void)
+{
+    static const unsigned bounds[] = {1, 2, 2}, places[] = {3, 1, 2};
+    struct kms_lane one;
+    struct kms_error err = KMS_ERROR_INIT;
+    struct queued queued[UNIT_COUNT(bounds)];
+    atomic_uint next = 0;
+
+    kms_lane_init(&one);
+    CU_ASSERT_EQUAL(kms_lane_take(&one, 2, 0, &err), KMS_OK);
+    CU_ASSERT_EQUAL(kms_lane_take(&one, 2, 0, &err), KMS_OK);
+    for (unsigned i = 0; i < UNIT_COUNT(queued); i++) {
+        queued[i] = (struct queued){.lane = &one, .max = bounds[i], .next = &next};
+        CU_ASSERT_EQUAL_FATAL(pthread_create(&queued[i].thread, NULL, in_line, &queued[i]), 0);
+        CU_ASSERT(has_waiting(&one, i + 1));
+    }
+    kms_lane_leave(&one);
+    CU_ASSERT(has_waiting(&one, 1));
+    CU_ASSERT_EQUAL(kms_lane_take(&one, 1, kms_deadline_in(10 * KMS_NS_PER_MS), &err), KMS_E_BUSY);
+    CU_ASSERT(has_waiting(&one, 1)); /* who gave up is not in the line */
+    kms_lane_leave(&one);
+    for (unsigned i = 0; i < UNIT_COUNT(queued); i++) {
+        CU_ASSERT_EQUAL(pthread_join(queued[i].thread, NULL), 0);
+        CU_ASSERT_EQUAL(queued[i].place, places[i]);
+    }
+    CU_ASSERT_EQUAL(one.busy, 0);
+    kms_lane_done(&one);
+}
+
 static void lane(void)
 {
     struct kms_lane one;
@@ -181,8 +250,13 @@ static void lane(void)
 int main(void)
 {
     static const struct unit_test tests[] = {
-        {"connections", connections}, {"rate", rate},   {"concurrency", concurrency},
-        {"logins", logins},           {"notes", notes}, {"lane", lane},
+        {"connections", connections},
+        {"rate", rate},
+        {"concurrency", concurrency},
+        {"logins", logins},
+        {"notes", notes},
+        {"lane", lane},
+        {"lane in turn", lane_in_turn},
     };
 
     return unit_main("test_agent_limits", tests, UNIT_COUNT(tests));
