@@ -247,6 +247,25 @@ static enum kms_status read_opened(struct kms_call *call, const struct kms_ali_r
     return status == KMS_OK ? kms_ali_bytes(call, reply, "Plaintext", ret_plaintext) : status;
 }
 
+/* What opens @ciphertext, as far as it can be told without asking. */
+static enum kms_status check_opening(const struct kms_backend *b, struct kms_call *call,
+                                     const char *ref, const struct kms_params *params,
+                                     struct kms_span ciphertext, struct kms_ali_ref *ret_key,
+                                     char ret_context[KMS_ALI_CONTEXT_MAX])
+{
+    enum kms_status status = check_params(params, &call->error);
+
+    if (status == KMS_OK) {
+        status = kms_ali_ref_parse(ref, ret_key, &call->error);
+    }
+    if (status == KMS_OK && !is_blob(ciphertext)) {
+        status = kms_error_set(&call->error, KMS_E_BAD_DATA,
+                               "the ciphertext is no blob of Alibaba Cloud KMS");
+    }
+    return status == KMS_OK ? kms_ali_context(b->ali, params->aad, ret_context, &call->error)
+                            : status;
+}
+
 enum kms_status kms_ali_decrypt(struct kms_backend *b, struct kms_call *call, const char *ref,
                                 const struct kms_params *params, struct kms_span ciphertext,
                                 struct kms_buf *ret_plaintext)
@@ -260,17 +279,7 @@ enum kms_status kms_ali_decrypt(struct kms_backend *b, struct kms_call *call, co
     if (is_oaep(params->alg)) {
         return kms_ali_rsa_decrypt(b, call, ref, params, ciphertext, ret_plaintext);
     }
-    status = check_params(params, &call->error);
-    if (status == KMS_OK) {
-        status = kms_ali_ref_parse(ref, &key, &call->error);
-    }
-    if (status == KMS_OK && !is_blob(ciphertext)) {
-        status = kms_error_set(&call->error, KMS_E_BAD_DATA,
-                               "the ciphertext is no blob of Alibaba Cloud KMS");
-    }
-    if (status == KMS_OK) {
-        status = kms_ali_context(b->ali, params->aad, context, &call->error);
-    }
+    status = check_opening(b, call, ref, params, ciphertext, &key, context);
     if (status == KMS_OK) {
         kms_ali_param(&ask, "CiphertextBlob", ciphertext);
         put_context(&ask, "EncryptionContext", context);
@@ -356,18 +365,8 @@ enum kms_status kms_ali_rewrap(struct kms_backend *b, struct kms_call *call, con
     struct kms_sealed sealed = *ret_sealed;
     struct kms_ali_ref key;
     char context[KMS_ALI_CONTEXT_MAX];
-    enum kms_status status = check_params(params, &call->error);
+    enum kms_status status = check_opening(b, call, ref, params, ciphertext, &key, context);
 
-    if (status == KMS_OK) {
-        status = kms_ali_ref_parse(ref, &key, &call->error);
-    }
-    if (status == KMS_OK && !is_blob(ciphertext)) {
-        status = kms_error_set(&call->error, KMS_E_BAD_DATA,
-                               "the ciphertext is no blob of Alibaba Cloud KMS");
-    }
-    if (status == KMS_OK) {
-        status = kms_ali_context(b->ali, params->aad, context, &call->error);
-    }
     if (status == KMS_OK) {
         kms_ali_param(&ask, "CiphertextBlob", ciphertext);
         kms_ali_param_text(&ask, "SourceKeyId", key.key);
