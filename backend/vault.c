@@ -193,7 +193,7 @@ static enum kms_status describe(struct kms_backend *backend, struct kms_call *ca
 static enum kms_status random_some(struct kms_backend *backend, struct kms_call *call, size_t len,
                                    struct kms_buf *ret_bytes)
 {
-    char path[KMS_HTTP_URL_MAX];
+    char path[KMS_VAULT_PATH_MAX];
     struct kms_vault_ask ask = {.method = KMS_HTTP_POST, .path = path};
     struct kms_vault_reply reply = {.doc = NULL};
     struct kms_vault_body body;

@@ -154,9 +154,9 @@ void kms_vault_reply_done(struct kms_vault_reply *reply)
 
 enum kms_status kms_vault_path(const struct kms_backend *backend, struct kms_call *call,
                                const char *a, const char *name, const char *b,
-                               char ret_path[KMS_HTTP_URL_MAX])
+                               char ret_path[KMS_VAULT_PATH_MAX])
 {
-    struct kms_buf out = kms_buf_over(ret_path, KMS_HTTP_URL_MAX - 1);
+    struct kms_buf out = kms_buf_over(ret_path, KMS_VAULT_PATH_MAX - 1);
 
     if (kms_buf_put(&out, kms_span_str("/v1/")) != KMS_OK ||
         kms_buf_put(&out, kms_span_str(backend->mount)) != KMS_OK ||

@@ -163,7 +163,7 @@ enum kms_status kms_vault_ask_cipher(struct kms_backend *backend, struct kms_cal
                                      struct kms_vault_body *body, struct kms_vault_reply *ret_reply,
                                      struct kms_json *ret_data)
 {
-    char path[KMS_HTTP_URL_MAX];
+    char path[KMS_VAULT_PATH_MAX];
     struct kms_vault_ask ask = {.method = KMS_HTTP_POST, .path = path};
     enum kms_status status = kms_vault_body_end(body, &call->error);
 

@@ -123,7 +123,7 @@ static enum kms_status take_key(struct kms_backend *backend, struct kms_call *ca
 static enum kms_status read_key(struct kms_backend *backend, struct kms_call *call,
                                 const char *name, kms_key_visit visit, void *ctx, bool *ret_stop)
 {
-    char path[KMS_HTTP_URL_MAX];
+    char path[KMS_VAULT_PATH_MAX];
     const struct kms_vault_ask ask = {.method = KMS_HTTP_GET, .path = path};
     struct kms_vault_reply reply = {.doc = NULL};
     enum kms_status status = kms_vault_path(backend, call, "/keys/", name, "", path);
@@ -253,7 +253,7 @@ static enum kms_status tell_unlisted(const struct kms_backend *backend, struct k
 static enum kms_status list_all(struct kms_backend *backend, struct kms_call *call,
                                 struct sieve *sieve)
 {
-    char path[KMS_HTTP_URL_MAX];
+    char path[KMS_VAULT_PATH_MAX];
     const struct kms_vault_ask ask = {.method = KMS_HTTP_LIST, .path = path};
     struct kms_vault_reply reply = {.doc = NULL};
     struct kms_json data;

@@ -47,7 +47,7 @@ static enum kms_status read_newest(struct kms_backend *backend, struct kms_call 
 static enum kms_status post(struct kms_backend *backend, struct kms_call *call, const char *name,
                             const char *behind, struct kms_vault_body *body, bool once)
 {
-    char path[KMS_HTTP_URL_MAX];
+    char path[KMS_VAULT_PATH_MAX];
     struct kms_vault_ask ask = {.method = KMS_HTTP_POST, .path = path, .once = once};
     struct kms_vault_reply reply = {.doc = NULL};
     enum kms_status status = kms_vault_body_end(body, &call->error);
@@ -116,7 +116,7 @@ static enum kms_status rotate_key(struct kms_backend *backend, struct kms_call *
 static enum kms_status destroy_name(struct kms_backend *backend, struct kms_call *call,
                                     const char *name)
 {
-    char path[KMS_HTTP_URL_MAX];
+    char path[KMS_VAULT_PATH_MAX];
     const struct kms_vault_ask ask = {.method = KMS_HTTP_DELETE, .path = path};
     struct kms_vault_reply reply = {.doc = NULL};
     struct kms_vault_body body;
@@ -401,7 +401,7 @@ static enum kms_status take_public(struct kms_call *call, const struct kms_vault
 enum kms_status kms_vault_public_key(struct kms_backend *backend, struct kms_call *call,
                                      const char *ref, struct kms_buf *ret_spki)
 {
-    char path[KMS_HTTP_URL_MAX];
+    char path[KMS_VAULT_PATH_MAX];
     const struct kms_vault_ask ask = {.method = KMS_HTTP_GET, .path = path};
     struct kms_vault_reply reply = {.doc = NULL};
     struct kms_vault_key key;

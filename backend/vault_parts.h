@@ -12,6 +12,7 @@
 #include "backend/rest/json.h"
 
 #define KMS_VAULT_NAME_MAX     256  /* of a Transit key, with NUL */
+#define KMS_VAULT_PATH_MAX     2048 /* of a request, with NUL: a worker's stack has one */
 #define KMS_VAULT_TIME_MAX     64   /* a creation time as text, with NUL */
 #define KMS_VAULT_VERSIONS_MAX 4096 /* of a key, from min_decryption_version on */
 /* Of a reply: all versions of a key, with 1 KiB for each: an RSA-4096's PEM takes 950 bytes. */
@@ -143,7 +144,7 @@ struct kms_vault_reply {
 /* "/v1/<mount>/<a><name, escaped><b>" */
 enum kms_status kms_vault_path(const struct kms_backend *backend, struct kms_call *call,
                                const char *a, const char *name, const char *b,
-                               char ret_path[KMS_HTTP_URL_MAX]) KMS_MUST_CHECK;
+                               char ret_path[KMS_VAULT_PATH_MAX]) KMS_MUST_CHECK;
 /*
  * Asks with our token; a token that was refused is replaced and the question repeated, once. The
  * answer is a good one (2xx), or the error says what Transit said. @ret is done with

@@ -92,7 +92,7 @@ static enum kms_status ask_on_key(struct kms_backend *backend, struct kms_call *
                                   const char *behind, struct kms_vault_body *body,
                                   struct kms_vault_reply *ret_reply, struct kms_json *ret_data)
 {
-    char path[KMS_HTTP_URL_MAX];
+    char path[KMS_VAULT_PATH_MAX];
     struct kms_vault_ask ask = {.method = KMS_HTTP_POST, .path = path};
     enum kms_status status = kms_vault_body_end(body, &call->error);
 
