@@ -20,7 +20,8 @@ struct kms_p11_module {
     const CK_FUNCTION_LIST *functions;
     bool starting; /* guarded by modules_lock: one thread is in kms_p11_module_start() */
     bool initialised;
-    atomic_uint_fast64_t epoch; /* 0 while closed; even a closed module remembers last_epoch */
+    atomic_bool was_initialised; /* by another one here: it may be that one's library */
+    atomic_uint_fast64_t epoch;  /* 0 while closed; even a closed module remembers last_epoch */
     uint64_t last_epoch;
     atomic_uint inside;
 };
@@ -188,8 +189,25 @@ enum kms_status kms_p11_module_get(const char *name, const char *init_args,
     return KMS_OK;
 }
 
+/*
+ * Modules of two names may be one library: a link, p11-kit's proxy, a wrapper as pkcs11-spy. Who
+ * found it initialised knows. To finalize it for one would take it from under the calls of the
+ * other.
+ */
+static bool may_be_another_ones_locked(const struct kms_p11_module *module)
+{
+    for (const struct kms_p11_module *m = modules; m != NULL; m = m->next) {
+        if (m != module && m->users > 0 &&
+            (atomic_load(&m->was_initialised) || atomic_load(&module->was_initialised))) {
+            return true;
+        }
+    }
+    return false;
+}
+
 void kms_p11_module_put(struct kms_p11_module *module)
 {
+    bool stays = false;
     bool last = false;
 
     if (module == NULL) {
@@ -197,13 +215,14 @@ void kms_p11_module_put(struct kms_p11_module *module)
     }
     pthread_mutex_lock(&modules_lock);
     last = --module->users == 0 && module->initialised;
+    stays = may_be_another_ones_locked(module);
     if (last) {
         module->initialised = false;
         atomic_store(&module->epoch, 0);
     }
     pthread_mutex_unlock(&modules_lock);
     /* under a call that hangs inside, leaving it initialised is the lesser evil */
-    if (last && atomic_load(&module->inside) == 0) {
+    if (last && !stays && atomic_load(&module->inside) == 0) {
         (void)module->functions->C_Finalize(NULL);
     }
 }
@@ -276,6 +295,7 @@ static enum kms_status initialise(struct kms_p11_module *module, struct kms_erro
         return KMS_E_UNAVAILABLE;
     }
     module->initialised = true;
+    atomic_store(&module->was_initialised, rv == CKR_CRYPTOKI_ALREADY_INITIALIZED);
     return KMS_OK;
 }
 

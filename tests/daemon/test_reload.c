@@ -207,7 +207,9 @@ static void configure_other(const struct other *other)
     configure(&set);
 }
 
-/* Status and Encrypt change together; what the former key encrypted is NotFound, until it is back.
+/*
+ * Status and Encrypt change together; what the former key encrypted is NotFound, until it is back.
+ * SoftHSM is not finalized meanwhile: the shim, which is closed, and "spare" are one library.
  */
 static void another_kek(void)
 {
@@ -221,6 +223,7 @@ static void another_kek(void)
         struct fixture_sealed new = {.sealed = {.storage = NULL}};
         struct kms_error err = KMS_ERROR_INIT;
         struct kms_v2_client *client = start(&before, &was);
+        long finalized = fixture_calls(&fx, "C_Finalize");
 
         if (client == NULL) {
             return;
@@ -231,7 +234,7 @@ static void another_kek(void)
         UNIT_CHECK(row, fixture_status(client, &now, &err) == KMS_OK);
         UNIT_CHECK(row, strcmp(now.healthz, "ok") == 0 && strcmp(now.key_id, was.key_id) != 0);
         UNIT_CHECK(row, fixture_encrypt(client, PATIENT, &new, &err) == KMS_OK);
-        UNIT_CHECK(row, strcmp(new.sealed.key_id, now.key_id) == 0);
+        UNIT_CHECK(row, new.sealed.key_id != NULL &&strcmp(new.sealed.key_id, now.key_id) == 0);
         UNIT_CHECK(row, fixture_decrypt(client, PATIENT, &new, &err) == KMS_OK);
         UNIT_CHECK(row, fixture_decrypt(client, PATIENT, &old, &err) == KMS_E_NOT_FOUND);
         UNIT_CHECK(row, strstr(err.text, was.key_id) != NULL);
@@ -241,6 +244,7 @@ static void another_kek(void)
         UNIT_CHECK(row, serves_key(client, was.key_id));
         UNIT_CHECK(row, fixture_decrypt(client, PATIENT, &old, &err) == KMS_OK);
         UNIT_CHECK(row, fixture_decrypt(client, PATIENT, &new, &err) == KMS_E_NOT_FOUND);
+        UNIT_CHECK(row, fixture_calls(&fx, "C_Finalize") == finalized);
         kms_v2_sealed_done(&old.sealed);
         kms_v2_sealed_done(&new.sealed);
         kms_v2_client_close(client);
