@@ -1,12 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "tests/unit/http_callers.h"
 
+#include <limits.h>
 #include <poll.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/clock.h"
+#include "common/secure.h"
+#include "tests/unit/scratch.h"
 
 #define UNTIL_MS    10000
 #define DEADLINE_MS 20000
@@ -135,4 +139,22 @@ bool until_busy(struct kms_http_door *door, unsigned count)
 bool until_back(struct caller *caller)
 {
     return until(is_back, caller, 0);
+}
+
+/* ---- the program -------------------------------------------------------------------------- */
+
+char callers_ca_file[PATH_MAX];
+
+int callers_main(const char *name, const struct unit_test *tests, size_t count)
+{
+    int code = EXIT_FAILURE;
+
+    (void)signal(SIGPIPE, SIG_IGN);
+    scratch_init();
+    (void)snprintf(callers_ca_file, sizeof(callers_ca_file), "%s", scratch_path("ca.pem"));
+    if (kms_secure_init() == KMS_OK && https_certificate_make(callers_ca_file)) {
+        code = unit_main(name, tests, count);
+    }
+    scratch_done();
+    return code;
 }

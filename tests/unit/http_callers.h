@@ -12,6 +12,7 @@
 
 #include "backend/rest/http.h"
 #include "tests/unit/https_server.h"
+#include "tests/unit/unit.h"
 
 struct caller {
     /* what it asks */
@@ -45,5 +46,10 @@ void caller_join(struct caller *caller);
 bool until_held(struct https_server *server, unsigned count); /* just so many answers */
 bool until_busy(struct kms_http_door *door, unsigned count);  /* just so many exchanges */
 bool until_back(struct caller *caller);
+
+/* The CA of the servers' certificates, a file, while callers_main() runs; it is the whole of
+ * main(). */
+extern char callers_ca_file[];
+int callers_main(const char *name, const struct unit_test *tests, size_t count);
 
 #endif

@@ -5,19 +5,14 @@
  * left in them.
  */
 #include <poll.h>
-#include <signal.h>
 #include <string.h>
 
-#include "common/secure.h"
 #include "tests/unit/http_callers.h"
-#include "tests/unit/scratch.h"
 #include "tests/unit/unit.h"
 
 #define CONNECTIONS 4
 #define CALLERS     8
 #define CALLS       10
-
-static char ca_file[PATH_MAX];
 
 static const struct protocol {
     const char *name;
@@ -32,7 +27,7 @@ struct both {
 static struct both begin(const struct protocol *protocol)
 {
     const struct kms_http_conf conf = {
-        .name = "test", .ca_file = ca_file, .connections = CONNECTIONS};
+        .name = "test", .ca_file = callers_ca_file, .connections = CONNECTIONS};
     struct kms_error error = KMS_ERROR_INIT;
     struct both both = {.server = https_server_start(protocol->is_h2)};
 
@@ -266,14 +261,5 @@ static const struct unit_test tests[] = {
 
 int main(void)
 {
-    int code = EXIT_FAILURE;
-
-    (void)signal(SIGPIPE, SIG_IGN);
-    scratch_init();
-    (void)snprintf(ca_file, sizeof(ca_file), "%s", scratch_path("ca.pem"));
-    if (kms_secure_init() == KMS_OK && https_certificate_make(ca_file)) {
-        code = unit_main("test_rest_reuse", tests, UNIT_COUNT(tests));
-    }
-    scratch_done();
-    return code;
+    return callers_main("test_rest_reuse", tests, UNIT_COUNT(tests));
 }

@@ -8,19 +8,16 @@
 #include <string.h>
 
 #include "common/clock.h"
-#include "common/secure.h"
 #include "tests/unit/http_callers.h"
-#include "tests/unit/scratch.h"
 #include "tests/unit/unit.h"
 
-static char ca_file[PATH_MAX];
 static struct https_server *server;
 static struct kms_http_door *door;
 
 static void begin(bool is_h2, unsigned connections)
 {
     const struct kms_http_conf conf = {
-        .name = "test", .ca_file = ca_file, .connections = connections};
+        .name = "test", .ca_file = callers_ca_file, .connections = connections};
     struct kms_error error = KMS_ERROR_INIT;
 
     server = https_server_start(is_h2);
@@ -503,14 +500,5 @@ static const struct unit_test tests[] = {
 
 int main(void)
 {
-    int code = EXIT_FAILURE;
-
-    (void)signal(SIGPIPE, SIG_IGN);
-    scratch_init();
-    (void)snprintf(ca_file, sizeof(ca_file), "%s", scratch_path("ca.pem"));
-    if (kms_secure_init() == KMS_OK && https_certificate_make(ca_file)) {
-        code = unit_main("test_rest_share", tests, UNIT_COUNT(tests));
-    }
-    scratch_done();
-    return code;
+    return callers_main("test_rest_share", tests, UNIT_COUNT(tests));
 }
