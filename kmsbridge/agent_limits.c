@@ -323,10 +323,9 @@ static bool wait_locked(struct kms_lane *lane, unsigned max, uint64_t deadline_n
     while (!self.is_in && waits) {
         waits = kms_cond_wait(&self.let_in, &lane->mutex, deadline_ns);
     }
-    for (at = &lane->waiting; *at != NULL && *at != &self;) {
-        at = &(*at)->next;
-    }
-    if (*at != NULL) {
+    if (!self.is_in) {
+        for (at = &lane->waiting; *at != &self; at = &(*at)->next) {
+        }
         *at = self.next;
     }
     pthread_cond_destroy(&self.let_in);
