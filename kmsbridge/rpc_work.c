@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kmsbridge/rpc_parts.h"
 
-#include <errno.h>
 #include <sched.h>
 #include <semaphore.h>
 
@@ -83,25 +82,14 @@ static bool idle_leave(const struct kms_rpc_worker *self)
     return was_there;
 }
 
-static bool wake_came(struct kms_rpc_worker *self, uint64_t deadline_ns)
-{
-    struct timespec at = {.tv_sec = (time_t)(deadline_ns / KMS_NS_PER_S),
-                          .tv_nsec = (long)(deadline_ns % KMS_NS_PER_S)};
-    int failed = 0;
-    do {
-        failed = sem_clockwait(&self->wake, CLOCK_MONOTONIC, &at);
-    } while (failed != 0 && errno == EINTR);
-    return failed == 0;
-}
-
 /* Of one that is in the list of the idle. NULL: it is to end. */
 static struct kms_rpc_call *wait_for_call(struct kms_rpc_worker *self)
 {
-    if (!wake_came(self, kms_deadline_in(WORKER_IDLE_NS))) {
+    if (!kms_sem_wait(&self->wake, kms_deadline_in(WORKER_IDLE_NS))) {
         if (idle_leave(self)) {
             return NULL;
         }
-        while (!wake_came(self, kms_deadline_in(WORKER_IDLE_NS))) {
+        while (!kms_sem_wait(&self->wake, kms_deadline_in(WORKER_IDLE_NS))) {
         }
     }
     return atomic_load(&self->call);

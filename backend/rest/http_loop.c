@@ -9,6 +9,7 @@
 
 #include "backend/rest/http_parts.h"
 #include "common/clock.h"
+#include "common/cond.h"
 
 #define POLL_MS       1000
 #define ENDED_MAX     16 /* exchanges whose end is told with one taking of the lock */
@@ -314,10 +315,7 @@ static enum kms_http_end lead_locked(struct kms_http *http, struct kms_http_job 
 /* False: no news before @due. */
 static bool hear(struct kms_http_job *job, uint64_t due)
 {
-    struct timespec at = {.tv_sec = (time_t)(due / KMS_NS_PER_S),
-                          .tv_nsec = (long)(due % KMS_NS_PER_S)};
-
-    if (sem_clockwait(&job->news, CLOCK_MONOTONIC, &at) != 0) {
+    if (!kms_sem_wait(&job->news, due)) {
         return false;
     }
     job->heard++;
