@@ -247,7 +247,7 @@ int main(int argc, char **argv)
         return code;
     }
     umask(077);
-    mallopt(M_ARENA_MAX, 2); /* few threads allocate much; an arena each would only cost memory */
+    mallopt(M_ARENA_MAX, 1); /* few threads allocate much; more arenas would only cost memory */
     block_signals(&signals);
     kms_log_setup(2, KMS_LOG_INFO, KMS_LOG_TEXT);
     if (kms_secure_init() != KMS_OK || kms_secure_harden_process(&err) != KMS_OK) {
