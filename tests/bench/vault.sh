@@ -85,16 +85,24 @@ answers() { # SERVER: waits for it
     die "$1 does not answer"
 }
 daemon_start
-peer_pid=
-servers=kmsbridged
+peer_pid= careful_pid=
+servers=(kmsbridged)
+peer_start() { # NAME OPTIONS...
+    local name=$1
+    shift
+    "$peer" -listen "$tmp/$name.sock" -address "$bao_url" -token-file "$tmp/token" -key bench-aes "$@" \
+        >>"$tmp/$name.log" 2>&1 &
+    servers+=("$name")
+}
 if [ -n "$peer" ]; then
-    "$peer" -listen "$tmp/peer-vault.sock" -address "$bao_url" -token-file "$tmp/token" \
-        -key bench-aes >>"$tmp/peer-vault.log" 2>&1 &
+    peer_start peer-vault
     peer_pid=$!
-    servers="kmsbridged peer-vault"
+    peer_start peer-careful -careful
+    careful_pid=$!
 fi
-trap 'kill $daemon_pid $peer_pid 2>/dev/null; wait $daemon_pid $peer_pid 2>/dev/null; bao_exit' EXIT
-for server in $servers; do
+trap 'kill $daemon_pid $peer_pid $careful_pid 2>/dev/null
+    wait $daemon_pid $peer_pid $careful_pid 2>/dev/null; bao_exit' EXIT
+for server in "${servers[@]}"; do
     answers "$server"
 done
 
@@ -106,7 +114,13 @@ record() { # WHAT COMMAND...
     line=$("$@" 2>>"$tmp/errors.log") || { cat "$tmp/errors.log" >&2; die "failed: $*"; }
     echo "$what $line" >>"$results"
 }
-pid_of() { if [ "$1" = kmsbridged ]; then echo "$daemon_pid"; else echo "$peer_pid"; fi; }
+pid_of() {
+    case $1 in
+        kmsbridged) echo "$daemon_pid" ;;
+        peer-vault) echo "$peer_pid" ;;
+        peer-careful) echo "$careful_pid" ;;
+    esac
+}
 
 load_before=$(cut -d' ' -f1 /proc/loadavg)
 for n in $callers; do
@@ -114,7 +128,8 @@ for n in $callers; do
     for ((i = 0; i < rounds; i++)); do
         record "floor Encrypt" "$floor" "$bao_url/v1/transit/encrypt/bench-aes" "$tmp/token" "$seconds" "$n"
         for method in Encrypt Decrypt Status; do
-            for server in $servers; do
+            for ((k = 0; k < ${#servers[@]}; k++)); do # each is the first one in turn
+                server=${servers[(i + k) % ${#servers[@]}]}
                 record "$server $method" "$client" --socket "$tmp/$server.sock" --method $method \
                     --callers "$n" --seconds "$seconds" --warmup 0.3 --server-pid "$(pid_of "$server")"
             done
@@ -173,9 +188,11 @@ report() {
     echo "Printed by \`tests/bench/vault.sh\`. Closed loop, 32-byte seeds, an aes256-gcm96 key of the Transit"
     echo "engine of OpenBao on loopback with TLS, raft storage; kmsbridged with its default settings. The floor"
     echo "is bare libcurl making the same request, a kept connection for each thread; the Go plugin is"
-    echo "\`tests/bench/peer-vault\`, which pins no version of the key. OpenBao has most of the CPU in every row:"
-    echo "the cores are shared with it and with the clients. Latencies in microseconds; private is memory that"
-    echo "is no file's (RssAnon), resident has the pages of libraries in it, which other processes may share."
+    echo "\`tests/bench/peer-vault\`, which pins no version of the key. kmsbridged's requests name it, forbid the"
+    echo "server to make a missing key and bear an id for its audit log; peer-careful is the Go plugin doing so."
+    echo "OpenBao has most of the CPU in every row: the cores are shared with it and with the clients."
+    echo "Latencies in microseconds; private is memory that is no file's (RssAnon), resident has the pages of"
+    echo "libraries in it, which other processes may share."
     echo
     echo "| machine | |"
     echo "|---|---|"

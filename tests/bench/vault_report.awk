@@ -17,6 +17,18 @@ function median(key,   n, i, j, t, v) {
     values[key, "rss"] = values[key, "rss"] " " field("rss_kib")
     values[key, "private"] = values[key, "private"] " " field("private_kib")
 }
+function compare(what, ours, theirs, n,   r) {
+    r = median(ours) / median(theirs)
+    printf "| %s | %s | %.2f | %s |\n", what, n, r, (r < 1 ? "yes" : "no")
+}
+function against(peer, name, n,   m, q, method, p) {
+    if (!(peer " Encrypt " n in seen)) return
+    split("Encrypt Decrypt", method, " "); split("p50 p99", p, " ")
+    for (m = 1; m <= 2; m++) for (q = 1; q <= 2; q++)
+        compare("ahead of " name ", " method[m] " " p[q], "kmsbridged " method[m] " " n SUBSEP p[q], peer " " method[m] " " n SUBSEP p[q], n)
+    compare("less private memory than " name, "kmsbridged Encrypt " n SUBSEP "private", peer " Encrypt " n SUBSEP "private", n)
+    compare("less resident memory than " name, "kmsbridged Encrypt " n SUBSEP "rss", peer " Encrypt " n SUBSEP "rss", n)
+}
 END {
     print "| who | what | callers | calls/s | p50 | p99 | own CPU us/call | private MiB | resident MiB |"
     print "|---|---|---|---|---|---|---|---|---|"
@@ -33,24 +45,11 @@ END {
     print "|---|---|---|---|"
     split("1 8 64", n, " ")
     for (i = 1; i <= 3; i++) {
-        ours = "kmsbridged Encrypt " n[i]; floor = "floor Encrypt " n[i]; go = "peer-vault Encrypt " n[i]
+        ours = "kmsbridged Encrypt " n[i]; floor = "floor Encrypt " n[i]
         if (!(ours in seen)) continue
         r = median(ours SUBSEP "rate") / median(floor SUBSEP "rate")
         printf "| 90 %% of the floor, Encrypt | %s | %.2f | %s |\n", n[i], r, (r >= 0.9 ? "yes" : "no")
-        if (!(go in seen)) continue
-        for (m = 1; m <= 2; m++) {
-            method = m == 1 ? "Encrypt" : "Decrypt"
-            ours = "kmsbridged " method " " n[i]; go = "peer-vault " method " " n[i]
-            for (q = 1; q <= 2; q++) {
-                p = q == 1 ? "p50" : "p99"
-                r = median(ours SUBSEP p) / median(go SUBSEP p)
-                printf "| ahead of the Go plugin, %s %s | %s | %.2f | %s |\n", method, p, n[i], r, (r < 1 ? "yes" : "no")
-            }
-        }
-        for (q = 1; q <= 2; q++) {
-            p = q == 1 ? "private" : "rss"
-            r = median(ours SUBSEP p) / median(go SUBSEP p)
-            printf "| less %s memory than the Go plugin | %s | %.2f | %s |\n", q == 1 ? "private" : "resident", n[i], r, (r < 1 ? "yes" : "no")
-        }
+        against("peer-vault", "the Go plugin", n[i])
+        against("peer-careful", "the Go plugin making the same requests", n[i])
     }
 }

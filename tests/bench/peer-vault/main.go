@@ -7,7 +7,9 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/base64"
+	"encoding/hex"
 	"errors"
 	"flag"
 	"fmt"
@@ -32,6 +34,7 @@ type plugin struct {
 	transit *api.Logical
 	key     string
 	keyID   string
+	careful bool
 }
 
 func (p *plugin) Status(context.Context) (*service.StatusResponse, error) {
@@ -53,8 +56,12 @@ func (p *plugin) ask(ctx context.Context, op, field string, data map[string]any)
 }
 
 func (p *plugin) Encrypt(ctx context.Context, uid string, plaintext []byte) (*service.EncryptResponse, error) {
-	sealed, err := p.ask(ctx, "encrypt", "ciphertext", map[string]any{
-		"plaintext": base64.StdEncoding.EncodeToString(plaintext)})
+	data := map[string]any{"plaintext": base64.StdEncoding.EncodeToString(plaintext)}
+	if p.careful {
+		data["key_version"] = 1
+		data["type"] = "never-make-one"
+	}
+	sealed, err := p.ask(ctx, "encrypt", "ciphertext", data)
 	if err != nil {
 		return nil, status.Error(codes.Internal, fmt.Sprintf("encrypt %s failed", uid))
 	}
@@ -81,18 +88,20 @@ func main() {
 	address := flag.String("address", "", "the server's URL")
 	tokenFile := flag.String("token-file", "", "file that holds the token")
 	key := flag.String("key", "", "name of the Transit key")
+	careful := flag.Bool("careful", false, "make the requests that kmsbridged makes: name the key's version,"+
+		" forbid to make a missing key, bear an id for the server's audit log")
 	version := flag.Bool("version", false, "print the versions of what this is made of")
 	flag.Parse()
 	if *version {
 		printVersions()
 		return
 	}
-	if err := run(*listen, *address, *tokenFile, *key); err != nil {
+	if err := run(*listen, *address, *tokenFile, *key, *careful); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(listen, address, tokenFile, key string) error {
+func run(listen, address, tokenFile, key string, careful bool) error {
 	token, err := os.ReadFile(tokenFile)
 	if err != nil {
 		return err
@@ -106,11 +115,18 @@ func run(listen, address, tokenFile, key string) error {
 		return err
 	}
 	client.SetToken(strings.TrimSpace(string(token)))
+	if careful {
+		client = client.WithRequestCallbacks(func(request *api.Request) {
+			var id [16]byte
+			rand.Read(id[:]) // never fails
+			request.Headers.Set("X-Correlation-Id", "kb-"+hex.EncodeToString(id[:]))
+		})
+	}
 	if err := os.Remove(listen); err != nil && !os.IsNotExist(err) {
 		return err
 	}
 	server := service.NewGRPCService(listen, 5*time.Second,
-		&plugin{transit: client.Logical(), key: key, keyID: key + "-v1"})
+		&plugin{transit: client.Logical(), key: key, keyID: key + "-v1", careful: careful})
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	go func() {
