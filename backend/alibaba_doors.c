@@ -16,6 +16,11 @@ static bool is_set(const char *text)
     return text != NULL && text[0] != '\0';
 }
 
+static bool is_vpc(const struct kms_alibaba_conf *ali)
+{
+    return ali->network != NULL && strcmp(ali->network, "vpc") == 0;
+}
+
 static bool fits(int len, size_t size)
 {
     return len > 0 && (size_t)len < size;
@@ -26,8 +31,7 @@ static bool fits(int len, size_t size)
 /* The region's shared gateway. */
 static bool region_url(const struct kms_alibaba_conf *ali, char *ret_url, size_t size)
 {
-    return fits(snprintf(ret_url, size, "https://kms%s.%s.aliyuncs.com",
-                         is_set(ali->network) && strcmp(ali->network, "vpc") == 0 ? "-vpc" : "",
+    return fits(snprintf(ret_url, size, "https://kms%s.%s.aliyuncs.com", is_vpc(ali) ? "-vpc" : "",
                          ali->region == NULL ? "" : ali->region),
                 size);
 }
@@ -54,9 +58,8 @@ bool kms_ali_sts_url(const struct kms_alibaba_conf *ali, char *ret_url, size_t s
 {
     const char *given = kms_ali_setting(ali->sts_endpoint, "ALIBABA_CLOUD_STS_ENDPOINT", NULL);
     const char *region = kms_ali_setting(NULL, "ALIBABA_CLOUD_STS_REGION", ali->region);
-    const char *vpc = kms_ali_setting(
-        NULL, "ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED",
-        is_set(ali->network) && strcmp(ali->network, "vpc") == 0 ? "true" : "false");
+    const char *vpc =
+        kms_ali_setting(NULL, "ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED", is_vpc(ali) ? "true" : "false");
 
     if (given != NULL) { /* the webhook injects a host alone */
         return fits(
