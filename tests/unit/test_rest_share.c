@@ -145,6 +145,32 @@ static void hosts_are_not_mixed(void)
     https_server_stop(other);
 }
 
+/* Who must have a connection of its own gets it in place of the one that is idle: there are never
+ * more than the door was given. */
+static void a_fresh_connection_replaces_the_idle_one(void)
+{
+    static const bool protocols[] = {false, true};
+
+    for (size_t p = 0; p < UNIT_COUNT(protocols); p++) {
+        begin(protocols[p], 1);
+        for (unsigned i = 0; i < 3; i++) {
+            struct caller caller = a_caller("/once");
+            unsigned open = 0;
+            unsigned busy = 0;
+            unsigned max = 0;
+            uint64_t oldest = 0;
+
+            caller.once = true;
+            caller_ask(&caller);
+            UNIT_CHECK(caller.error.text, caller.is_mine);
+            door->count(door, &open, &busy, &max, &oldest);
+            CU_ASSERT_EQUAL(open, 1);
+        }
+        CU_ASSERT_EQUAL(https_server_seen(server).connections, 3);
+        end();
+    }
+}
+
 /* ---- who gives up ------------------------------------------------------------------------- */
 
 enum patience { CANCELLED, LATE };
@@ -385,6 +411,37 @@ static void an_answer_may_come_first(void)
     end();
 }
 
+/*
+ * A leader is slow to wake, and when it does, a follower has gone and it has to go itself: it takes
+ * the follower's exchange down before it looks for who leads next, or nobody would.
+ */
+static void a_leader_and_a_follower_go_at_once(void)
+{
+    const struct sigaction slow = {.sa_handler = sleep_a_while};
+    struct caller leader;
+    struct caller patient;
+    struct caller gone;
+
+    (void)sigaction(SIGUSR1, &slow, NULL);
+    begin_h2(CONNECTIONS);
+    leader = an_impatient("/held/leader", CANCELLED);
+    start_held(&leader, 1);
+    patient = a_caller("/held/patient");
+    start_held(&patient, 2);
+    gone = an_impatient("/held/gone", CANCELLED);
+    start_held(&gone, 3);
+    (void)pthread_kill(leader.thread, SIGUSR1);
+    (void)poll(NULL, 0, 50);
+    gives_up(&gone, CANCELLED);
+    CU_ASSERT_FALSE(atomic_load(&leader.is_back));
+    gives_up(&leader, CANCELLED);
+    CU_ASSERT_TRUE(until_busy(door, 1));
+    https_server_release(server, 3);
+    ends_well(&patient);
+    CU_ASSERT(patient.took_ms < 5000);
+    end();
+}
+
 /* The last caller closes the door at once: what others left behind is gone with them. */
 static void all_give_up_and_close(void)
 {
@@ -484,6 +541,7 @@ static const struct unit_test tests[] = {
     {"HTTP/1 callers have a connection each", http1_callers_have_a_connection_each},
     {"HTTP/2 callers share a connection", h2_callers_share_a_connection},
     {"hosts are not mixed", hosts_are_not_mixed},
+    {"a fresh connection replaces the idle one", a_fresh_connection_replaces_the_idle_one},
     {"a leader is cancelled", a_leader_is_cancelled},
     {"a leader is late", a_leader_is_late},
     {"a follower is cancelled", a_follower_is_cancelled},
@@ -493,6 +551,7 @@ static const struct unit_test tests[] = {
     {"who waited behind it goes on", who_waited_behind_it_goes_on},
     {"a dead connection is left", a_dead_connection_is_left},
     {"an answer may come first", an_answer_may_come_first},
+    {"a leader and a follower go at once", a_leader_and_a_follower_go_at_once},
     {"all give up, and the door closes", all_give_up_and_close},
     {"a crowd over HTTP/1", a_crowd_over_http1},
     {"a crowd over HTTP/2", a_crowd_over_h2},
