@@ -232,7 +232,7 @@ bool kms_p11_module_is_shared(struct kms_p11_module *module)
     bool shared = false;
 
     pthread_mutex_lock(&modules_lock);
-    shared = module->users > 1;
+    shared = module->users > 1 || may_be_another_ones_locked(module);
     pthread_mutex_unlock(&modules_lock);
     return shared;
 }

@@ -24,6 +24,7 @@ enum kms_status kms_p11_module_get(const char *name, const char *init_args,
 /* NULL is fine. The last user's put finalizes. */
 void kms_p11_module_put(struct kms_p11_module *module);
 
+/* Others are at work with it, or may be under another name (a link, a wrapper). */
 bool kms_p11_module_is_shared(struct kms_p11_module *module);
 const CK_FUNCTION_LIST *kms_p11_module_functions(const struct kms_p11_module *module);
 

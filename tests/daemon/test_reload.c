@@ -549,6 +549,7 @@ static void one_library_twice(void)
     char link[128];
     static const struct setting path = {.module = SOFTHSM};
     const struct setting alias = {.module = link};
+    const struct setting nobody = {.module = link, .token = "nowhere"};
     struct kms_v2_status was = {.key_id = ""};
     struct kms_v2_client *client = start(&path, &was);
 
@@ -559,8 +560,10 @@ static void one_library_twice(void)
     atomic_store(&stop, false);
     memset(callers, 0, sizeof(callers));
     UNIT_CHECK("", pthread_create(&callers[0].thread, NULL, caller_main, &callers[0]) == 0);
+    UNIT_CHECK("no such token", reload_to(&nobody, 0, 1));
+    UNIT_CHECK("no such token", serves_key(client, was.key_id));
     for (int i = 0; i < 4; i++) {
-        UNIT_CHECK("", reload_to(i % 2 == 0 ? &alias : &path, i + 1, 0));
+        UNIT_CHECK("", reload_to(i % 2 == 0 ? &alias : &path, i + 1, 1));
         UNIT_CHECK("", serves_key(client, was.key_id));
         (void)usleep(50000);
     }
