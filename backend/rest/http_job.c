@@ -187,7 +187,7 @@ static int close_socket(void *ctx, curl_socket_t fd)
     return close(fd);
 }
 
-#define BUFFER_SIZE 2048L  /* what is received at once; most replies are shorter */
+#define BUFFER_SIZE 4096L  /* what is received at once; most replies are shorter */
 #define UPLOAD_SIZE 16384L /* the least that libcurl takes */
 
 /* ---- options ------------------------------------------------------------------------------ */
