@@ -288,6 +288,7 @@ static enum kms_http_end lead_locked(struct kms_http *http, struct kms_http_job 
     enum kms_http_end ended = KMS_HTTP_ANSWERED;
 
     loop->is_led = true;
+    kms_receiving = &loop->received;
     if (loop->multi == NULL) {
         make_multi(http, loop);
     }
@@ -306,6 +307,10 @@ static enum kms_http_end lead_locked(struct kms_http *http, struct kms_http_job 
         take_down_locked(http, job);
     }
     take_down_abandoned_locked(http, loop);
+    if (loop->running == NULL) {
+        kms_received_wipe(&loop->received);
+    }
+    kms_receiving = NULL;
     hand_over_locked(loop);
     return ended;
 }

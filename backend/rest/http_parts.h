@@ -8,6 +8,7 @@
 #include <semaphore.h>
 
 #include "backend/rest/http.h"
+#include "backend/rest/wiping.h"
 
 #define KMS_HTTP_CONNECTIONS 16
 #define KMS_HTTP_CALLS       512
@@ -69,6 +70,7 @@ struct kms_http_loop {
     CURLM *multi;                  /* NULL: not used yet */
     CURL *idle[KMS_HTTP_IDLE_MAX]; /* for the next exchanges */
     size_t idle_count;
+    struct kms_received received; /* by exchanges that libcurl has, or has had */
 
     /* under the door's lock */
     struct kms_http_job *queue;   /* for the leader to start, oldest first */

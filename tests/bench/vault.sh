@@ -85,7 +85,8 @@ answers() { # SERVER: waits for it
     die "$1 does not answer"
 }
 daemon_start
-peer_pid= careful_pid=
+peer_pid=
+careful_pid=
 servers=(kmsbridged)
 peer_start() { # NAME OPTIONS...
     local name=$1

@@ -127,15 +127,19 @@ static ssize_t read_answer(nghttp2_session *session, int32_t stream, uint8_t *ou
                            uint32_t *flags, nghttp2_data_source *source, void *ctx)
 {
     struct https_exchange *exchange = source->ptr;
-    size_t left = exchange->answer_len - exchange->sent;
+    bool is_half = strncmp(exchange->path, "/half", 5) == 0;
+    size_t left = exchange->answer_len - exchange->sent - (is_half ? 1 : 0);
     size_t some = left < room ? left : room;
 
     (void)session;
     (void)stream;
     (void)ctx;
+    if (is_half && left == 0) {
+        return NGHTTP2_ERR_DEFERRED; /* for good */
+    }
     memcpy(out, exchange->answer + exchange->sent, some);
     exchange->sent += some;
-    if (some == left) {
+    if (some == left && !is_half) {
         *flags |= NGHTTP2_DATA_FLAG_EOF;
     }
     return (ssize_t)some;

@@ -43,6 +43,7 @@ struct https_server {
     SSL_CTX *tls;
     pthread_t thread;
     atomic_bool is_stopping;
+    char saying[128]; /* before the first request */
 
     pthread_mutex_t lock; /* guards what follows */
     struct https_exchange *held;

@@ -19,6 +19,11 @@
 
 /* ---- what is held back -------------------------------------------------------------------- */
 
+char https_large_at(size_t at)
+{
+    return (char)('a' + at % 23);
+}
+
 uint32_t https_sum(const uint8_t *body, size_t body_len)
 {
     uint32_t sum = 0;
@@ -49,15 +54,27 @@ static void hold_locked(struct https_server *server, struct https_exchange *exch
     server->seen.held++;
 }
 
+/* At the beginning of its answer; the length. */
+static int put_text(const struct https_server *server, struct https_exchange *exchange)
+{
+    if (server->saying[0] != '\0') {
+        return snprintf(exchange->answer, sizeof(exchange->answer), "%s",
+                        strstr(exchange->path, "said") != NULL ? server->saying : "nothing");
+    }
+    return snprintf(exchange->answer, sizeof(exchange->answer), "%s %s %zu %u %s", exchange->method,
+                    exchange->path, exchange->body_len, exchange->sum,
+                    exchange->token[0] == '\0' ? "-" : exchange->token);
+}
+
 void https_exchange_came(struct https_server *server, struct https_exchange *exchange)
 {
-    int len = snprintf(exchange->answer, sizeof(exchange->answer), "%s %s %zu %u %s",
-                       exchange->method, exchange->path, exchange->body_len, exchange->sum,
-                       exchange->token[0] == '\0' ? "-" : exchange->token);
+    int len = put_text(server, exchange);
 
     exchange->answer_len = (size_t)len;
     if (strstr(exchange->path, "large") != NULL) {
-        memset(exchange->answer + len, 'x', HTTPS_LARGE);
+        for (size_t i = 0; i < HTTPS_LARGE; i++) {
+            exchange->answer[(size_t)len + i] = https_large_at(i);
+        }
         exchange->answer_len += HTTPS_LARGE;
     }
     pthread_mutex_lock(&server->lock);
@@ -100,6 +117,11 @@ void https_exchange_gone(struct https_server *server, struct https_exchange *exc
     pthread_mutex_lock(&server->lock);
     let_go_locked(server, exchange);
     pthread_mutex_unlock(&server->lock);
+}
+
+void https_server_say(struct https_server *server, const char *text)
+{
+    (void)snprintf(server->saying, sizeof(server->saying), "%s", text);
 }
 
 void https_server_release(struct https_server *server, unsigned count)

@@ -6,7 +6,9 @@
  *
  * Each answer's body repeats what was asked: "METHOD PATH LENGTH SUM TOKEN", the length and the sum
  * of the request's body and its field X-Token ("-": none). A path with "large" in it is answered
- * with HTTPS_LARGE more bytes, one that begins with "/held" only when it is released.
+ * with HTTPS_LARGE more bytes (https_large_at()), one that begins with "/held" only when it is
+ * released.
+ * Of the answer to "/half" all comes but its last byte (HTTP/2 alone).
  * After "/stall" nothing comes over that connection any more (HTTP/2 alone).
  */
 #ifndef KMS_TESTS_UNIT_HTTPS_SERVER_H
@@ -28,6 +30,10 @@ struct https_server *https_server_start(bool is_h2);
 void https_server_stop(struct https_server *server); /* hangs up; NULL is fine */
 unsigned https_server_port(const struct https_server *server);
 
+/* Before it is asked anything: answers repeat nothing, and those to a path with "said" in it say
+ * @text. */
+void https_server_say(struct https_server *server, const char *text);
+
 /* The certificate of all servers of the process, for 127.0.0.1, into the PEM file @path. */
 bool https_certificate_make(const char *path);
 
@@ -47,5 +53,6 @@ struct https_seen https_server_seen(struct https_server *server);
 
 /* What the @body_len bytes of @body are answered with. */
 uint32_t https_sum(const uint8_t *body, size_t body_len);
+char https_large_at(size_t at); /* one of the HTTPS_LARGE bytes */
 
 #endif

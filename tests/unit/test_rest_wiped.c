@@ -14,73 +14,8 @@
 #include "backend/rest/http.h"
 #include "common/clock.h"
 #include "common/secure.h"
+#include "tests/unit/marker.h"
 #include "tests/unit/unit.h"
-
-/* ---- searching ----------------------------------------------------------------------------- */
-
-#define HIDDEN 0x2a /* the marker stands in no memory as it is, but where the door has put it */
-static const char marker[] = "Zfxc^orkCf^oGKxaox"; /* with HIDDEN over each byte */
-
-static bool holds_marker(const unsigned char *bytes, size_t len)
-{
-    const unsigned char *at = bytes;
-    const unsigned char *end = bytes + len;
-
-    while ((at = memchr(at, marker[0] ^ HIDDEN, (size_t)(end - at))) != NULL) {
-        size_t same = 0;
-
-        while (same < sizeof(marker) - 1 && at + same < end &&
-               at[same] == ((unsigned char)marker[same] ^ HIDDEN)) {
-            same++;
-        }
-        if (same == sizeof(marker) - 1) {
-            return true;
-        }
-        at++;
-    }
-    return false;
-}
-
-/* Whether the marker is in any of our writable memory; mappings that are larger are a sanitizer's.
- */
-static bool is_left_behind(void)
-{
-    static unsigned char bytes[1u << 16];
-    FILE *maps = fopen("/proc/self/maps", "re");
-    FILE *mem = fopen("/proc/self/mem", "rbe");
-    char line[512];
-    bool found = false;
-
-    CU_ASSERT_FATAL(maps != NULL && mem != NULL);
-    while (!found && fgets(line, sizeof(line), maps) != NULL) {
-        unsigned long from = 0;
-        unsigned long to = 0;
-
-        if (sscanf(line, "%lx-%lx rw", &from, &to) != 2 || strstr(line, " rw-p ") == NULL ||
-            to - from > 64ul << 20) {
-            continue;
-        }
-        for (; !found && from < to; from += sizeof(bytes) - sizeof(marker)) {
-            size_t want_len = to - from < sizeof(bytes) ? to - from : sizeof(bytes);
-
-            if (pread(fileno(mem), bytes, want_len, (off_t)from) == (ssize_t)want_len) {
-                found = holds_marker(bytes, want_len);
-            }
-            kms_wipe(bytes, sizeof(bytes));
-        }
-    }
-    (void)fclose(maps);
-    (void)fclose(mem);
-    return found;
-}
-
-static void put_marker(char *at)
-{
-    for (size_t i = 0; i < sizeof(marker) - 1; i++) {
-        at[i] = (char)(marker[i] ^ HIDDEN);
-    }
-    at[sizeof(marker) - 1] = '\0';
-}
 
 /* ---- the server ---------------------------------------------------------------------------- */
 
@@ -107,8 +42,8 @@ static bool serve_one(int fd)
     }
     len = strlen(answer);
     memset(answer + len, '.', 118);
-    put_marker(answer + len);
-    answer[len + sizeof(marker) - 1] = '.';
+    marker_put(answer + len);
+    answer[len + MARKER_LEN] = '.';
     len += strstr(text, "/half") != NULL ? 60 : 118;
     return send(fd, answer, len, MSG_NOSIGNAL) == (ssize_t)len;
 }
@@ -184,11 +119,11 @@ static void fill(struct sent *sent, const struct way *way, enum where where)
     (void)snprintf(sent->body, sizeof(sent->body), "%20sEND", "");
     if (where == IN_QUERY) {
         strcat(sent->url, "?Plaintext=");
-        put_marker(sent->url + strlen(sent->url));
+        marker_put(sent->url + strlen(sent->url));
     } else if (where == IN_HEADER) {
-        put_marker(sent->header);
+        marker_put(sent->header);
     } else if (where == IN_BODY) {
-        put_marker(sent->body);
+        marker_put(sent->body);
         strcat(sent->body, "END");
     }
 }
@@ -206,7 +141,7 @@ static void ask(struct kms_http_door *door, const struct way *way, enum where wh
 
     fill(&sent, way, where);
     request.body = kms_span_str(sent.body);
-    CU_ASSERT_TRUE(where == IN_REPLY || is_left_behind()); /* the search finds what is there */
+    CU_ASSERT_TRUE(where == IN_REPLY || marker_is_left()); /* the search finds what is there */
     wait.deadline_ns = kms_deadline_in(way->deadline_ms * KMS_NS_PER_MS);
     status = kms_http_perform(door, &request, &wait, &response, &error);
     UNIT_CHECK(error.text, status == way->status);
@@ -229,7 +164,7 @@ static void nothing_is_left_behind(void)
             CU_ASSERT_EQUAL_FATAL(kms_http_open(&conf, &door, &error), KMS_OK);
             ask(door, &ways[w], (enum where)where);
             (void)snprintf(row, sizeof(row), "%s: %s", ways[w].name, where_names[where]);
-            UNIT_CHECK(row, !is_left_behind()); /* though the connection is open still */
+            UNIT_CHECK(row, !marker_is_left()); /* though the connection is open still */
             kms_http_door_close(door);
         }
     }
