@@ -15,12 +15,9 @@
 #include "backend/rest/http.h"
 #include "common/clock.h"
 #include "common/secure.h"
-#include "tests/unit/https_server.h"
+#include "tests/unit/http_callers.h"
 #include "tests/unit/marker.h"
-#include "tests/unit/scratch.h"
 #include "tests/unit/unit.h"
-
-#define NAME "test_rest_wiped_tls"
 
 /* ---- the servers --------------------------------------------------------------------------- */
 
@@ -30,7 +27,6 @@ static struct {
     pid_t pid;
     unsigned ports[PROTOCOL_COUNT];
 } server;
-static char ca_file[PATH_MAX];
 
 static void serve(int to_us)
 {
@@ -76,6 +72,12 @@ static bool server_start(void)
            read(ends[0], server.ports, sizeof(server.ports)) == (ssize_t)sizeof(server.ports);
     (void)close(ends[0]);
     return good;
+}
+
+static void server_stop(void)
+{
+    (void)kill(server.pid, SIGKILL);
+    (void)waitpid(server.pid, NULL, 0);
 }
 
 /* ---- the cases ----------------------------------------------------------------------------- */
@@ -163,8 +165,9 @@ static unsigned open_of(struct kms_http_door *door)
 
 static void nothing_is_left_behind(void)
 {
-    const struct kms_http_conf conf = {.name = "test", .ca_file = ca_file};
+    const struct kms_http_conf conf = {.name = "test", .ca_file = callers_ca_file};
 
+    CU_ASSERT_FATAL(server_start());
     for (size_t w = 0; w < UNIT_COUNT(ways); w++) {
         bool stays_open = ways[w].protocol == HTTP2 || ways[w].status == KMS_OK;
 
@@ -185,6 +188,7 @@ static void nothing_is_left_behind(void)
             UNIT_CHECK(row, !marker_is_left());
         }
     }
+    server_stop();
 }
 
 static const struct unit_test tests[] = {
@@ -193,16 +197,5 @@ static const struct unit_test tests[] = {
 
 int main(void)
 {
-    int code = EXIT_FAILURE;
-
-    (void)signal(SIGPIPE, SIG_IGN);
-    scratch_init();
-    (void)snprintf(ca_file, sizeof(ca_file), "%s", scratch_path("ca.pem"));
-    if (kms_secure_init() == KMS_OK && https_certificate_make(ca_file) && server_start()) {
-        code = unit_main(NAME, tests, UNIT_COUNT(tests));
-        (void)kill(server.pid, SIGKILL);
-        (void)waitpid(server.pid, NULL, 0);
-    }
-    scratch_done();
-    return code;
+    return callers_main("test_rest_wiped_tls", tests, UNIT_COUNT(tests));
 }
