@@ -9,7 +9,10 @@
  * When they are not, workers run them and the polling thread only polls. If an inline operation
  * overruns all the same (KMS_RPC_OVERRUN_NS), a guard thread starts another polling thread at once
  * and sends operations to workers until they have been fast again; the overrunning thread ends when
- * it returns. So a method of the instant lane is answered whatever the key service does.
+ * it returns. So a method of the instant lane is answered whatever the key service does. Slower
+ * operations run on the polling thread, too, under the same guard, while they come one after the
+ * other with no other one there, from a service that is quick enough for that
+ * (KMS_RPC_OVERRUN_NS): nobody else waits for the thread then.
  *
  * Bounds: calls in flight, waiting calls, workers, bytes of a message; over a bound a call is
  * answered ResourceExhausted at once. Identical concurrent calls of a method that has same() run

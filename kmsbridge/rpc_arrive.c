@@ -95,19 +95,25 @@ static void call_dispatch(struct kms_rpc_call *call)
 {
     struct kms_rpc *rpc = call->rpc;
     call->counted = true;
-    if (atomic_fetch_add(&rpc->calls_in_flight, 1) >= rpc->limits.calls) {
+    unsigned others = atomic_fetch_add(&rpc->calls_in_flight, 1);
+    atomic_store(&rpc->alone, others == 0 ? atomic_load(&rpc->alone) + 1 : 0);
+    if (others >= rpc->limits.calls) {
         call->place = KMS_RPC_REFUSED;
         kms_rpc_reply_error(&call->reply, KMS_E_BUSY, "too many calls in flight");
         kms_rpc_call_send(call);
         return;
     }
     if (kms_rpc_inline_now(rpc, call->method_index)) {
-        kms_rpc_call_run_inline(call, call->arrived_ns);
+        kms_rpc_call_run_inline(call);
         return;
     }
     watch_close(call);
     if (kms_rpc_same_join(call)) {
         return; /* its leader answers */
+    }
+    if (kms_rpc_alone(rpc, call->method_index)) {
+        kms_rpc_call_run_alone(call);
+        return;
     }
     if (!kms_rpc_work_push(rpc, call)) {
         call->place = KMS_RPC_REFUSED;

@@ -73,8 +73,8 @@ struct kms_rpc_call *kms_rpc_call_new(struct kms_rpc *rpc, const struct kms_rpc_
     memset(call, 0, offsetof(struct kms_rpc_call, arena.room)); /* the rest is storage */
     call->arrived = (struct tag){TAG_ARRIVED, call};
     call->closed = (struct tag){TAG_CLOSED, call};
-    call->ready = (struct tag){TAG_READY, call};
     call->sent = (struct tag){TAG_SENT, call};
+    call->wake = (struct tag){TAG_WAKE, call};
     call->rpc = rpc;
     call->method = method;
     call->method_index = index;
@@ -132,7 +132,7 @@ static void request_done(struct kms_rpc_call *call)
     }
 }
 
-/* Both batches are back, or the call never came. On the polling thread. */
+/* Its batches are back, and nobody has it any more; or the call never came. */
 void kms_rpc_call_done(struct kms_rpc_call *call)
 {
     request_done(call);
@@ -257,17 +257,56 @@ void kms_rpc_call_send(struct kms_rpc_call *call)
     }
 }
 
+/* An empty batch comes back from gRPC's queue at once (grpc_call_start_batch() in grpc.h). */
+static bool wake_poller(struct kms_rpc_call *call)
+{
+    atomic_fetch_add(&call->events, 1);
+    if (grpc_call_start_batch(call->grpc, NULL, 0, &call->wake, NULL) == GRPC_CALL_OK) {
+        return true;
+    }
+    kms_rpc_event_done(call);
+    return false;
+}
+
 /*
- * An empty batch comes back from gRPC's queue at once (grpc_call_start_batch() in grpc.h): so the
- * polling thread is told. It sends with what else it has to send, and is not woken again by the end
- * of a sending that another thread began.
+ * The polling thread sends it with what else it has to send, and is not woken again by the end of a
+ * sending that another thread began. It is woken only if it sleeps, and once for all that is there
+ * by then.
  */
 void kms_rpc_call_hand_over(struct kms_rpc_call *call)
 {
+    struct kms_rpc *rpc = call->rpc;
+    struct kms_rpc_call *last = atomic_load(&rpc->answered);
     request_done(call);
-    atomic_fetch_add(&call->events, 1);
-    if (grpc_call_start_batch(call->grpc, NULL, 0, &call->ready, NULL) != GRPC_CALL_OK) {
-        atomic_fetch_sub(&call->events, 1);
+    atomic_fetch_add(&call->events, 1); /* once it is there, it may be sent and end at any time */
+    do {
+        call->next = last;
+    } while (!atomic_compare_exchange_weak(&rpc->answered, &last, call));
+    if (atomic_load(&rpc->poller_asleep) && !atomic_exchange(&rpc->wake_sent, true) &&
+        !wake_poller(call)) {
+        atomic_store(&rpc->wake_sent, false);
+        kms_rpc_answered_send(rpc);
+    }
+    kms_rpc_event_done(call);
+}
+
+void kms_rpc_answered_send(struct kms_rpc *rpc)
+{
+    struct kms_rpc_call *newest = NULL;
+    struct kms_rpc_call *oldest = NULL;
+    if (atomic_load(&rpc->answered) != NULL) {
+        newest = atomic_exchange(&rpc->answered, NULL);
+    }
+    while (newest != NULL) {
+        struct kms_rpc_call *call = newest;
+        newest = call->next;
+        call->next = oldest;
+        oldest = call;
+    }
+    while (oldest != NULL) {
+        struct kms_rpc_call *call = oldest;
+        oldest = call->next;
+        call->next = NULL;
         kms_rpc_call_send(call);
     }
 }

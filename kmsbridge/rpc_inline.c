@@ -14,6 +14,8 @@
 #define GUARD_REST_NS (50 * KMS_NS_PER_MS) /* without inline work the guard sleeps */
 #define RUNNABLE_NS   (10 * KMS_NS_PER_MS) /* as OVERRUN, for a thread that waits for a CPU only */
 #define SPEED_WINDOW  32
+#define ALONE_CALLS   16 /* in a row, before the next one is taken to be alone, too */
+#define ALONE_NS      (3 * KMS_NS_PER_MS)
 
 /* --- speed: inline or not --- */
 
@@ -56,6 +58,23 @@ bool kms_rpc_all_inline(struct kms_rpc *rpc)
     return true;
 }
 
+bool kms_rpc_any_alone(struct kms_rpc *rpc)
+{
+    return atomic_load(&rpc->alone) > ALONE_CALLS;
+}
+
+/*
+ * Whether nobody is likely to need the polling thread but the caller of this operation, who is
+ * served sooner if it is not handed to another thread and back. Not where the service is so slow
+ * that the guard would have to step in each time.
+ */
+bool kms_rpc_alone(struct kms_rpc *rpc, size_t method_index)
+{
+    return kms_rpc_any_alone(rpc) &&
+           atomic_load_explicit(&rpc->speed[method_index].estimate_ns, memory_order_relaxed) <
+               KMS_RPC_OVERRUN_NS;
+}
+
 /* Runs the method; the reply is ready afterwards. */
 void kms_rpc_call_run(struct kms_rpc_call *call)
 {
@@ -92,19 +111,32 @@ static void guard_arm(struct kms_rpc *rpc)
     pthread_mutex_unlock(&rpc->guard_mutex);
 }
 
-void kms_rpc_call_run_inline(struct kms_rpc_call *call, uint64_t now)
+/* @limit_ns: when the guard steps in. */
+static void run_inline(struct kms_rpc_call *call, uint64_t limit_ns)
 {
     struct kms_rpc *rpc = call->rpc;
     unsigned epoch = atomic_load(&rpc->epoch);
     call->place = KMS_RPC_ON_POLLER;
-    atomic_store(&rpc->inline_since_ns, now);
+    atomic_store(&rpc->inline_limit_ns, limit_ns);
+    atomic_store(&rpc->inline_since_ns, call->arrived_ns);
     guard_arm(rpc);
     kms_rpc_call_run(call);
+    kms_rpc_followers_answer(kms_rpc_same_leave(call), call);
     if (atomic_load(&rpc->epoch) == epoch) { /* else the guard has taken the polling away from us */
         atomic_store(&rpc->inline_since_ns, 0);
         atomic_store_explicit(&rpc->inline_ended_ns, kms_now_ns(), memory_order_relaxed);
     }
     kms_rpc_call_send(call);
+}
+
+void kms_rpc_call_run_inline(struct kms_rpc_call *call)
+{
+    run_inline(call, KMS_RPC_OVERRUN_NS);
+}
+
+void kms_rpc_call_run_alone(struct kms_rpc_call *call)
+{
+    run_inline(call, ALONE_NS);
 }
 
 /* Whether the polling thread waits for a CPU, or has one, and not for the key service (proc(5)). */
@@ -126,17 +158,18 @@ static bool poller_runnable(struct kms_rpc *rpc)
 
 static bool overruns(struct kms_rpc *rpc, uint64_t ns)
 {
-    return ns > RUNNABLE_NS || (ns > KMS_RPC_OVERRUN_NS && !poller_runnable(rpc));
+    return ns > RUNNABLE_NS || (ns > atomic_load(&rpc->inline_limit_ns) && !poller_runnable(rpc));
 }
 
 /* An inline operation overruns: polling goes on in another thread, operations to workers. */
 static void guard_take_over(struct kms_rpc *rpc, uint64_t overrun_ns)
 {
     for (size_t i = 0; i < rpc->method_count; i++) {
-        if (!rpc->methods[i].instant) {
+        if (!rpc->methods[i].instant && kms_rpc_inline_now(rpc, i)) { /* else it is known */
             speed_overrun(&rpc->speed[i], overrun_ns);
         }
     }
+    atomic_store(&rpc->alone, 0);
     kms_cork_flush(); /* replies to earlier calls of its batch */
     atomic_store(&rpc->inline_since_ns, 0);
     unsigned epoch = atomic_fetch_add(&rpc->epoch, 1) + 1;

@@ -11,8 +11,8 @@
  *   rpc_poll.c    the polling thread
  *
  * A call's life: posted as a slot, it arrives on the polling thread, is run there or by a worker,
- * is answered by the polling thread (by its worker when it is the only call), and ends on the
- * polling thread when gRPC gives its batches back.
+ * is answered by the polling thread (by its worker when it is the only call), and ends when gRPC
+ * has given its batches back and its worker has let go of it.
  */
 #ifndef KMSBRIDGE_RPC_PARTS_H
 #define KMSBRIDGE_RPC_PARTS_H
@@ -30,7 +30,7 @@
 #define KMS_RPC_FDS_MAX                                                                            \
     8192 /* connections with a higher number are not watched for unread answers */
 
-enum tag_kind { TAG_ARRIVED, TAG_CLOSED, TAG_READY, TAG_SENT, TAG_SHUTDOWN };
+enum tag_kind { TAG_ARRIVED, TAG_CLOSED, TAG_SENT, TAG_WAKE, TAG_SHUTDOWN };
 
 struct kms_rpc_call;
 
@@ -65,8 +65,8 @@ struct kms_rpc_worker; /* rpc_work.c */
 struct kms_rpc_call {
     struct tag arrived;
     struct tag closed;
-    struct tag ready;
     struct tag sent;
+    struct tag wake;
     struct kms_rpc *rpc;
     const struct kms_rpc_method *method; /* NULL: not one of ours */
     size_t method_index;
@@ -93,7 +93,7 @@ struct kms_rpc_call {
     uint8_t *secret; /* storage of a secret reply: pool or kms_secure_new() */
     bool secret_pooled;
 
-    struct kms_rpc_call *next;      /* in the queue, or among a leader's followers */
+    struct kms_rpc_call *next;      /* in the queue, among a leader's followers, or the answered */
     struct kms_rpc_call *leader;    /* whose answer it waits for; under same_mutex */
     struct kms_rpc_call *followers; /* under same_mutex */
     struct kms_rpc_call *same_next; /* bucket's list, under same_mutex */
@@ -135,8 +135,16 @@ struct kms_rpc {
     atomic_uint pollers_alive;
     atomic_uint_fast64_t polled_ns;
     atomic_uint_fast64_t inline_since_ns; /* 0: nothing runs inline */
+    atomic_uint_fast64_t inline_limit_ns; /* how long it may */
     atomic_uint_fast64_t inline_ended_ns;
     atomic_int poller_tid;
+
+    /* answers on their way to the polling thread */
+    _Atomic(struct kms_rpc_call *) answered; /* the last one first */
+    atomic_bool poller_asleep; /* or about to be: it does not look at `answered` by itself */
+    atomic_bool wake_sent;     /* a TAG_WAKE is on its way through gRPC's queue */
+
+    atomic_uint alone; /* operations in a row that found no other one there */
 
     pthread_t guard;
     pthread_mutex_t guard_mutex; /* guards guard_armed's transitions and wakes */
@@ -169,6 +177,8 @@ void kms_rpc_event_done(struct kms_rpc_call *call);
 /* Sends the answer; on the polling thread, or by a worker when no other call is there to wait. */
 void kms_rpc_call_send(struct kms_rpc_call *call);
 void kms_rpc_call_hand_over(struct kms_rpc_call *call); /* for it to be sent; any thread */
+/* What was handed over, in that order. On the polling thread. */
+void kms_rpc_answered_send(struct kms_rpc *rpc);
 
 /* --- rpc_arrive.c --- */
 
@@ -179,8 +189,11 @@ void kms_rpc_call_arrived(struct kms_rpc_call *call, bool ok);
 
 bool kms_rpc_inline_now(struct kms_rpc *rpc, size_t method_index);
 bool kms_rpc_all_inline(struct kms_rpc *rpc);
+bool kms_rpc_any_alone(struct kms_rpc *rpc); /* of late, operations came one after the other */
+bool kms_rpc_alone(struct kms_rpc *rpc, size_t method_index);
 void kms_rpc_call_run(struct kms_rpc_call *call);
-void kms_rpc_call_run_inline(struct kms_rpc_call *call, uint64_t now);
+void kms_rpc_call_run_inline(struct kms_rpc_call *call);
+void kms_rpc_call_run_alone(struct kms_rpc_call *call);
 void *kms_rpc_guard_main(void *arg);
 
 /* --- rpc_same.c --- */

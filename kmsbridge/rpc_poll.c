@@ -22,10 +22,12 @@
 #define BATCH_ONE_NS KMS_NS_PER_MS
 
 /* Being put to sleep and woken costs both sides more than a short wait: after a call the next one
- * is waited for awake, if the client has another CPU to run on, and if that has paid of late. */
+ * is waited for awake, if the client has another CPU to run on, and if that has paid of late. So
+ * are the answers of many calls that are under way: fewer of them leave one by one. */
 #define SPIN_NS    (50 * KMS_NS_PER_US)
 #define SPIN_LUCK  16 /* so many times in vain, then only ... */
 #define SPIN_RETRY 16 /* ... every so many calls */
+#define SPIN_MANY  16 /* calls under way */
 
 /* --- polling --- */
 
@@ -48,14 +50,11 @@ static void handle(struct kms_rpc *rpc, const struct tag *tag, bool ok)
         }
         kms_rpc_event_done(tag->call);
         break;
-    case TAG_READY:
-        /* What the worker wrote before it handed the call over is seen here: the queue between them
-         * orders it, which a race detector cannot tell, gRPC not being built for one. */
-        (void)atomic_load(&tag->call->events);
-        kms_rpc_call_send(tag->call);
+    case TAG_SENT:
         kms_rpc_event_done(tag->call);
         break;
-    case TAG_SENT:
+    case TAG_WAKE:
+        atomic_store(&rpc->wake_sent, false);
         kms_rpc_event_done(tag->call);
         break;
     case TAG_SHUTDOWN:
@@ -89,7 +88,8 @@ struct spin {
 
 static bool spin_wanted(struct kms_rpc *rpc, struct spin *spin)
 {
-    if (rpc->cpus < 2 || !kms_rpc_all_inline(rpc)) {
+    if (rpc->cpus < 2 || (!kms_rpc_all_inline(rpc) && !kms_rpc_any_alone(rpc) &&
+                          atomic_load(&rpc->calls_in_flight) < SPIN_MANY)) {
         return false;
     }
     if (spin->vain < SPIN_LUCK) {
@@ -99,29 +99,67 @@ static bool spin_wanted(struct kms_rpc *rpc, struct spin *spin)
     return spin->skipped == 0;
 }
 
+static bool is_answered(struct kms_rpc *rpc)
+{
+    return atomic_load(&rpc->answered) != NULL;
+}
+
+/* False: nothing came. What came is in *@ret_event, or among the answered. */
+static bool spin_event(struct kms_rpc *rpc, struct spin *spin, grpc_event *ret_event)
+{
+    uint64_t end = kms_deadline_in(SPIN_NS);
+    bool others = !kms_rpc_all_inline(rpc);
+    bool came = false;
+    do {
+        *ret_event = next_event(rpc, gpr_inf_past(GPR_CLOCK_MONOTONIC));
+        came = ret_event->type != GRPC_QUEUE_TIMEOUT || is_answered(rpc);
+        if (!came && others) {
+            (void)sched_yield(); /* to whoever has work for us */
+        }
+    } while (!came && !kms_deadline_passed(end));
+    spin->vain = came ? 0 : spin->vain + 1;
+    return came;
+}
+
 static grpc_event wait_event(struct kms_rpc *rpc, struct spin *spin)
 {
     grpc_event event = {.type = GRPC_QUEUE_TIMEOUT};
-    if (spin_wanted(rpc, spin)) {
-        uint64_t end = kms_deadline_in(SPIN_NS);
-        do {
-            event = next_event(rpc, gpr_inf_past(GPR_CLOCK_MONOTONIC));
-        } while (event.type == GRPC_QUEUE_TIMEOUT && !kms_deadline_passed(end));
-        spin->vain = event.type != GRPC_QUEUE_TIMEOUT ? 0 : spin->vain + 1;
+    if (spin_wanted(rpc, spin) && spin_event(rpc, spin, &event)) {
+        return event;
     }
-    return event.type != GRPC_QUEUE_TIMEOUT ? event : next_event(rpc, poll_until());
+    atomic_store(&rpc->poller_asleep, true);
+    if (!is_answered(rpc)) { /* who answers after this sees us asleep */
+        event = next_event(rpc, poll_until());
+    }
+    atomic_store(&rpc->poller_asleep, false);
+    return event;
 }
 
-/* @event and those that are ready behind it; returns what ended the batch. */
+/*
+ * @event and those that are ready behind it; returns what ended the batch.
+ *
+ * Its time begins again with a call that seemed to be alone, however long that has taken: who came
+ * meanwhile has to be seen in this batch, before that caller has its answer and may come again.
+ * Otherwise many callers would be taken for one, and served one after the other.
+ */
 static grpc_event handle_batch(struct kms_rpc *rpc, unsigned epoch, grpc_event event)
 {
-    uint64_t limit = kms_now_ns() + (rpc->cpus > 1 ? BATCH_NS : BATCH_ONE_NS);
+    const uint64_t batch_ns = rpc->cpus > 1 ? BATCH_NS : BATCH_ONE_NS;
+    uint64_t limit = kms_deadline_in(batch_ns);
     unsigned calls = 0;
     kms_cork_begin();
+    kms_rpc_answered_send(rpc);
     while (event.type == GRPC_OP_COMPLETE) {
         const struct tag *tag = event.tag;
         calls += tag->kind == TAG_ARRIVED ? 1 : 0;
+        if (calls > 1) {
+            atomic_store(&rpc->alone, 0);
+        }
         handle(rpc, tag, event.success != 0);
+        kms_rpc_answered_send(rpc);
+        if (kms_rpc_any_alone(rpc)) {
+            limit = kms_deadline_in(batch_ns);
+        }
         if (calls >= BATCH_CALLS || kms_now_ns() >= limit || atomic_load(&rpc->epoch) != epoch) {
             event.type = GRPC_QUEUE_TIMEOUT;
         } else {
@@ -137,7 +175,7 @@ static grpc_event handle_batch(struct kms_rpc *rpc, unsigned epoch, grpc_event e
  * usual one of some milliseconds, whenever it wakes; no privilege needed. A hint: older kernels
  * refuse or ignore it.
  */
-static void ask_short_slice(void)
+static void ask_slice(uint64_t ns)
 {
     struct {
         uint32_t size, policy;
@@ -148,7 +186,7 @@ static void ask_short_slice(void)
     } attr = {.size = sizeof attr,
               .policy = SCHED_OTHER,
               .nice = getpriority(PRIO_PROCESS, (id_t)gettid()),
-              .runtime = SLICE_NS};
+              .runtime = ns};
     (void)syscall(SYS_sched_setattr, 0, &attr, 0);
 }
 
@@ -157,8 +195,13 @@ void kms_rpc_poll_loop(struct kms_rpc *rpc, unsigned epoch)
 {
     struct spin spin = {.vain = 0};
     atomic_store(&rpc->poller_tid, gettid());
-    ask_short_slice();
+    uint64_t slice = 0;
     while (atomic_load(&rpc->epoch) == epoch) {
+        uint64_t wanted = kms_rpc_all_inline(rpc) ? SLICE_NS : 0;
+        if (slice != wanted) {
+            slice = wanted;
+            ask_slice(slice);
+        }
         atomic_store_explicit(&rpc->polled_ns, kms_now_ns(), memory_order_relaxed);
         grpc_event event = handle_batch(rpc, epoch, wait_event(rpc, &spin));
         if (event.type == GRPC_QUEUE_SHUTDOWN) {

@@ -21,8 +21,14 @@
 static struct {
     pthread_mutex_t mutex;
     pthread_cond_t released;
-    bool hold;        /* the next run waits until it is false */
-    atomic_bool slow; /* each run takes a while, and no two are the same */
+    bool hold;           /* the next run waits until it is false */
+    atomic_bool slow;    /* each run takes a while, and no two are the same */
+    atomic_uint pause;   /* of each run, in us */
+    atomic_bool differ;  /* no two calls are the same */
+    atomic_bool heeds;   /* a run that waits goes on when its client has given up, too */
+    atomic_bool was_cut; /* one has */
+    atomic_int place;    /* where the last answer was made */
+    atomic_uint on_worker;
     atomic_int last_tid;
     atomic_int last_policy;
     atomic_uint runs;
@@ -45,13 +51,20 @@ static void run(void *ctx, struct kms_rpc_request *request, struct kms_rpc_reply
 {
     static const uint8_t answer[] = {0x0a, 1, 'x'};
     (void)ctx;
-    (void)request;
     unsigned n = atomic_fetch_add(&world.runs, 1);
     pthread_mutex_lock(&world.mutex);
-    while (world.hold && n == 0) {
-        pthread_cond_wait(&world.released, &world.mutex);
+    while (world.hold && n == 0 && !atomic_load(&world.was_cut)) {
+        if (!atomic_load(&world.heeds)) {
+            pthread_cond_wait(&world.released, &world.mutex);
+            continue;
+        }
+        pthread_mutex_unlock(&world.mutex);
+        usleep(1000);
+        atomic_store(&world.was_cut, atomic_load(request->cancelled));
+        pthread_mutex_lock(&world.mutex);
     }
     pthread_mutex_unlock(&world.mutex);
+    usleep(atomic_load(&world.pause));
     if (atomic_load(&world.slow)) {
         atomic_store(&world.last_tid, gettid());
         atomic_store(&world.last_policy, sched_getscheduler(0));
@@ -66,7 +79,7 @@ static bool always_the_same(void *ctx, const struct kms_rpc_request *request,
     (void)ctx;
     (void)request;
     memset(ret_same, 7, KMS_RPC_SAME_LEN);
-    return !atomic_load(&world.slow);
+    return !atomic_load(&world.slow) && !atomic_load(&world.differ);
 }
 
 static const struct kms_rpc_method methods[] = {
@@ -80,7 +93,8 @@ static void observe(void *ctx, int method_id, int grpc_code, uint64_t ns, enum k
     (void)method_id;
     (void)grpc_code;
     (void)ns;
-    (void)place;
+    atomic_store(&world.place, (int)place);
+    atomic_fetch_add(&world.on_worker, place == KMS_RPC_ON_WORKER ? 1 : 0);
     atomic_fetch_add(&world.answered, 1);
 }
 
@@ -103,6 +117,7 @@ static void begin(struct server *server)
     const uid_t me = getuid();
     atomic_store(&world.runs, 0);
     atomic_store(&world.answered, 0);
+    atomic_store(&world.pause, 0);
     snprintf(path, sizeof path, "@kmsbridge-rpc-test-%ld", (long)getpid());
     const struct kms_socket_conf conf = {
         .path = path, .mode = 0600, .owner = (uid_t)-1, .group = (gid_t)-1};
@@ -263,12 +278,187 @@ static void who_worked_last_works_next(void)
     end(&server);
 }
 
+/* ---- one call after the other ------------------------------------------------------------- */
+
+/* Too slow to be done inline for everybody, quick enough for one alone. */
+#define PAUSE_US 300
+/* And longer than the polling thread keeps a batch of answers. */
+#define LONG_PAUSE_US 500
+
+/* Until calls that come one after the other are run by the polling thread itself. */
+static bool reach_alone(struct server *server, struct kms_v2_client *client, unsigned pause_us)
+{
+    struct kms_rpc_stats stats = {.inline_now = true};
+    atomic_store(&world.pause, pause_us);
+    for (int i = 0; i < 5000; i++) {
+        CU_ASSERT_EQUAL_FATAL(decrypt(client, 10 * KMS_NS_PER_S), KMS_OK);
+        kms_rpc_stats(server->rpc, &stats);
+        if (!stats.inline_now && atomic_load(&world.place) == KMS_RPC_ON_POLLER) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void wait_for_run(unsigned count)
+{
+    for (int i = 0; i < 5000 && atomic_load(&world.runs) < count; i++) {
+        usleep(1000);
+    }
+    CU_ASSERT_EQUAL(atomic_load(&world.runs), count);
+}
+
+/* The next call hangs, in a thread of its own, until it is let go. */
+static void hang_one(struct waiter *waiter, uint64_t timeout_ns)
+{
+    set_hold(true);
+    atomic_store(&world.runs, 0);
+    *waiter = (struct waiter){.client = client_new(), .timeout_ns = timeout_ns};
+    CU_ASSERT_EQUAL_FATAL(pthread_create(&waiter->thread, NULL, wait_main, waiter), 0);
+    wait_for_run(1);
+}
+
+static enum kms_status end_of(struct waiter *waiter)
+{
+    pthread_join(waiter->thread, NULL);
+    kms_v2_client_close(waiter->client);
+    return waiter->status;
+}
+
+/* Less than the second that the polling thread may sleep when nobody wakes it. */
+#define AWAKE_NS (900 * KMS_NS_PER_MS)
+
+/* The polling thread runs what comes alone; if it hangs there, all others are served all the same,
+ * by workers, however many come one after the other. */
+static void who_is_alone_holds_nobody_up(void)
+{
+    struct server server;
+    struct waiter waiter;
+    begin(&server);
+    atomic_store(&world.differ, true);
+    struct kms_v2_client *client = client_new();
+    CU_ASSERT(reach_alone(&server, client, PAUSE_US));
+    hang_one(&waiter, 15 * KMS_NS_PER_S);
+    for (int i = 0; i < 40; i++) {
+        CU_ASSERT_EQUAL(decrypt(client, AWAKE_NS), KMS_OK);
+        CU_ASSERT_EQUAL(atomic_load(&world.place), KMS_RPC_ON_WORKER);
+    }
+    CU_ASSERT(in_flight(server.rpc, 1)); /* it hangs still */
+    set_hold(false);
+    CU_ASSERT_EQUAL(end_of(&waiter), KMS_OK);
+    CU_ASSERT(reach_alone(&server, client, PAUSE_US));
+    atomic_store(&world.differ, false);
+    kms_v2_client_close(client);
+    end(&server);
+}
+
+/* After one that hung there, others are not let onto the polling thread at once. */
+static void who_is_alone_and_hangs_is_the_last_one(void)
+{
+    struct server server;
+    struct waiter waiter;
+    begin(&server);
+    struct kms_v2_client *client = client_new();
+    CU_ASSERT(reach_alone(&server, client, PAUSE_US));
+    hang_one(&waiter, 15 * KMS_NS_PER_S);
+    usleep(100000); /* the guard has stepped in */
+    set_hold(false);
+    CU_ASSERT_EQUAL(end_of(&waiter), KMS_OK);
+    CU_ASSERT_EQUAL(decrypt(client, 10 * KMS_NS_PER_S), KMS_OK);
+    CU_ASSERT_EQUAL(atomic_load(&world.place), KMS_RPC_ON_WORKER);
+    kms_v2_client_close(client);
+    end(&server);
+}
+
+/* Who joins one that hangs on the polling thread has its answer. */
+static void who_is_alone_may_be_joined(void)
+{
+    struct server server;
+    struct waiter first;
+    struct waiter second = {.timeout_ns = 15 * KMS_NS_PER_S};
+    begin(&server);
+    struct kms_v2_client *client = client_new();
+    CU_ASSERT(reach_alone(&server, client, PAUSE_US));
+    second.client = client_new();
+    hang_one(&first, 15 * KMS_NS_PER_S);
+    CU_ASSERT_EQUAL_FATAL(pthread_create(&second.thread, NULL, wait_main, &second), 0);
+    CU_ASSERT(in_flight(server.rpc, 2));
+    set_hold(false);
+    CU_ASSERT_EQUAL(end_of(&first), KMS_OK);
+    CU_ASSERT_EQUAL(end_of(&second), KMS_OK);
+    CU_ASSERT_EQUAL(atomic_load(&world.runs), 1);
+    kms_v2_client_close(client);
+    end(&server);
+}
+
+/* An operation that hangs on the polling thread is told that its client has given up. */
+static void who_is_alone_is_told_of_its_clients_end(void)
+{
+    struct server server;
+    struct waiter waiter;
+    begin(&server);
+    struct kms_v2_client *client = client_new();
+    CU_ASSERT(reach_alone(&server, client, PAUSE_US));
+    atomic_store(&world.heeds, true);
+    hang_one(&waiter, 300 * KMS_NS_PER_MS);
+    CU_ASSERT_EQUAL(end_of(&waiter), KMS_E_TIMEOUT);
+    CU_ASSERT(in_flight(server.rpc, 0));
+    CU_ASSERT(atomic_load(&world.was_cut));
+    atomic_store(&world.heeds, false);
+    atomic_store(&world.was_cut, false);
+    set_hold(false);
+    kms_v2_client_close(client);
+    end(&server);
+}
+
+#define MANY_CALLS 60
+
+static void *many_main(void *arg)
+{
+    struct waiter *waiter = arg;
+    for (int i = 0; i < MANY_CALLS && waiter->status == KMS_OK; i++) {
+        waiter->status = decrypt(waiter->client, waiter->timeout_ns);
+    }
+    return NULL;
+}
+
+/* After one alone come many at once: they are served beside each other, by workers, although the
+ * polling thread never sees more than one of them under way while it does their work. */
+static void many_after_one_alone_are_not_served_in_turn(void)
+{
+    struct server server;
+    struct waiter waiters[6];
+    begin(&server);
+    atomic_store(&world.differ, true);
+    struct kms_v2_client *client = client_new();
+    CU_ASSERT(reach_alone(&server, client, LONG_PAUSE_US));
+    for (size_t i = 0; i < UNIT_COUNT(waiters); i++) {
+        waiters[i] = (struct waiter){.client = client_new(), .timeout_ns = 10 * KMS_NS_PER_S};
+    }
+    atomic_store(&world.on_worker, 0);
+    for (size_t i = 0; i < UNIT_COUNT(waiters); i++) {
+        CU_ASSERT_EQUAL_FATAL(pthread_create(&waiters[i].thread, NULL, many_main, &waiters[i]), 0);
+    }
+    for (size_t i = 0; i < UNIT_COUNT(waiters); i++) {
+        CU_ASSERT_EQUAL(end_of(&waiters[i]), KMS_OK);
+    }
+    CU_ASSERT(atomic_load(&world.on_worker) > UNIT_COUNT(waiters) * MANY_CALLS / 2);
+    atomic_store(&world.differ, false);
+    kms_v2_client_close(client);
+    end(&server);
+}
+
 int main(void)
 {
     static const struct unit_test tests[] = {
         {"overdue leader", nobody_waits_for_an_overdue_leader},
         {"last idle first", who_worked_last_works_next},
         {"done once", the_same_is_done_once_and_who_gives_up_goes},
+        {"alone", who_is_alone_holds_nobody_up},
+        {"many after one alone", many_after_one_alone_are_not_served_in_turn},
+        {"alone and hung", who_is_alone_and_hangs_is_the_last_one},
+        {"alone and joined", who_is_alone_may_be_joined},
+        {"alone and cancelled", who_is_alone_is_told_of_its_clients_end},
     };
     if (kms_secure_init() != KMS_OK) {
         return EXIT_FAILURE;
