@@ -232,7 +232,12 @@ static enum kms_status list_each(struct kms_backend *backend, struct kms_call *c
             kms_log_error(KMS_LOG_WARN, &call->error, "backend %s: key %s is not shown",
                           backend->conf->name, name);
         }
-        if (status == KMS_E_TOO_LARGE || status == KMS_E_NOT_FOUND) { /* went between the two */
+        if (status == KMS_E_DENIED) { /* LIST shows everybody's; what may not be read is not ours */
+            kms_log_error(KMS_LOG_DEBUG, &call->error, "backend %s: key %s is not shown",
+                          backend->conf->name, name);
+        }
+        if (status == KMS_E_TOO_LARGE || status == KMS_E_DENIED ||
+            status == KMS_E_NOT_FOUND) { /* went between the two */
             kms_error_clear(&call->error);
             status = KMS_OK;
         }

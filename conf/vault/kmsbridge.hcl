@@ -17,6 +17,7 @@ path "transit/decrypt/kmsbridge-kek" {
 }
 
 # For PKCS#11 applications through the agent, besides: the list of keys, and what is done with them.
+# Of a mount that others use, too, the keys are shown that may be read.
 # path "transit/keys" { capabilities = ["list"] }
 # path "transit/keys/*" { capabilities = ["read"] }
 # path "transit/sign/*" { capabilities = ["update"] }

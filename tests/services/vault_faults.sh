@@ -59,6 +59,15 @@ does 'but the key that is named' 'ok 1 kek/1=kbv1-[0-9a-f]{40}\*\+$' list kek
 does 'and its use' 'ok kbv1-' seal kek
 does 'both ways' 'ok kbv1-' open
 does 'no reason for another token either' 'ok ready=1 reconnects=0' health
+
+# to list, and to read one of those that are listed: the others are not in its way
+secret "$tmp/short" "$(api POST auth/token/create '{"policies":["blind","lister"]}' | field client_token)"
+api PUT sys/policies/acl/lister '{"policy":"path \"transit/keys\" {capabilities=[\"list\"]}"}'
+entry "$tmp/short.conf" "method: token, token: 'file:$tmp/short'"
+opened "$tmp/short.conf"
+does 'a policy that reads one of two keys: the list has that one' 'ok 1 kek/1=kbv1-[0-9a-f]{40}\*\+$' list
+does 'the other one is denied to who names it' 'denied .*403.*permission denied' list second
+does 'nor is that a reason for another token' 'ok ready=1 reconnects=0' health
 opened "$tmp/conf"
 
 # pinned: a version is used until the new one is looked up

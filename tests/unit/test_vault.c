@@ -25,6 +25,7 @@
 static struct fake_http fake;
 static struct kms_backend *vault;
 static const char *key_body, *op_body, *huge_body; /* of the key "huge", where there is one */
+static bool has_theirs; /* a key "a-team" besides, which we may not read */
 static enum kms_status no_answer;                  /* but this error; KMS_OK: there is one */
 static unsigned op_status, self_status, key_status, list_status, list_ms;
 
@@ -44,8 +45,15 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
     if (request->method == KMS_HTTP_GET && strstr(path, "/keys/huge") != NULL) {
         return fake_http_reply(request, ret, 200, huge_body);
     }
+    if (request->method == KMS_HTTP_GET && strstr(path, "/keys/a-team") != NULL) {
+        return fake_http_reply(request, ret, 403, "{\"errors\":[\"permission denied\"]}");
+    }
     if (request->method == KMS_HTTP_GET) {
         return fake_http_reply(request, ret, key_status, key_body);
+    }
+    if (request->method == KMS_HTTP_LIST && has_theirs) {
+        return fake_http_reply(request, ret, 200,
+                               "{\"data\":{\"keys\":[\"a-team\",\"kek\",\"a-team-2\"]}}");
     }
     if (request->method == KMS_HTTP_LIST) {
         (void)poll(NULL, 0, (int)list_ms);
@@ -72,6 +80,7 @@ static void begin(void)
     fake_http_init(&fake, answer);
     key_body = "{\"data\":{" KEY "}}";
     huge_body = NULL;
+    has_theirs = false;
     no_answer = KMS_OK;
     key_status = op_status = self_status = list_status = 200;
     list_ms = 0;
@@ -629,6 +638,26 @@ static void denied_is_not_refused(void)
     end();
 }
 
+/* A mount that several share: LIST tells of all keys, a policy lets each read its own. */
+static void what_may_not_be_read_hides_nothing_else(void)
+{
+    static struct seen seen;
+    struct kms_call call;
+
+    begin();
+    has_theirs = true;
+    op_body = "{\"data\":{\"ciphertext\":\"vault:v1:" SEALED "\",\"key_version\":1}}";
+    CU_ASSERT_EQUAL(seal(&call, KNOWN), KMS_OK); /* looked for in the whole mount */
+    CU_ASSERT_EQUAL(list(&call, NULL, &seen), KMS_OK);
+    CU_ASSERT_EQUAL(seen.count, 2);
+    CU_ASSERT_STRING_EQUAL(seen.info[0].label, "kek");
+    CU_ASSERT_EQUAL(call.error.status, KMS_OK);
+    CU_ASSERT_EQUAL(list(&call, "a-team", &seen), KMS_E_DENIED); /* who names it is told */
+    self_status = 403; /* a bad token is not taken for a policy */
+    CU_ASSERT_EQUAL(list(&call, NULL, &seen), KMS_E_AUTH);
+    end();
+}
+
 static void names_stay_names(void)
 {
     static const char *const names[] = {"../sys/seal", "a/b", "a b",   "",
@@ -709,6 +738,7 @@ static const struct unit_test tests[] = {
     {"a list that fails says nothing of keys", a_list_that_fails_says_nothing_of_keys},
     {"a list on its way is waited for", a_list_on_its_way_is_waited_for},
     {"denied is not refused", denied_is_not_refused},
+    {"what may not be read hides nothing else", what_may_not_be_read_hides_nothing_else},
     {"names stay names", names_stay_names},
     {"a rotation that cannot be read is told", a_rotation_that_cannot_be_read_is_told},
     {"destroying must be allowed", destroying_must_be_allowed},
