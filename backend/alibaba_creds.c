@@ -173,34 +173,58 @@ static bool has_rrsa(const struct kms_alibaba_conf *ali)
            kms_ali_setting(ali->oidc_token_file, "ALIBABA_CLOUD_OIDC_TOKEN_FILE", NULL) != NULL;
 }
 
+/* One of those that "auto" chooses from: an error begins with its name, as each source's does. */
+static enum kms_status from_chosen(const char *name, struct kms_backend *b,
+                                   const struct kms_http_wait *wait,
+                                   struct kms_credential_slot *slot, struct kms_error *err)
+{
+    size_t len = strlen(name);
+    enum kms_status status = source_named(name)->fetch(b, wait, slot, err);
+
+    if (status == KMS_OK ||
+        (strncmp(err->text, name, len) == 0 && strncmp(err->text + len, ": ", 2) == 0)) {
+        return status;
+    }
+    return kms_error_reword(err, status, "%s: %s", name, err->text);
+}
+
+/* The first source that is set up, as far as can be told without asking; NULL: none. */
+static const char *choose_source(const struct kms_alibaba_conf *ali)
+{
+    if (ali->access_key_id != NULL) {
+        return "access_key";
+    }
+    if (kms_ali_setting(NULL, "ALIBABA_CLOUD_ACCESS_KEY_ID", NULL) != NULL) {
+        return "environment";
+    }
+    if (has_rrsa(ali)) {
+        return "rrsa";
+    }
+    return kms_ali_setting(ali->profile_file, "ALIBABA_CLOUD_CREDENTIALS_FILE", NULL) != NULL
+               ? "profile"
+               : NULL;
+}
+
 static enum kms_status from_auto(struct kms_backend *b, const struct kms_http_wait *wait,
                                  struct kms_credential_slot *slot, struct kms_error *err)
 {
     const char *off = kms_ali_setting(NULL, "ALIBABA_CLOUD_ECS_METADATA_DISABLED", "false");
+    const char *chosen = choose_source(b->ali);
     bool has_uri =
         kms_ali_setting(b->ali->credentials_uri, "ALIBABA_CLOUD_CREDENTIALS_URI", NULL) != NULL;
     enum kms_status status = KMS_OK;
 
-    if (b->ali->access_key_id != NULL) {
-        return from_access_key(b, wait, slot, err);
-    }
-    if (kms_ali_setting(NULL, "ALIBABA_CLOUD_ACCESS_KEY_ID", NULL) != NULL) {
-        return from_environment(b, wait, slot, err);
-    }
-    if (has_rrsa(b->ali)) {
-        return kms_ali_from_rrsa(b, wait, slot, err);
-    }
-    if (kms_ali_setting(b->ali->profile_file, "ALIBABA_CLOUD_CREDENTIALS_FILE", NULL) != NULL) {
-        return kms_ali_from_profile(b, wait, slot, err);
+    if (chosen != NULL) {
+        return from_chosen(chosen, b, wait, slot, err);
     }
     if (strcmp(off, "true") != 0) {
-        status = from_ecs(b, wait, slot, err);
+        status = from_chosen("ecs", b, wait, slot, err);
         if (!has_uri || (status != KMS_E_UNAVAILABLE && status != KMS_E_NOT_FOUND)) {
             return status;
         }
         kms_error_clear(err);
     }
-    return has_uri ? kms_ali_from_uri(b, wait, slot, err)
+    return has_uri ? from_chosen("uri", b, wait, slot, err)
                    : kms_error_set(err, KMS_E_NOT_FOUND,
                                    "no source of credentials is set up: no access key, RRSA, "
                                    "profile file or credentials URI, and ECS metadata is disabled");

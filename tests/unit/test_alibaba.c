@@ -502,6 +502,59 @@ static void rewrap_names_both_contexts(void)
     kms_alibaba_ops.close(b);
 }
 
+/* "auto" is the default: what fails is one of several sources, and the text says which. */
+static void a_source_that_fails_is_named(void)
+{
+    static const struct {
+        const char *name, *variables[3];
+        const char *says;
+    } rows[] = {
+        {"environment", {"ALIBABA_CLOUD_ACCESS_KEY_ID"}, "auto: environment: "},
+        {"rrsa",
+         {"ALIBABA_CLOUD_ROLE_ARN", "ALIBABA_CLOUD_OIDC_PROVIDER_ARN",
+          "ALIBABA_CLOUD_OIDC_TOKEN_FILE"},
+         "auto: rrsa: cannot "},
+        {"profile", {"ALIBABA_CLOUD_CREDENTIALS_FILE"}, "auto: profile: cannot "},
+        {"uri",
+         {"ALIBABA_CLOUD_CREDENTIALS_URI", "ALIBABA_CLOUD_ECS_METADATA_DISABLED"},
+         "auto: uri: "},
+        {"access_key", {NULL}, "auto: access_key: "},
+    };
+    static uint8_t storage[KMS_CIPHERTEXT_MAX], iv[KMS_IV_MAX];
+    struct kms_sealed sealed = {.iv = KMS_BUF_OVER(iv), .ciphertext = KMS_BUF_OVER(storage)};
+    const struct kms_params params = {.alg = KMS_ALG_SEALED};
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        bool by_key = strcmp(rows[i].name, "access_key") == 0;
+        struct kms_backend *b = open_scripted();
+        struct kms_call call = {.deadline_ns = kms_deadline_in(KMS_NS_PER_S)};
+
+        kms_alibaba_ops.close(b);
+        settings.credentials = NULL;
+        settings.access_key_id = by_key ? settings.access_key_id : NULL;
+        settings.access_key_secret = by_key ? unconst("env:TEST_ALI_NO_SECRET") : NULL;
+        for (size_t v = 0; v < UNIT_COUNT(rows[i].variables) && !by_key; v++) {
+            if (rows[i].variables[v] != NULL) { /* a file that is none, an address that is none */
+                bool is_off = strstr(rows[i].variables[v], "DISABLED") != NULL;
+
+                (void)setenv(rows[i].variables[v], is_off ? "true" : "/nonexistent/x", 1);
+            }
+        }
+        CU_ASSERT_EQUAL_FATAL(kms_ali_open_over(&conf, new_doors(), &b, NULL), KMS_OK);
+        UNIT_CHECK(rows[i].name, kms_ali_encrypt(b, &call, "key-1/version-1", &params,
+                                                 kms_span_str("x"), &sealed) == KMS_E_AUTH);
+        UNIT_CHECK(call.error.text,
+                   strncmp(call.error.text, rows[i].says, strlen(rows[i].says)) == 0);
+        UNIT_CHECK(rows[i].name, scripted.asked == 0);
+        kms_alibaba_ops.close(b);
+        for (size_t v = 0; v < UNIT_COUNT(rows[i].variables) && !by_key; v++) {
+            if (rows[i].variables[v] != NULL) {
+                (void)unsetenv(rows[i].variables[v]);
+            }
+        }
+    }
+}
+
 /* The largest plaintext, of the bytes that grow most, fits a request. */
 static void the_largest_fits(void)
 {
@@ -633,6 +686,7 @@ int main(void)
         {"Encrypt is written and read", encrypt_is_written_and_read},
         {"data keys are asked for and read", data_keys_are_asked_for_and_read},
         {"rewrap names both contexts", rewrap_names_both_contexts},
+        {"a source that fails is named", a_source_that_fails_is_named},
         {"the largest fits", the_largest_fits},
         {"bad replies are told", bad_replies_are_told},
         {"managed where it can be", managed_where_it_can_be},

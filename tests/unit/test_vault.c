@@ -25,8 +25,8 @@
 static struct fake_http fake;
 static struct kms_backend *vault;
 static const char *key_body, *op_body, *huge_body; /* of the key "huge", where there is one */
-static bool has_theirs; /* a key "a-team" besides, which we may not read */
-static enum kms_status no_answer;                  /* but this error; KMS_OK: there is one */
+static bool has_theirs;           /* a key "a-team" besides, which we may not read */
+static enum kms_status no_answer; /* but this error; KMS_OK: there is one */
 static unsigned op_status, self_status, key_status, list_status, list_ms;
 
 static enum kms_status answer(struct fake_http *self, const struct kms_http_request *request,
