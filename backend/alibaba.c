@@ -9,6 +9,46 @@
 
 /* ---- open, close, health ------------------------------------------------------------------ */
 
+static enum kms_status check_url(const struct kms_backend_conf *conf, const char *key,
+                                 const char *url, bool plain_ok, struct kms_error *err)
+{
+    struct kms_error why = KMS_ERROR_INIT;
+
+    if (url == NULL || url[0] == '\0' || kms_http_check_url(url, plain_ok, &why) == KMS_OK) {
+        return KMS_OK;
+    }
+    return kms_error_set(err, KMS_E_INVALID, "backend %s: alibaba.%s %s", conf->name, key,
+                         why.text);
+}
+
+/* What a call would be refused for later, by a text that names none of them. */
+static enum kms_status check_urls(const struct kms_backend_conf *conf, struct kms_error *err)
+{
+    const struct kms_alibaba_conf *ali = conf->alibaba;
+    const struct {
+        const char *key, *url;
+        bool plain_ok;
+    } rows[] = {
+        {"endpoint", ali->endpoint, false},
+        {"management_endpoint", ali->management_endpoint, false},
+        {"sts_endpoint", ali->sts_endpoint, false},
+        {"credentials_uri", ali->credentials_uri, false},
+        {"metadata_endpoint", ali->metadata_endpoint, true},
+    };
+    enum kms_status status = KMS_OK;
+
+    for (size_t i = 0; status == KMS_OK && i < sizeof(rows) / sizeof(rows[0]); i++) {
+        status = check_url(conf, rows[i].key, rows[i].url, rows[i].plain_ok, err);
+    }
+    for (unsigned i = 0; status == KMS_OK && i < ali->fallback_endpoints_count; i++) {
+        char key[32];
+
+        (void)snprintf(key, sizeof(key), "fallback_endpoints[%u]", i);
+        status = check_url(conf, key, ali->fallback_endpoints[i], false, err);
+    }
+    return status;
+}
+
 static enum kms_status check(const struct kms_backend_conf *conf, struct kms_error *err)
 {
     const struct kms_alibaba_conf *ali = conf->alibaba;
@@ -24,7 +64,7 @@ static enum kms_status check(const struct kms_backend_conf *conf, struct kms_err
                              "backend %s: alibaba.credentials names no source of credentials",
                              conf->name);
     }
-    return KMS_OK;
+    return check_urls(conf, err);
 }
 
 static void ali_close(struct kms_backend *b)

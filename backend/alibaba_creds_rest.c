@@ -82,6 +82,17 @@ static enum kms_status make_query(char *ret_url, size_t size)
     return status;
 }
 
+/* An address that may be the environment's: what is wrong with it is said of the variable's name.
+ */
+static enum kms_status check_address(const char *url, const char *what, struct kms_error *err)
+{
+    struct kms_error why = KMS_ERROR_INIT;
+
+    return kms_http_check_url(url, false, &why) == KMS_OK
+               ? KMS_OK
+               : kms_error_set(err, KMS_E_INVALID, "%s %s", what, why.text);
+}
+
 static enum kms_status make_form(const struct kms_alibaba_conf *ali, struct kms_span token,
                                  struct kms_blob *form)
 {
@@ -176,7 +187,8 @@ enum kms_status kms_ali_from_rrsa(struct kms_backend *b, const struct kms_http_w
                                                  .want_count = 1,
                                                  .body_max = REPLY_MAX};
 
-        status = kms_http_perform(door, &request, wait, &response, err);
+        status = check_address(base, "rrsa: the STS endpoint (ALIBABA_CLOUD_STS_ENDPOINT)", err);
+        status = status == KMS_OK ? kms_http_perform(door, &request, wait, &response, err) : status;
     }
     if (status == KMS_OK) {
         status = read_sts(&response, slot, err);
@@ -385,7 +397,10 @@ enum kms_status kms_ali_from_uri(struct kms_backend *b, const struct kms_http_wa
     if (uri == NULL) {
         return kms_error_set(err, KMS_E_NOT_FOUND, "uri: ALIBABA_CLOUD_CREDENTIALS_URI is not set");
     }
-    status = kms_http_perform(b->doors.identity, &request, wait, &response, err);
+    status = check_address(uri, "uri: the credentials URI (ALIBABA_CLOUD_CREDENTIALS_URI)", err);
+    if (status == KMS_OK) {
+        status = kms_http_perform(b->doors.identity, &request, wait, &response, err);
+    }
     if (status == KMS_OK && response.status != 200) {
         status = kms_error_set(err, response.status >= 500 ? KMS_E_UNAVAILABLE : KMS_E_AUTH,
                                "uri: the credentials URI answers HTTP %u", response.status);

@@ -517,7 +517,7 @@ static void a_source_that_fails_is_named(void)
         {"profile", {"ALIBABA_CLOUD_CREDENTIALS_FILE"}, "auto: profile: cannot "},
         {"uri",
          {"ALIBABA_CLOUD_CREDENTIALS_URI", "ALIBABA_CLOUD_ECS_METADATA_DISABLED"},
-         "auto: uri: "},
+         "auto: uri: the credentials URI (ALIBABA_CLOUD_CREDENTIALS_URI) must begin with https://"},
         {"access_key", {NULL}, "auto: access_key: "},
     };
     static uint8_t storage[KMS_CIPHERTEXT_MAX], iv[KMS_IV_MAX];
@@ -655,19 +655,36 @@ static void managed_where_it_can_be(void)
 
 static void bad_configurations_are_refused(void)
 {
-    struct kms_backend *b = NULL;
-    struct kms_alibaba_conf nowhere = {.credentials = unconst("auto")};
-    struct kms_alibaba_conf plain = {.endpoint = unconst("http://kms.example")};
-    struct kms_alibaba_conf source = {.region = unconst("r"), .credentials = unconst("magic")};
-    struct kms_alibaba_conf *const bad[] = {&nowhere, &plain, &source};
+    char *fallbacks[] = {unconst("https://kms.example"), unconst("http://kms.example")};
+    struct {
+        const char *says;
+        struct kms_alibaba_conf conf;
+    } bad[] = {
+        {"alibaba.region or alibaba.endpoint is missing", {.credentials = unconst("auto")}},
+        {"alibaba.credentials names no source",
+         {.region = unconst("r"), .credentials = unconst("magic")}},
+        {"alibaba.endpoint must be https://", {.endpoint = unconst("http://kms.example")}},
+        {"alibaba.management_endpoint must be https://",
+         {.region = unconst("r"), .management_endpoint = unconst("http://kms.example")}},
+        {"alibaba.sts_endpoint must be https://",
+         {.region = unconst("r"), .sts_endpoint = unconst("http://sts.example")}},
+        {"alibaba.credentials_uri must begin with https://",
+         {.region = unconst("r"), .credentials_uri = unconst("credentials")}},
+        {"alibaba.metadata_endpoint must have a host",
+         {.region = unconst("r"), .metadata_endpoint = unconst("http://100.100.100.200:x")}},
+        {"alibaba.fallback_endpoints[1] must be https://",
+         {.region = unconst("r"), .fallback_endpoints = fallbacks, .fallback_endpoints_count = 2}},
+    };
 
     for (size_t i = 0; i < UNIT_COUNT(bad); i++) {
+        struct kms_backend *b = NULL;
         struct kms_error err = KMS_ERROR_INIT;
         const struct kms_backend_conf one = {
-            .name = unconst("a"), .type = unconst("alibaba"), .alibaba = bad[i]};
+            .name = unconst("a"), .type = unconst("alibaba"), .alibaba = &bad[i].conf};
 
         CU_ASSERT_EQUAL(kms_ali_open_over(&one, new_doors(), &b, &err), KMS_E_INVALID);
-        CU_ASSERT(err.text[0] != '\0');
+        UNIT_CHECK(bad[i].says, strncmp(err.text, "backend a: ", 11) == 0);
+        UNIT_CHECK(err.text, strstr(err.text, bad[i].says) != NULL);
     }
 }
 
