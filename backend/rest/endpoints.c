@@ -14,6 +14,7 @@
 #define OPEN_NS     (500 * KMS_NS_PER_MS)
 #define SLOW_NS     (500 * KMS_NS_PER_MS)
 #define OPEN_MAX_NS (15 * KMS_NS_PER_S)
+#define TRY_MIN_NS  (50 * KMS_NS_PER_MS) /* no call tries an endpoint for less */
 
 struct endpoint {
     char *url;
@@ -118,21 +119,54 @@ static enum verdict verdict_of(const struct kms_endpoints *endpoints, enum kms_s
 
 /* ---- choosing ----------------------------------------------------------------------------- */
 
-/* The first that is closed, or whose time to be tried has come, which is *ret_try; NULL: none. */
-static struct endpoint *choose(struct kms_endpoints *endpoints, unsigned asked, bool *ret_try)
+/* Where a call goes. */
+struct choice {
+    struct endpoint *endpoint; /* NULL: nowhere */
+    bool is_try;               /* it is half open */
+    uint64_t deadline_ns;      /* of this exchange */
+};
+
+static bool has_well_locked(const struct kms_endpoints *endpoints, unsigned asked)
 {
-    struct endpoint *chosen = NULL;
+    for (size_t i = 0; i < endpoints->count; i++) {
+        if ((asked & 1u << i) == 0 && endpoints->at[i].open_ns == 0) {
+            return true;
+        }
+    }
+    return false;
+}
+
+/*
+ * The first that is closed, or whose time to be tried has come. One call tries it even though
+ * another endpoint is well, or a node that is back would never be asked again; but that call must
+ * not fail of it: it tries for half of its time and has the rest for the other one, and what may be
+ * asked only once tries nothing.
+ */
+static struct choice choose(struct kms_endpoints *endpoints, unsigned asked, bool once,
+                            const struct kms_http_wait *wait)
+{
+    struct choice chosen = {.deadline_ns = wait->deadline_ns};
+    uint64_t half = kms_deadline_left(wait->deadline_ns) / 2;
+    bool has_well = false;
 
     pthread_mutex_lock(&endpoints->lock);
-    for (size_t i = 0; chosen == NULL && i < endpoints->count; i++) {
-        /* its time has come: one call tries it even though another endpoint is well, or a node
-         * that is back would never be asked again */
-        if ((asked & 1u << i) == 0 && admit_locked(&endpoints->at[i], true)) {
-            chosen = &endpoints->at[i];
-            *ret_try = chosen->open_ns != 0;
+    has_well = has_well_locked(endpoints, asked);
+    for (size_t i = 0; chosen.endpoint == NULL && i < endpoints->count; i++) {
+        struct endpoint *at = &endpoints->at[i];
+
+        if ((asked & 1u << i) != 0 ||
+            (at->open_ns != 0 && has_well && (once || half < TRY_MIN_NS))) {
+            continue;
+        }
+        if (admit_locked(at, true)) {
+            chosen.endpoint = at;
+            chosen.is_try = at->open_ns != 0;
         }
     }
     pthread_mutex_unlock(&endpoints->lock);
+    if (chosen.is_try && has_well) {
+        chosen.deadline_ns = kms_deadline_in(half);
+    }
     return chosen;
 }
 
@@ -185,10 +219,29 @@ static void log_exchange(const struct kms_endpoints *endpoints, const struct end
     }
 }
 
-static enum kms_status ask(struct kms_endpoints *endpoints, struct endpoint *endpoint, bool is_try,
+/* As kms_http_perform(); when it is the try's time that is over, and not the caller's, the endpoint
+ * is as good as not there. */
+static enum kms_status exchange(const struct kms_endpoints *endpoints, const struct choice *choice,
+                                const struct kms_http_request *request,
+                                const struct kms_http_wait *wait, struct kms_http_response *ret,
+                                struct kms_error *why)
+{
+    struct kms_http_wait own = *wait;
+    enum kms_status status = KMS_OK;
+
+    own.deadline_ns = choice->deadline_ns;
+    status = kms_http_perform(endpoints->door, request, &own, ret, why);
+    return status == KMS_E_TIMEOUT && own.deadline_ns < wait->deadline_ns
+               ? kms_error_reword(why, KMS_E_UNAVAILABLE, "%s: no reply when it was tried again",
+                                  choice->endpoint->url)
+               : status;
+}
+
+static enum kms_status ask(struct kms_endpoints *endpoints, const struct choice *choice,
                            const struct kms_http_request *request, const struct kms_http_wait *wait,
                            struct kms_http_response *ret, struct kms_error *err)
 {
+    struct endpoint *endpoint = choice->endpoint;
     struct kms_blob url = {.data = NULL}; /* a query may hold secrets */
     struct kms_http_request asked = *request;
     struct kms_error why = KMS_ERROR_INIT;
@@ -208,7 +261,7 @@ static enum kms_status ask(struct kms_endpoints *endpoints, struct endpoint *end
         status = request->prepare(request->prepare_ctx, asked.url, &asked, &why);
     }
     if (status == KMS_OK) {
-        status = kms_http_perform(endpoints->door, &asked, wait, ret, &why);
+        status = exchange(endpoints, choice, &asked, wait, ret, &why);
         ret->origin = endpoint->url;
     }
     log_exchange(endpoints, endpoint, request, wait, ret, status, start_ns);
@@ -217,7 +270,7 @@ static enum kms_status ask(struct kms_endpoints *endpoints, struct endpoint *end
         (void)kms_error_set(&why, status, "%s: %s", endpoint->url, kms_status_name(status));
         (void)kms_error_set_code(err, why.status, why.code, "%s", why.text);
     }
-    judge(endpoints, endpoint, is_try,
+    judge(endpoints, endpoint, choice->is_try,
           verdict_of(endpoints, status, ret, kms_now_ns() - start_ns, &why), &why);
     kms_blob_done(&url);
     return status;
@@ -246,16 +299,15 @@ enum kms_status kms_endpoints_perform(struct kms_endpoints *endpoints,
 {
     struct kms_error last = KMS_ERROR_INIT;
     enum kms_status status = KMS_E_UNAVAILABLE;
-    struct endpoint *endpoint = NULL;
-    bool is_try = false;
+    struct choice choice;
     unsigned asked = 0;
 
-    while ((endpoint = choose(endpoints, asked, &is_try)) != NULL) {
+    while ((choice = choose(endpoints, asked, request->once, wait)).endpoint != NULL) {
         /* the former one's answer, or why there was none, is no longer wanted */
         kms_error_clear(&last);
         kms_http_response_done(ret);
-        status = ask(endpoints, endpoint, is_try, request, wait, ret, &last);
-        asked |= 1u << (endpoint - endpoints->at);
+        status = ask(endpoints, &choice, request, wait, ret, &last);
+        asked |= 1u << (choice.endpoint - endpoints->at);
         if (!goes_on(endpoints, request, status, ret)) {
             break;
         }

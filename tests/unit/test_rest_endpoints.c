@@ -13,7 +13,16 @@
 #include "tests/unit/fake_http.h"
 #include "tests/unit/unit.h"
 
-enum mood { WELL, REFUSES, CUTS, ANSWERS_503, UNKNOWN_CERTIFICATE, ANSWERS_MUCH, SAYS_NOTHING };
+enum mood {
+    WELL,
+    REFUSES,
+    CUTS,
+    ANSWERS_503,
+    UNKNOWN_CERTIFICATE,
+    ANSWERS_MUCH,
+    SAYS_NOTHING,
+    HANGS
+};
 static enum mood moods[2];
 static struct fake_http fake;
 
@@ -115,12 +124,12 @@ static void end(struct kms_endpoints *endpoints)
     kms_http_door_close(&fake.door);
 }
 
-static enum kms_status ask(struct kms_endpoints *endpoints, bool once, struct kms_error *err,
-                           unsigned *ret_status)
+static enum kms_status ask_within(struct kms_endpoints *endpoints, uint64_t time_ns, bool once,
+                                  struct kms_error *err, unsigned *ret_status)
 {
     const struct kms_http_request request = {
         .method = KMS_HTTP_POST, .url = "/v1/x", .once = once, .body_max = 16};
-    const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(KMS_NS_PER_S)};
+    const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(time_ns)};
     struct kms_http_response response = KMS_HTTP_RESPONSE_INIT;
     enum kms_status status = KMS_OK;
 
@@ -129,6 +138,12 @@ static enum kms_status ask(struct kms_endpoints *endpoints, bool once, struct km
     *ret_status = response.status;
     kms_http_response_done(&response);
     return status;
+}
+
+static enum kms_status ask(struct kms_endpoints *endpoints, bool once, struct kms_error *err,
+                           unsigned *ret_status)
+{
+    return ask_within(endpoints, KMS_NS_PER_S, once, err, ret_status);
 }
 
 static void the_first_is_asked(void)
@@ -329,6 +344,60 @@ static void the_preferred_one_comes_back(void)
     end(endpoints);
 }
 
+static enum kms_status (*perform_at_once)(struct kms_http_door *door,
+                                          const struct kms_http_request *request,
+                                          const struct kms_http_wait *wait,
+                                          struct kms_http_response *ret, struct kms_error *err);
+
+static enum kms_status perform_in_time(struct kms_http_door *door,
+                                       const struct kms_http_request *request,
+                                       const struct kms_http_wait *wait,
+                                       struct kms_http_response *ret, struct kms_error *err)
+{
+    bool hangs = moods[strncmp(request->url, "https://one", 11) == 0 ? 0 : 1] == HANGS;
+    enum kms_status status = perform_at_once(door, request, wait, ret, err);
+
+    if (!hangs) {
+        return status;
+    }
+    kms_error_clear(err);
+    (void)poll(NULL, 0, (int)(kms_deadline_left(wait->deadline_ns) / KMS_NS_PER_MS) + 1);
+    return kms_error_set(err, KMS_E_TIMEOUT, "no reply in time");
+}
+
+/* A node that takes connections and does not answer: who tries it again has time for the other one.
+ */
+static void who_tries_does_not_fail_of_it(void)
+{
+    struct kms_endpoints *endpoints = begin(2, REFUSES, WELL);
+    struct kms_error err;
+    unsigned http = 0;
+    uint64_t start = 0;
+
+    perform_at_once = fake.door.perform;
+    fake.door.perform = perform_in_time;
+    for (unsigned i = 0; i < 3; i++) {
+        CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_OK);
+    }
+    CU_ASSERT_EQUAL(kms_endpoints_healthy(endpoints), 1);
+    moods[0] = HANGS;
+    (void)poll(NULL, 0, 65);
+    CU_ASSERT_EQUAL(ask_within(endpoints, 80 * KMS_NS_PER_MS, false, &err, &http), KMS_OK);
+    CU_ASSERT_EQUAL(ask(endpoints, true, &err, &http), KMS_OK);
+    CU_ASSERT_EQUAL(fake_http_asked(&fake, "POST https://one"), 3); /* neither has tried it */
+    start = kms_now_ns();
+    CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_OK);
+    CU_ASSERT_EQUAL(http, 200);
+    CU_ASSERT(kms_now_ns() - start < 900 * KMS_NS_PER_MS);
+    CU_ASSERT_EQUAL(fake_http_asked(&fake, "POST https://one"), 4);
+    CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_OK); /* it is left alone again */
+    CU_ASSERT_EQUAL(fake_http_asked(&fake, "POST https://one"), 4);
+    (void)poll(NULL, 0, 125);
+    moods[0] = moods[1] = HANGS; /* and that the other one does not answer is told as it is */
+    CU_ASSERT_EQUAL(ask_within(endpoints, 200 * KMS_NS_PER_MS, false, &err, &http), KMS_E_TIMEOUT);
+    end(endpoints);
+}
+
 static void bad_urls_are_refused(void)
 {
     static const char *const bad[] = {"http://kms.example", "https://host/", "https://host?x",
@@ -354,6 +423,7 @@ static const struct unit_test tests[] = {
     {"a late failure changes nothing", a_late_failure_changes_nothing},
     {"successes reset the count", successes_reset_the_count},
     {"the preferred one comes back", the_preferred_one_comes_back},
+    {"who tries does not fail of it", who_tries_does_not_fail_of_it},
     {"bad URLs are refused", bad_urls_are_refused},
 };
 
