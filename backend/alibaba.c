@@ -223,7 +223,7 @@ static enum kms_status ali_describe(struct kms_backend *b, struct kms_call *call
         KMS_ALG_SEALED,      KMS_ALG_RSA_OAEP_SHA1,    KMS_ALG_RSA_OAEP_L_SHA256,
         KMS_ALG_RSA_PKCS1,   KMS_ALG_RSA_PKCS1_SHA256, KMS_ALG_RSA_PSS_SHA256,
         KMS_ALG_ECDSA,       KMS_ALG_HMAC_SHA224,      KMS_ALG_HMAC_SHA256,
-        KMS_ALG_HMAC_SHA384, KMS_ALG_HMAC_SHA512};
+        KMS_ALG_HMAC_SHA384, KMS_ALG_HMAC_SHA512,      KMS_ALG_SHA256_ALONE};
     struct kms_token_info info = {
         .manufacturer = "Alibaba Cloud",
         .model = "KMS 2016-01-20",

@@ -24,7 +24,9 @@ static void add_algs(const struct kms_ali_key *key, struct kms_key_info *info)
         {KMS_KEY_RSA, false, KMS_ALG_RSA_PKCS1},
         {KMS_KEY_RSA, false, KMS_ALG_RSA_PKCS1_SHA256},
         {KMS_KEY_RSA, false, KMS_ALG_RSA_PSS_SHA256},
+        {KMS_KEY_RSA, false, KMS_ALG_SHA256_ALONE},
         {KMS_KEY_EC, false, KMS_ALG_ECDSA},
+        {KMS_KEY_EC, false, KMS_ALG_SHA256_ALONE},
     };
 
     for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {

@@ -40,6 +40,7 @@ static const struct {
     {KMS_ALG_HMAC_SHA384, "hmac-sha384"},
     {KMS_ALG_HMAC_SHA512, "hmac-sha512"},
     {KMS_ALG_HMAC_SHA224, "hmac-sha224"},
+    {KMS_ALG_SHA256_ALONE, "sha256-alone"},
 };
 
 static const char *const key_types[KMS_KEY_TYPE_COUNT] = {

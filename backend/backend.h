@@ -96,7 +96,9 @@ enum kms_alg {
     KMS_ALG_HMAC_SHA256 = 65,
     KMS_ALG_HMAC_SHA384 = 66,
     KMS_ALG_HMAC_SHA512 = 67,
-    KMS_ALG_HMAC_SHA224 = 68
+    KMS_ALG_HMAC_SHA224 = 68,
+    KMS_ALG_SHA256_ALONE = 127 /* none, in a set only: of its RSA_PKCS1 and ECDSA the service signs
+                                  digests of SHA-256 and no others */
 };
 
 /* A set of algorithms, by bit; every enum kms_alg is below 128. */

@@ -1,13 +1,26 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* Which mechanisms a slot and a key have. */
+#include <string.h>
+
 #include "pkcs11/core/log.h"
 #include "pkcs11/core/mech.h"
+
+/* A hash that the service does not sign digests of, where it signs by one alone. */
+static bool has_other_hash(const struct kms_mech *mech, const struct kms_alg_set *algs)
+{
+    return mech->hash != NULL && strcmp(mech->hash, "SHA256") != 0 &&
+           (mech->kind == KMS_MECH_RSA_PKCS1 || mech->kind == KMS_MECH_ECDSA) &&
+           kms_alg_set_has(algs, KMS_ALG_SHA256_ALONE);
+}
 
 /* Whether @algs has what the mechanism needs, in any of its variants. */
 static bool has_alg(const struct kms_mech *mech, const struct kms_alg_set *algs)
 {
     const struct kms_hash *hash;
 
+    if (has_other_hash(mech, algs)) {
+        return false;
+    }
     if (mech->alg ==
         KMS_ALG_BEST) { /* SEALED and data keys: what KMS_ALG_BEST comes to with a secret key */
         return kms_alg_set_has(algs, KMS_ALG_AES_GCM) ||

@@ -318,6 +318,27 @@ CK_RV kms_token_decrypt(struct kms_token_use *use, enum kms_token_op how, bool a
 
 /* ---- sign, verify --------------------------------------------------------------------------- */
 
+/* What a service that signs digests of SHA-256 alone would refuse, refused here. */
+static CK_RV check_digest(const struct kms_token_use *use, struct kms_span in)
+{
+    const struct kms_hash *hash = kms_hash_by_name("SHA256");
+
+    if (!has(use, KMS_ALG_SHA256_ALONE)) {
+        return CKR_OK;
+    }
+    if (use->params.alg == KMS_ALG_RSA_PKCS1 &&
+        (in.len != hash->info.len + hash->len ||
+         memcmp(in.data, hash->info.data, hash->info.len) != 0)) {
+        return kms_p11_refuse(CKR_DATA_INVALID, "%s: this token signs a DigestInfo of SHA-256 only",
+                              use->mech->name);
+    }
+    if (use->params.alg == KMS_ALG_ECDSA && in.len != hash->len) {
+        return kms_p11_refuse(CKR_DATA_LEN_RANGE, "%s: this token signs digests of %zu bytes only",
+                              use->mech->name, hash->len);
+    }
+    return CKR_OK;
+}
+
 /* The input as the waist wants it: in a DigestInfo, filled up to the modulus, or as it is. */
 static CK_RV sign_input(const struct kms_token_use *use, struct kms_span in,
                         struct kms_buf *scratch, struct kms_span *ret)
@@ -362,6 +383,10 @@ CK_RV kms_token_sign(struct kms_token_use *use, struct kms_span in, struct kms_b
     if (rv != CKR_OK) {
         return kms_p11_refuse(rv, "%s: %zu bytes are too many for this key", use->mech->name,
                               in.len);
+    }
+    rv = check_digest(use, input);
+    if (rv != CKR_OK) {
+        return rv;
     }
     if ((mac ? slot->ops->mac : slot->ops->sign) == NULL) {
         return cannot(use);

@@ -399,6 +399,7 @@ static void signatures_are_good(void)
         CU_ASSERT_FATAL(ali_new_key(cases[i].spec, "SIGN/VERIFY", alias) &&
                         ali_find(&ali, alias, &info));
         UNIT_CHECK(row, kms_alg_set_has(&info.algs, cases[i].alg) && info.seal == KMS_ALG_NONE);
+        UNIT_CHECK(row, kms_alg_set_has(&info.algs, KMS_ALG_SHA256_ALONE));
         CU_ASSERT_EQUAL(EVP_Digest(in.data, in.len, digest, NULL, EVP_sha256(), NULL), 1);
         if (cases[i].input != MESSAGE) {
             size_t at = cases[i].input == INFO ? sizeof(info_sha256) : 0;

@@ -175,6 +175,12 @@ if timeout 20 "$ctl" keys rewrap --config "$tmp/kmsbridge.yaml" --aad other --in
 lists kmsbridge-kek web mac
 signs_well web
 audited sign ok AsymmetricSign
+# the service signs digests of SHA-256 alone, so no key claims more
+p11 -O --type privkey
+if [[ $said =~ 'Allowed mechanisms: ECDSA,ECDSA-SHA256 ' ]]; then good 'no hash is claimed that the service does not sign'; else bad "allowed: $said"; fi
+head -c 48 /dev/urandom >"$tmp/long-digest"
+p11 --sign -m ECDSA --label web -i "$tmp/long-digest" -o "$tmp/signature-2"
+if [[ $said == *CKR_DATA_LEN_RANGE* ]]; then good "... and a digest of another length is refused"; else bad "signed or refused otherwise: $said"; fi
 
 # --- MACs ----------------------------------------------------------------------------------------
 

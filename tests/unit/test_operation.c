@@ -437,6 +437,50 @@ static void test_forged(void)
     fake_end();
 }
 
+/* What a service that signs digests of SHA-256 alone does not sign, it is not asked for. */
+static void test_sha256_alone(void)
+{
+    static const CK_BYTE head[] = {0x30, 0x31, 0x30, 0x0d, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01,
+                                   0x65, 0x03, 0x04, 0x02, 0x01, 0x05, 0x00, 0x04, 0x20};
+    static const struct {
+        const char *name;
+        CK_MECHANISM_TYPE type;
+        enum fake_key key;
+        CK_ULONG len; /* of a DigestInfo or a digest, and zeros behind it */
+        CK_BYTE hash; /* the DigestInfo's, by its last number */
+        CK_RV rv;
+    } rows[] = {
+        {"DigestInfo", CKM_RSA_PKCS, FAKE_RSA, 51, 1, CKR_OK},
+        {"of SHA-384", CKM_RSA_PKCS, FAKE_RSA, 51, 2, CKR_DATA_INVALID},
+        {"a byte more", CKM_RSA_PKCS, FAKE_RSA, 52, 1, CKR_DATA_INVALID},
+        {"bare digest", CKM_RSA_PKCS, FAKE_RSA, 32, 1, CKR_DATA_INVALID},
+        {"nothing", CKM_RSA_PKCS, FAKE_RSA, 0, 1, CKR_DATA_INVALID},
+        {"message", CKM_SHA256_RSA_PKCS, FAKE_RSA, 60, 1, CKR_OK},
+        {"digest", CKM_ECDSA, FAKE_EC, 32, 1, CKR_OK},
+        {"SHA-1's digest", CKM_ECDSA, FAKE_EC, 20, 1, CKR_DATA_LEN_RANGE},
+        {"SHA-384's digest", CKM_ECDSA, FAKE_EC, 48, 1, CKR_DATA_LEN_RANGE},
+        {"message, ECDSA", CKM_ECDSA_SHA256, FAKE_EC, 60, 1, CKR_OK},
+    };
+
+    fake_begin();
+    kms_alg_set_add(&fake.key[FAKE_RSA]->algs, KMS_ALG_SHA256_ALONE);
+    kms_alg_set_add(&fake.key[FAKE_EC]->algs, KMS_ALG_SHA256_ALONE);
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        CK_MECHANISM mechanism = {rows[i].type, NULL, 0};
+        CK_BYTE in[64] = {0};
+        CK_BYTE out[256];
+        CK_ULONG len = sizeof(out);
+        unsigned before = fake.signs;
+
+        memcpy(in, head, sizeof(head));
+        in[14] = rows[i].hash;
+        UNIT_CHECK(rows[i].name, shot(KMS_OPK_SIGN, &mechanism, fake.key[rows[i].key], in,
+                                      rows[i].len, out, &len) == rows[i].rv);
+        UNIT_CHECK(rows[i].name, fake.signs == before + (rows[i].rv == CKR_OK ? 1u : 0u));
+    }
+    fake_end();
+}
+
 /* ---- digests of keys ------------------------------------------------------------------------ */
 
 static void test_digest_key(void)
@@ -475,6 +519,7 @@ int main(void)
         {"errors end an operation", test_errors_end},
         {"a service with IVs of its own", test_refused_iv},
         {"a forged ciphertext", test_forged},
+        {"digests of SHA-256 alone", test_sha256_alone},
         {"C_DigestKey", test_digest_key},
     };
 
