@@ -134,6 +134,16 @@ static enum kms_status put_ecdsa(struct kms_call *call, const struct kms_ali_rep
     return status;
 }
 
+/* As long as one of the moduli that there are: how long the key's is would be another question. */
+static enum kms_status put_rsa(struct kms_call *call, const struct kms_ali_reply *reply,
+                               struct kms_span value, struct kms_buf *ret_signature)
+{
+    if (value.len != 2048 / 8 && value.len != 3072 / 8 && value.len != 4096 / 8) {
+        return kms_ali_protocol(call, reply, "AsymmetricSign", "holds no RSA signature");
+    }
+    return kms_buf_put(ret_signature, value);
+}
+
 static enum kms_status read_signature(struct kms_call *call, const struct kms_ali_reply *reply,
                                       const struct kms_ali_ref *key, const struct scheme *scheme,
                                       struct kms_buf *ret_signature, bool *ret_doubtful)
@@ -152,7 +162,7 @@ static enum kms_status read_signature(struct kms_call *call, const struct kms_al
     if (status == KMS_OK) {
         status = strcmp(scheme->key, "EC") == 0
                      ? put_ecdsa(call, reply, kms_buf_span(&value), ret_signature, ret_doubtful)
-                     : kms_buf_put(ret_signature, kms_buf_span(&value));
+                     : put_rsa(call, reply, kms_buf_span(&value), ret_signature);
     }
     return status == KMS_E_TOO_LARGE
                ? kms_error_set(&call->error, status, "a signature has no room")

@@ -69,8 +69,8 @@ enum kms_status kms_vault_take_text(const char *text, const struct kms_vault_key
     }
     text += len;
     status = url ? decode_url(text, out) : kms_base64_decode(kms_span_str(text), out);
-    if (status == KMS_E_TOO_LARGE) {
-        return kms_error_set(err, status, "no room for what came");
+    if (status == KMS_E_TOO_LARGE) { /* the reply's fault, not the caller's */
+        return kms_error_set(err, KMS_E_PROTOCOL, "what came is longer than it can be");
     }
     return status == KMS_OK ? KMS_OK
                             : kms_error_set(err, KMS_E_PROTOCOL, "what came is not %s",
@@ -184,10 +184,16 @@ enum kms_status kms_vault_ask_cipher(struct kms_backend *backend, struct kms_cal
 /* ---- encrypt ------------------------------------------------------------------------------ */
 
 /* nonce || ct || tag of an AEAD; the whole is OAEP's. */
-static enum kms_status put_sealed(struct kms_call *call, enum kms_alg alg, struct kms_span whole,
-                                  size_t plain_len, struct kms_sealed *ret)
+static enum kms_status put_sealed(struct kms_call *call, const struct kms_vault_key *key,
+                                  enum kms_alg alg, struct kms_span whole, size_t plain_len,
+                                  struct kms_sealed *ret)
 {
     struct kms_span iv = KMS_SPAN_NONE;
+
+    if (!kms_vault_is_aead(alg) && whole.len != key->bits / 8) {
+        return kms_error_set(&call->error, KMS_E_PROTOCOL, "a ciphertext of RSA-%u of %zu bytes",
+                             key->bits, whole.len);
+    }
 
     if (kms_vault_is_aead(alg)) {
         if (whole.len != GCM_IV + plain_len + GCM_TAG) {
@@ -233,7 +239,7 @@ enum kms_status kms_vault_take_sealed(struct kms_call *call, const struct kms_va
         status = kms_vault_take_text(text, key, false, &whole, &call->error);
     }
     if (status == KMS_OK) {
-        status = put_sealed(call, alg, kms_buf_span(&whole), plain_len, ret);
+        status = put_sealed(call, key, alg, kms_buf_span(&whole), plain_len, ret);
     }
     kms_blob_done(&blob);
     return status;

@@ -9,6 +9,7 @@
 
 #include "backend/alibaba.h"
 #include "common/clock.h"
+#include "common/codec.h"
 #include "common/secure.h"
 #include "tests/unit/alibaba_plain.h"
 #include "tests/unit/unit.h"
@@ -472,6 +473,37 @@ static void data_keys_are_asked_for_and_read(void)
     kms_alibaba_ops.close(b);
 }
 
+/* An RSA signature is as long as a modulus that there is. */
+static void rsa_signatures_have_their_length(void)
+{
+    static const struct {
+        size_t len;
+        enum kms_status status;
+    } rows[] = {{256, KMS_OK},         {384, KMS_OK},         {512, KMS_OK},
+                {0, KMS_E_PROTOCOL},   {3, KMS_E_PROTOCOL},   {255, KMS_E_PROTOCOL},
+                {513, KMS_E_PROTOCOL}, {1030, KMS_E_PROTOCOL}};
+    static const uint8_t zeros[2048];
+    const struct kms_params params = {.alg = KMS_ALG_RSA_PSS_SHA256};
+    struct kms_backend *b = open_scripted();
+    char value[2048], body[4096];
+    uint8_t bytes[KMS_SIGNATURE_MAX];
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        struct kms_call call = {.deadline_ns = kms_deadline_in(KMS_NS_PER_S)};
+        struct kms_buf signature = KMS_BUF_OVER(bytes);
+
+        CU_ASSERT_EQUAL_FATAL(
+            kms_base64_encode(kms_span_of(zeros, rows[i].len), value, sizeof(value)), KMS_OK);
+        (void)snprintf(body, sizeof(body), "{" NAMES ",\"Value\":\"%s\"}", value);
+        scripted.body = body;
+        UNIT_CHECK(call.error.text,
+                   kms_ali_sign(b, &call, "key-1/version-1", &params, kms_span_of(zeros, 32),
+                                &signature) == rows[i].status);
+        UNIT_CHECK(call.error.text, signature.len == (rows[i].status == KMS_OK ? rows[i].len : 0));
+    }
+    kms_alibaba_ops.close(b);
+}
+
 static void rewrap_names_both_contexts(void)
 {
     static uint8_t storage[KMS_CIPHERTEXT_MAX], iv[KMS_IV_MAX];
@@ -702,6 +734,7 @@ int main(void)
         {"health is of answers", health_is_of_answers},
         {"Encrypt is written and read", encrypt_is_written_and_read},
         {"data keys are asked for and read", data_keys_are_asked_for_and_read},
+        {"RSA signatures have their length", rsa_signatures_have_their_length},
         {"rewrap names both contexts", rewrap_names_both_contexts},
         {"a source that fails is named", a_source_that_fails_is_named},
         {"the largest fits", the_largest_fits},

@@ -9,6 +9,7 @@
 
 #include "backend/backend_conf.h"
 #include "common/clock.h"
+#include "common/codec.h"
 #include "common/log.h"
 #include "common/secure.h"
 #include "tests/unit/fake_http.h"
@@ -328,6 +329,61 @@ static void wrong_ciphertexts_are_not_believed(void)
         op_body = bodies[i];
         UNIT_CHECK(bodies[i], seal(&call, seen.info[0].ref) == KMS_E_PROTOCOL);
         UNIT_CHECK(bodies[i], sealed.iv.len == 0 && sealed.ciphertext.len == 0);
+    }
+    end();
+}
+
+/* {"data":{"<field>":"vault:v1:<base64 of @len zeros>"}} */
+static const char *reply_of(const char *field, size_t len)
+{
+    static char text[8192];
+    static const uint8_t zeros[4096];
+    int at = snprintf(text, sizeof(text), "{\"data\":{\"%s\":\"vault:v1:", field);
+
+    CU_ASSERT_EQUAL_FATAL(
+        kms_base64_encode(kms_span_of(zeros, len), text + at, sizeof(text) - (size_t)at), KMS_OK);
+    at += (int)strlen(text + at);
+    (void)snprintf(text + at, sizeof(text) - (size_t)at, "\"}}");
+    return text;
+}
+
+/* What RSA makes is as long as the modulus. */
+static void what_rsa_makes_has_its_length(void)
+{
+    static const struct {
+        size_t len;
+        enum kms_status status;
+    } rows[] = {{256, KMS_OK},         {0, KMS_E_PROTOCOL},   {3, KMS_E_PROTOCOL},
+                {255, KMS_E_PROTOCOL}, {257, KMS_E_PROTOCOL}, {3000, KMS_E_PROTOCOL}};
+    const struct kms_params oaep = {.alg = KMS_ALG_RSA_OAEP_L_SHA256};
+    const struct kms_params pss = {.alg = KMS_ALG_RSA_PSS_SHA256};
+    static const uint8_t digest[32];
+    static struct seen seen;
+    uint8_t bytes[KMS_SIGNATURE_MAX];
+    static uint8_t room[4096];
+    struct kms_call call;
+
+    begin();
+    key_body = "{\"data\":{\"type\":\"rsa-2048\",\"latest_version\":1,"
+               "\"min_decryption_version\":1,\"min_encryption_version\":0,\"keys\":{\"1\":"
+               "{\"creation_time\":\"2026-11-29T00:00:00Z\",\"public_key\":\"\"}}}}";
+    CU_ASSERT_EQUAL_FATAL(list(&call, "kek", &seen), KMS_OK);
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        struct kms_buf signature = KMS_BUF_OVER(bytes);
+        struct kms_sealed out = {.iv = KMS_BUF_OVER(iv), .ciphertext = KMS_BUF_OVER(room)};
+
+        op_body = reply_of("signature", rows[i].len);
+        call = new_call();
+        UNIT_CHECK(call.error.text,
+                   kms_vault_ops.sign(vault, &call, seen.info[0].ref, &pss, kms_span_of(digest, 32),
+                                      &signature) == rows[i].status);
+        UNIT_CHECK(call.error.text, signature.len == (rows[i].status == KMS_OK ? 256 : 0));
+        op_body = reply_of("ciphertext", rows[i].len);
+        call = new_call();
+        UNIT_CHECK(call.error.text,
+                   kms_vault_ops.encrypt(vault, &call, seen.info[0].ref, &oaep,
+                                         kms_span_str("hello"), &out) == rows[i].status);
+        UNIT_CHECK(call.error.text, out.ciphertext.len == (rows[i].status == KMS_OK ? 256 : 0));
     }
     end();
 }
@@ -731,6 +787,7 @@ static const struct unit_test tests[] = {
     {"who says that there is none", who_says_that_there_is_none},
     {"the version is pinned", the_version_is_pinned},
     {"wrong ciphertexts are not believed", wrong_ciphertexts_are_not_believed},
+    {"what RSA makes has its length", what_rsa_makes_has_its_length},
     {"plaintexts come whole", plaintexts_come_whole},
     {"data keys come whole", data_keys_come_whole},
     {"rewraps go to the newest", rewraps_go_to_the_newest},
