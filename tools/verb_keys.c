@@ -71,6 +71,21 @@ static int compare_rows(const void *a, const void *b)
     return order != 0 ? order : kms_key_age_compare(&left->info, &right->info);
 }
 
+/* Sorted; a key that came twice, since the service failed halfway and was asked anew, is there
+ * once.
+ */
+static void drop_doubles(struct key_list *list)
+{
+    size_t kept = 0;
+
+    for (size_t i = 0; i < list->count; i++) {
+        if (kept == 0 || strcmp(list->rows[kept - 1].info.ref, list->rows[i].info.ref) != 0) {
+            list->rows[kept++] = list->rows[i];
+        }
+    }
+    list->count = kept;
+}
+
 /* Of those that kms.key names and that can seal and unseal, the newest. */
 static void choose_active(struct key_list *list)
 {
@@ -107,6 +122,7 @@ static enum kms_status gather_all(struct kms_waist *waist, const char *spec, str
     }
     if (status == KMS_OK && list->count > 0) {
         qsort(list->rows, list->count, sizeof(*list->rows), compare_rows);
+        drop_doubles(list);
         choose_active(list);
     }
     return status;

@@ -173,6 +173,14 @@ else
 fi
 if timeout 20 "$ctl" keys rewrap --config "$tmp/kmsbridge.yaml" --aad other --in "$tmp/wrapped" >/dev/null 2>&1; then bad 'rewrapped with another AAD'; else good '... with its own AAD only'; fi
 lists kmsbridge-kek web mac
+# what is listed again because the service failed halfway is there once
+control '{"do":"fault","on":"kms","action":"ListKeyVersions","kind":"slow","seconds":0}' >/dev/null
+control '{"do":"fault","on":"kms","action":"ListKeyVersions","kind":"error","status":503,"code":"ServiceUnavailableTemporary"}' >/dev/null
+said=$(timeout 20 "$ctl" keys list --config "$tmp/kmsbridge.yaml" 2>&1)
+if [ "$(grep -o 'ali1-[0-9a-f]\{40\}' <<<"$said" | sort | uniq -d | wc -l)" = 0 ] && grep -q web <<<"$said"; then good 'keys list names each key once'; else
+    bad "keys list: $said"
+fi
+control '{"do":"clear"}' >/dev/null
 signs_well web
 audited sign ok AsymmetricSign
 # the service signs digests of SHA-256 alone, so no key claims more
