@@ -206,6 +206,7 @@ enum kms_status kms_vault_ask_as(struct kms_backend *backend, const struct kms_h
         .header_count = sizeof(headers) / sizeof(headers[0]),
         .body = ask->body,
         .once = ask->once,
+        .fresh = ask->fresh,
         .body_max = KMS_VAULT_REPLY_MAX,
     };
     enum kms_status status = KMS_OK;

@@ -123,6 +123,12 @@ static enum kms_status offer(struct kms_credential_slot *slot, const struct gran
     return kms_credential_put(slot, &offered, err);
 }
 
+/* By `cert` the connection says who we are; it may have been there before the certificate. */
+static bool is_by_connection(const struct kms_vault_login *login)
+{
+    return strcmp(login->backend->vault->auth->method, "cert") == 0;
+}
+
 /* ---- renewal ------------------------------------------------------------------------------ */
 
 /* False when another login is due: the renewal failed, or gave too little. */
@@ -132,7 +138,8 @@ static bool renew(struct kms_vault_login *login, const struct kms_http_wait *wai
     static const char body[] = "{}";
     const struct kms_vault_ask ask = {.method = KMS_HTTP_POST,
                                       .path = "/v1/auth/token/renew-self",
-                                      .body = {.data = (const uint8_t *)body, .len = 2}};
+                                      .body = {.data = (const uint8_t *)body, .len = 2},
+                                      .fresh = is_by_connection(login)};
     struct kms_vault_reply reply = {.doc = NULL};
     struct kms_error ignored = KMS_ERROR_INIT;
     struct granted granted = {.token = NULL};
@@ -332,7 +339,8 @@ static enum kms_status send_login(struct kms_vault_login *login, const struct km
 {
     const struct kms_vault_auth_conf *auth = login->backend->vault->auth;
     char path[KMS_LABEL_MAX + 32];
-    const struct kms_vault_ask ask = {.method = KMS_HTTP_POST, .path = path, .body = body};
+    const struct kms_vault_ask ask = {
+        .method = KMS_HTTP_POST, .path = path, .body = body, .fresh = is_by_connection(login)};
     enum kms_status status = KMS_OK;
 
     (void)snprintf(path, sizeof(path), "/v1/auth/%s/login",

@@ -133,6 +133,7 @@ struct kms_vault_ask {
     const char *path; /* from "/v1/" on */
     struct kms_span body;
     bool once;
+    bool fresh; /* as struct kms_http_request has them */
 };
 
 struct kms_vault_reply {

@@ -68,8 +68,10 @@ struct kms_http_request {
     const char *const *want; /* header fields to keep of the reply, any case; static texts */
     size_t want_count;       /* at most KMS_HTTP_WANT_MAX */
     size_t body_max;         /* of the reply; 0: KMS_HTTP_BODY_MAX */
-    bool once; /* not idempotent: libcurl may not send it a second time either, as it does when a
-                  kept connection turns out to be closed; costs a connection of its own */
+    bool once;  /* not idempotent: libcurl may not send it a second time either, as it does when a
+                   kept connection turns out to be closed; costs a connection of its own */
+    bool fresh; /* over a new connection with a handshake of its own: who we are by our client
+                   certificate is what its file holds now, not what it held */
     bool plain_ok; /* http:// beyond loopback: for the fixed addresses of clouds' metadata services
                       alone */
 };

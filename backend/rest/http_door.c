@@ -37,6 +37,11 @@ void kms_http_learn_locked(struct kms_http *http, const struct kms_http_job *job
     host->is_http2 = job->http_version >= CURL_HTTP_VERSION_2_0;
 }
 
+static bool wants_own(const struct kms_http_job *job)
+{
+    return job->request.once || job->request.fresh;
+}
+
 /*
  * May @job join those who are in @loop already? A loop has one connection to a host: over HTTP/1 it
  * would wait for all of them. Nor one whose connection may be dead: HTTP/1 closes a connection
@@ -49,7 +54,7 @@ static bool may_join(struct kms_http *http, const struct kms_http_loop *loop,
     const struct kms_http_host *host = find_host(http, job->host);
 
     return host != NULL && host->is_http2 && loop->host == job->host && !loop->is_alone &&
-           !loop->is_doubtful && !job->request.once && loop->jobs < KMS_HTTP_STREAMS;
+           !loop->is_doubtful && !wants_own(job) && loop->jobs < KMS_HTTP_STREAMS;
 }
 
 /*
@@ -94,9 +99,9 @@ static void assign_locked(struct kms_http *http)
             return;
         }
         http->waiting = job->next;
-        loop->is_alone = job->request.once;
+        loop->is_alone = wants_own(job);
         loop->host = job->host;
-        job->is_fresh = job->request.once || loop->is_doubtful;
+        job->is_fresh = wants_own(job) || loop->is_doubtful;
         loop->is_doubtful = false;
         loop->jobs++;
         job->loop = loop;

@@ -261,6 +261,8 @@ static bool set_request(struct kms_http_job *job, CURL *easy)
     SET(easy, bad, CURLOPT_HTTPHEADER, job->headers);
     SET(easy, bad, CURLOPT_CONNECT_TO, job->connect_to);
     SET(easy, bad, CURLOPT_FRESH_CONNECT, job->is_fresh ? 1L : 0L);
+    /* a session that is resumed is that of the certificate that it began with */
+    SET(easy, bad, CURLOPT_SSL_SESSIONID_CACHE, job->request.fresh ? 0L : 1L);
     SET(easy, bad, CURLOPT_WRITEFUNCTION, take_body);
     SET(easy, bad, CURLOPT_WRITEDATA, job);
     SET(easy, bad, CURLOPT_HEADERFUNCTION, take_header);

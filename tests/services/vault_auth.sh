@@ -195,6 +195,15 @@ opened "$tmp/cert.conf"
 works cert
 logs_in_anew cert
 example cert "s|role: kmsbridge|role: plugin|; s|/etc/kmsbridge/vault-client|$tmp/client|"
+# the certificate is replaced, and OpenBao takes the new one alone: the next login shows it, whatever
+# connections there are
+opened "$tmp/cert.conf"
+works 'cert: once more'
+certify next 'DNS:kmsbridge-2'
+mv "$tmp/next.key" "$tmp/client.key"
+mv "$tmp/next.pem" "$tmp/client.pem"
+api POST auth/cert/certs/plugin "{\"certificate\":\"$(awk '{printf "%s\\n", $0}' "$bao_ca")\",\"token_policies\":[\"user\"],\"allowed_dns_sans\":[\"kmsbridge-2\"]}"
+logs_in_anew cert
 entry "$tmp/cert.conf" 'method: cert, role: other' "certificate: $tmp/client.pem
   key: $tmp/client.key"
 opened "$tmp/cert.conf"
@@ -205,6 +214,7 @@ mkdir "$tmp/tokens"
 printf 'directories.tokendir = %s\nlog.level = ERROR\n' "$tmp/tokens" >"$tmp/softhsm2.conf"
 export SOFTHSM2_CONF=$tmp/softhsm2.conf PKCS11_MODULE_PATH=/usr/lib/softhsm/libsofthsm2.so
 (umask 077 && printf 1234 >"$tmp/pin") # without a newline: libp11 would take it for a part
+api POST auth/cert/certs/plugin "{\"certificate\":\"$(awk '{printf "%s\\n", $0}' "$bao_ca")\",\"token_policies\":[\"user\"],\"allowed_dns_sans\":[\"kmsbridge*\"]}"
 {
     softhsm2-util --init-token --free --label tls --pin 1234 --so-pin 123456 &&
         pkcs11-tool --module "$PKCS11_MODULE_PATH" --token-label tls --login --pin 1234 --keypairgen \

@@ -60,8 +60,11 @@ void caller_ask(struct caller *caller)
     struct kms_http_header *header = calloc(1, sizeof(*header));
     char *url = malloc(256);
     uint8_t *body = make_body(caller);
-    struct kms_http_request request = {
-        .method = caller->method, .url = url, .headers = header, .once = caller->once};
+    struct kms_http_request request = {.method = caller->method,
+                                       .url = url,
+                                       .headers = header,
+                                       .once = caller->once,
+                                       .fresh = caller->fresh};
     uint32_t sum = https_sum(body, caller->body_len);
     uint64_t start = kms_now_ns();
 

@@ -23,6 +23,7 @@ struct caller {
     const char *token; /* X-Token; NULL: none */
     size_t body_len;
     bool once;
+    bool fresh;
     unsigned deadline_ms; /* 0: 20 s */
     bool may_cancel;
     atomic_bool cancelled;

@@ -297,6 +297,7 @@ static void *serve_one(void *ctx)
     if (SSL_accept(connection->ssl) == 1) {
         pthread_mutex_lock(&server->lock);
         server->seen.handshakes++;
+        server->seen.resumed += SSL_session_reused(connection->ssl) == 1 ? 1u : 0u;
         pthread_mutex_unlock(&server->lock);
         (void)fcntl(connection->fd, F_SETFL, O_NONBLOCK);
         if (server->is_h2) {

@@ -43,6 +43,7 @@ void https_server_release(struct https_server *server, unsigned count);
 struct https_seen {
     unsigned connections; /* accepted, ever */
     unsigned handshakes;  /* TLS ones that were completed, ever */
+    unsigned resumed;     /* of these, those of a session that was there before */
     unsigned open_max;    /* connections open at once, at most */
     unsigned open;
     unsigned requests;

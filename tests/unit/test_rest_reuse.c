@@ -181,6 +181,33 @@ static void no_handshake_after_the_first_call(void)
     }
 }
 
+/* What must go over a connection of its own begins a session of its own, too: a client certificate
+ * that has been replaced since would be the former one in a session that is resumed. */
+static void a_fresh_one_resumes_no_session(void)
+{
+    for (unsigned i = 0; i < 4; i++) {
+        const struct protocol *protocol = &protocols[i / 2];
+        struct both both = begin(protocol);
+        struct caller first = a_caller(&both, KMS_HTTP_POST, "/first");
+        struct caller second = a_caller(&both, KMS_HTTP_POST, "/second");
+        struct caller third = a_caller(&both, KMS_HTTP_POST, "/third");
+        struct https_seen seen;
+
+        second.fresh = i % 2 == 0;
+        second.once = !second.fresh; /* which may: over HTTP/1 it does */
+        caller_ask(&first);
+        caller_ask(&second);
+        seen = https_server_seen(both.server);
+        UNIT_CHECK(protocol->name, first.is_mine && second.is_mine && seen.handshakes == 2);
+        UNIT_CHECK(protocol->name, second.once || seen.resumed == 0);
+        UNIT_CHECK(protocol->name, second.fresh || protocol->is_h2 || seen.resumed == 1);
+        caller_ask(&third);
+        seen = https_server_seen(both.server);
+        UNIT_CHECK(protocol->name, third.is_mine && seen.handshakes == 2);
+        end(&both);
+    }
+}
+
 /*
  * With eight callers at once, there are as many handshakes as connections in the first round, and
  * none afterwards; over HTTP/2 that is known to the door, there is none at all.
@@ -254,6 +281,7 @@ static const struct unit_test tests[] = {
     {"nothing is left over", nothing_is_left_over},
     {"patience is not left over", patience_is_not_left_over},
     {"no handshake after the first call", no_handshake_after_the_first_call},
+    {"a fresh one resumes no session", a_fresh_one_resumes_no_session},
     {"no handshake after the first round", no_handshake_after_the_first_round},
     {"HTTP/2 needs one handshake for all", h2_needs_one_handshake_for_all},
     {"hosts do not slow each other", hosts_do_not_slow_each_other},
