@@ -152,7 +152,6 @@ enum kms_status kms_ali_key_read(const struct kms_json *metadata, struct kms_ali
     char usage[32] = "";
     char origin[32] = "";
     char state[32] = "";
-    char protection[16] = "";
     char date[32] = "";
     struct kms_ali_key key = {.spec = NULL};
     const struct {
@@ -168,7 +167,6 @@ enum kms_status kms_ali_key_read(const struct kms_json *metadata, struct kms_ali
         {"KeyState", false, state, sizeof(state)},
         {"PrimaryKeyVersion", true, key.primary, sizeof(key.primary)},
         {"Origin", true, origin, sizeof(origin)},
-        {"ProtectionLevel", true, protection, sizeof(protection)},
         {"CreationDate", true, date, sizeof(date)},
     };
     enum kms_status status = KMS_OK;
@@ -183,7 +181,6 @@ enum kms_status kms_ali_key_read(const struct kms_json *metadata, struct kms_ali
     key.spec = kms_ali_spec_named(key.spec_name);
     key.encrypts = strcmp(usage, "ENCRYPT/DECRYPT") == 0;
     key.local = strcmp(origin, "EXTERNAL") != 0;
-    key.hardware = strcmp(protection, "HSM") == 0;
     key.leaving = strcmp(state, "PendingDeletion") == 0;
     if (!kms_ali_is_id(key.id, strlen(key.id)) ||
         (key.primary[0] != '\0' && !kms_ali_is_id(key.primary, strlen(key.primary)))) {

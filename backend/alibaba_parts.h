@@ -161,7 +161,6 @@ struct kms_ali_key {
     char spec_name[32];
     bool encrypts; /* else it signs */
     bool local;
-    bool hardware;
     bool leaving;     /* scheduled for deletion */
     uint64_t seconds; /* when it was made; 0: that was not told */
 };
