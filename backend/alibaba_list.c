@@ -186,16 +186,15 @@ static enum kms_status show_all(struct listing *l)
         struct kms_ali_key key;
 
         status = kms_ali_describe(l->backend, l->call, all->keys[i], &key);
-        if (status == KMS_E_NOT_FOUND || status == KMS_E_DENIED) {
-            kms_error_clear(&l->call->error); /* deleted meanwhile, or not for us */
-            status = KMS_OK;
-        } else if (status == KMS_OK && key.spec != NULL && !key.leaving) {
+        if (status == KMS_OK && key.spec != NULL && !key.leaving) {
             status = show_key(l, &key, alias_of(all, key.id));
         }
         if (status == KMS_E_TOO_LARGE) { /* the others are there all the same */
             kms_log_error(KMS_LOG_WARN, &l->call->error, "backend %s: a key is not shown",
                           l->backend->conf->name);
-            kms_error_clear(&l->call->error);
+        }
+        if (status == KMS_E_TOO_LARGE || status == KMS_E_NOT_FOUND || status == KMS_E_DENIED) {
+            kms_error_clear(&l->call->error); /* deleted meanwhile, or not for us */
             status = KMS_OK;
         }
     }

@@ -336,6 +336,30 @@ static void the_others_are_listed(void)
     kms_alibaba_ops.close(b);
 }
 
+/* Nor does one that goes between two questions, or is not ours to look at, by either question. */
+static void what_is_not_ours_hides_nothing(void)
+{
+    static const struct plan plans[] = {
+        {"DescribeKey", 1, KMS_OK, 403, REFUSED("Forbidden.NoPermission"), 0, false},
+        {"DescribeKey", 1, KMS_OK, 404, REFUSED("Forbidden.KeyNotFound"), 0, false},
+        {"ListKeyVersions", 1, KMS_OK, 403, REFUSED("Forbidden.NoPermission"), 0, false},
+        {"ListKeyVersions", 1, KMS_OK, 404, REFUSED("Forbidden.KeyNotFound"), 0, false},
+    };
+    const struct kms_key_filter all = {.spec = NULL};
+
+    for (size_t i = 0; i < UNIT_COUNT(plans); i++) {
+        struct kms_backend *b = begin(&plans[i], 1);
+        struct kms_call call = {.deadline_ns = kms_deadline_in(2 * KMS_NS_PER_S)};
+        unsigned seen = 0;
+
+        service.named = true;
+        UNIT_CHECK(plans[i].body,
+                   kms_alibaba_ops.list_keys(b, &call, &all, count_key, &seen) == KMS_OK);
+        UNIT_CHECK(plans[i].body, seen == 1 && call.error.status == KMS_OK);
+        kms_alibaba_ops.close(b);
+    }
+}
+
 /* Who hears of a failure only would rotate once more. */
 static void a_version_that_cannot_be_seen_is_told(void)
 {
@@ -359,6 +383,7 @@ static void a_version_that_cannot_be_seen_is_told(void)
 static const struct unit_test tests[] = {
     {"a version that cannot be seen is told", a_version_that_cannot_be_seen_is_told},
     {"the others are listed", the_others_are_listed},
+    {"what is not ours hides nothing", what_is_not_ours_hides_nothing},
     {"a name is insisted on", a_name_is_insisted_on},
     {"a key without a name goes again", a_key_without_a_name_goes_again},
     {"a key that stays is told", a_key_that_stays_is_told},
