@@ -59,11 +59,13 @@ static int on_field(nghttp2_session *session, const nghttp2_frame *frame, const 
                     void *ctx)
 {
     struct https_exchange *exchange = exchange_of(session, frame->hd.stream_id);
+    const struct h2 *h2 = ctx;
 
-    (void)flags;
-    (void)ctx;
     if (exchange == NULL) {
         return 0;
+    }
+    if (name[0] != ':' && (flags & NGHTTP2_NV_FLAG_NO_INDEX) == 0) {
+        https_exchange_is_indexable(h2->connection->server);
     }
     if (name_len == 7 && memcmp(name, ":method", 7) == 0) {
         keep(exchange->method, sizeof(exchange->method), value, value_len);

@@ -112,6 +112,13 @@ bool https_exchange_is_held(struct https_server *server, struct https_exchange *
     return is_held;
 }
 
+void https_exchange_is_indexable(struct https_server *server)
+{
+    pthread_mutex_lock(&server->lock);
+    server->seen.indexable++;
+    pthread_mutex_unlock(&server->lock);
+}
+
 void https_exchange_gone(struct https_server *server, struct https_exchange *exchange)
 {
     pthread_mutex_lock(&server->lock);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What an HTTP/2 connection keeps of the last exchange is wiped from notes of which there is a fixed
- * number (backend/rest/wiping.h): one for each connection that a loop can have.
+ * What an HTTP/2 connection keeps of the last exchange is wiped from notes of which there is a
+ * fixed number (backend/rest/wiping.h): one for each connection that a loop can have.
  */
 #include <string.h>
 
