@@ -17,6 +17,7 @@
 #include "common/secure.h"
 #include "kmsbridge/log_file.h"
 #include "kmsbridge/notify.h"
+#include "kmsbridge/resident.h"
 #include "kmsbridge/server.h"
 
 #define ROUND_NS (5 * KMS_NS_PER_S) /* how often the status line is looked at */
@@ -166,6 +167,7 @@ static void serve(struct kms_server *server, const sigset_t *signals)
     }
     const struct timespec wait = {.tv_sec = (time_t)(round / KMS_NS_PER_S),
                                   .tv_nsec = (long)(round % KMS_NS_PER_S)};
+    kms_resident_trim();
     tell_manager(server, true);
     for (;;) {
         watchdog(server);

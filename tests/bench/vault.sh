@@ -2,9 +2,9 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # Measures kmsbridged over the Transit engine of a real OpenBao, with TLS and with default settings:
-# through KMS v2 beside a Go plugin on the same server, through the PKCS#11 module, and the same HTTP
-# by bare libcurl as the floor. Prints a Markdown report. What is compared is measured in turn (A B A B); each figure is the median of the
-# rounds.
+# through KMS v2 beside Go plugins on the same server, through the PKCS#11 module, and the same HTTP
+# by bare libcurl as the floor. Prints a Markdown report. What is compared is measured in turn (A B A
+# B); each figure is the median of the rounds.
 #
 #   tests/bench/vault.sh [--build DIR] [--output FILE] [--quick] [--rounds N] [--seconds S]
 #
@@ -72,9 +72,17 @@ backends:
 kms: {socket: $tmp/kmsbridged.sock, backend: bench, key: bench-aes}
 agent: {socket: $tmp/agent.sock, concurrent_calls_per_uid: 64} # the bench is one uid
 END
+declare -A pids
+servers=(kmsbridged)
 daemon_start() {
     "$daemon" --config "$tmp/kmsbridge.yaml" >>"$tmp/kmsbridged.log" 2>&1 &
-    daemon_pid=$!
+    pids[kmsbridged]=$!
+}
+peer_start() { # NAME REQUESTS
+    "$peer" -listen "$tmp/$1.sock" -address "$bao_url" -token-file "$tmp/token" -key bench-aes -requests "$2" \
+        >>"$tmp/$1.log" 2>&1 &
+    pids[$1]=$!
+    servers+=("$1")
 }
 answers() { # SERVER: waits for it
     for _ in {1..100}; do
@@ -85,24 +93,12 @@ answers() { # SERVER: waits for it
     die "$1 does not answer"
 }
 daemon_start
-peer_pid=
-careful_pid=
-servers=(kmsbridged)
-peer_start() { # NAME OPTIONS...
-    local name=$1
-    shift
-    "$peer" -listen "$tmp/$name.sock" -address "$bao_url" -token-file "$tmp/token" -key bench-aes "$@" \
-        >>"$tmp/$name.log" 2>&1 &
-    servers+=("$name")
-}
 if [ -n "$peer" ]; then
-    peer_start peer-vault
-    peer_pid=$!
-    peer_start peer-careful -careful
-    careful_pid=$!
+    peer_start go-vkk vault-kubernetes-kms
+    peer_start go-least least
+    peer_start go-same same
 fi
-trap 'kill $daemon_pid $peer_pid $careful_pid 2>/dev/null
-    wait $daemon_pid $peer_pid $careful_pid 2>/dev/null; bao_exit' EXIT
+trap 'kill "${pids[@]}" 2>/dev/null; wait "${pids[@]}" 2>/dev/null; bao_exit' EXIT
 for server in "${servers[@]}"; do
     answers "$server"
 done
@@ -115,13 +111,6 @@ record() { # WHAT COMMAND...
     line=$("$@" 2>>"$tmp/errors.log") || { cat "$tmp/errors.log" >&2; die "failed: $*"; }
     echo "$what $line" >>"$results"
 }
-pid_of() {
-    case $1 in
-        kmsbridged) echo "$daemon_pid" ;;
-        peer-vault) echo "$peer_pid" ;;
-        peer-careful) echo "$careful_pid" ;;
-    esac
-}
 
 load_before=$(cut -d' ' -f1 /proc/loadavg)
 for n in $callers; do
@@ -132,7 +121,7 @@ for n in $callers; do
             for ((k = 0; k < ${#servers[@]}; k++)); do # each is the first one in turn
                 server=${servers[(i + k) % ${#servers[@]}]}
                 record "$server $method" "$client" --socket "$tmp/$server.sock" --method $method \
-                    --callers "$n" --seconds "$seconds" --warmup 0.3 --server-pid "$(pid_of "$server")"
+                    --callers "$n" --seconds "$seconds" --warmup 0.3 --server-pid "${pids[$server]}"
             done
         done
     done
@@ -155,7 +144,7 @@ after=$(asked)
 # before and after many calls, with as many callers before.
 connections() {
     ss -Htnp state established "( dport = :$port )" |
-        sed -n "s/^[0-9]* *[0-9]* *[^ ]*:\([0-9]*\) .*pid=$daemon_pid,.*/\1/p" | sort
+        sed -n "s/^[0-9]* *[0-9]* *[^ ]*:\([0-9]*\) .*pid=${pids[kmsbridged]},.*/\1/p" | sort
 }
 encrypts() { # SECONDS: how many
     "$client" --socket "$tmp/kmsbridged.sock" --method Encrypt --callers 64 --seconds "$1" --warmup 0 |
@@ -170,7 +159,7 @@ opened=$(comm -13 "$tmp/connections.before" "$tmp/connections.after" | wc -l)
 [ "$opened" -eq 0 ] || die "kmsbridged made $opened connections in the midst of its work"
 
 # The agent, which the Go plugin does not have, in a process of its own.
-kill "$daemon_pid" && wait "$daemon_pid"
+kill "${pids[kmsbridged]}" && wait "${pids[kmsbridged]}"
 daemon_start
 answers kmsbridged
 export KMSBRIDGE_AGENT=$tmp/agent.sock
@@ -188,12 +177,14 @@ report() {
     echo
     echo "Printed by \`tests/bench/vault.sh\`. Closed loop, 32-byte seeds, an aes256-gcm96 key of the Transit"
     echo "engine of OpenBao on loopback with TLS, raft storage; kmsbridged with its default settings. The floor"
-    echo "is bare libcurl making the same request, a kept connection for each thread; the Go plugin is"
-    echo "\`tests/bench/peer-vault\`, which pins no version of the key. kmsbridged's requests name it, forbid the"
-    echo "server to make a missing key and bear an id for its audit log; peer-careful is the Go plugin doing so."
-    echo "OpenBao has most of the CPU in every row: the cores are shared with it and with the clients."
-    echo "Latencies in microseconds; private is memory that is no file's (RssAnon), resident has the pages of"
-    echo "libraries in it, which other processes may share."
+    echo "is bare libcurl making the same request, a kept connection for each thread. The Go plugins are"
+    echo "\`tests/bench/peer-vault\` on Kubernetes' and OpenBao's own libraries. go-vkk makes the requests of"
+    echo "FalcoSuessgott/vault-kubernetes-kms, which reads the key after each encryption and to answer Status"
+    echo "reads, encrypts and decrypts, but logs nothing. go-least makes one request for an operation and none for"
+    echo "Status. go-same makes kmsbridged's, which name the key's version, forbid the server to make a missing"
+    echo "key and bear an id for its audit log. OpenBao has most of the CPU in every row: the cores are shared"
+    echo "with it and with the clients. Latencies in microseconds; private is memory that is no file's (RssAnon),"
+    echo "resident has the pages of programs and libraries in it, too."
     echo
     echo "| machine | |"
     echo "|---|---|"

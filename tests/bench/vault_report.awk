@@ -21,19 +21,20 @@ function compare(what, ours, theirs, n,   r) {
     r = median(ours) / median(theirs)
     printf "| %s | %s | %.2f | %s |\n", what, n, r, (r < 1 ? "yes" : "no")
 }
-function against(peer, name, n,   m, q, method, p) {
+function against(peer, n,   m, q, method, p) {
     if (!(peer " Encrypt " n in seen)) return
     split("Encrypt Decrypt", method, " "); split("p50 p99", p, " ")
     for (m = 1; m <= 2; m++) for (q = 1; q <= 2; q++)
-        compare("ahead of " name ", " method[m] " " p[q], "kmsbridged " method[m] " " n SUBSEP p[q], peer " " method[m] " " n SUBSEP p[q], n)
-    compare("less private memory than " name, "kmsbridged Encrypt " n SUBSEP "private", peer " Encrypt " n SUBSEP "private", n)
-    compare("less resident memory than " name, "kmsbridged Encrypt " n SUBSEP "rss", peer " Encrypt " n SUBSEP "rss", n)
+        compare("ahead of " peer ", " method[m] " " p[q], "kmsbridged " method[m] " " n SUBSEP p[q], peer " " method[m] " " n SUBSEP p[q], n)
+    compare("less private memory than " peer, "kmsbridged Encrypt " n SUBSEP "private", peer " Encrypt " n SUBSEP "private", n)
+    compare("less resident memory than " peer, "kmsbridged Encrypt " n SUBSEP "rss", peer " Encrypt " n SUBSEP "rss", n)
 }
 END {
     print "| who | what | callers | calls/s | p50 | p99 | own CPU us/call | private MiB | resident MiB |"
     print "|---|---|---|---|---|---|---|---|---|"
     for (i = 1; i <= rows; i++) {
         key = order[i]; split(key, k, " ")
+        if (k[3] == "" || median(key SUBSEP "rate") == 0) { print "no figures for " key >"/dev/stderr"; exit 1 }
         cpu = median(key SUBSEP "cpu"); rss = median(key SUBSEP "rss") / 1024
         private = median(key SUBSEP "private") / 1024
         printf "| %s | %s | %s | %d | %d | %d | %s | %s | %s |\n", k[1], k[2], k[3], median(key SUBSEP "rate"), \
@@ -49,7 +50,8 @@ END {
         if (!(ours in seen)) continue
         r = median(ours SUBSEP "rate") / median(floor SUBSEP "rate")
         printf "| 90 %% of the floor, Encrypt | %s | %.2f | %s |\n", n[i], r, (r >= 0.9 ? "yes" : "no")
-        against("peer-vault", "the Go plugin", n[i])
-        against("peer-careful", "the Go plugin making the same requests", n[i])
+        against("go-vkk", n[i])
+        against("go-least", n[i])
+        against("go-same", n[i])
     }
 }

@@ -595,6 +595,55 @@ static void module_by_name(void)
     UNIT_CHECK("unknown", fixture_stop(&fx));
 }
 
+/* --- memory ------------------------------------------------------------------------------------
+ */
+
+/* Code of programs and libraries of which not a page is in memory (proc(5), smaps). */
+static unsigned code_let_go(void)
+{
+    char path[64];
+    char line[512];
+    bool code = false;
+    unsigned count = 0;
+    FILE *file;
+
+    (void)snprintf(path, sizeof(path), "/proc/%ld/smaps", (long)fx.pid);
+    file = fopen(path, "re");
+    while (file != NULL && fgets(line, sizeof(line), file) != NULL) {
+        if (strstr(line, " r-xp ") != NULL) {
+            code = strchr(line, '/') != NULL;
+        } else if (strncmp(line, "Rss:", 4) == 0) {
+            count += code && strtol(line + 4, NULL, 10) == 0 ? 1 : 0;
+            code = false;
+        }
+    }
+    if (file != NULL) {
+        (void)fclose(file);
+    }
+    return count;
+}
+
+/* Loading touches something of every library: what nobody uses afterwards does not stay. */
+static void start_is_let_go(void)
+{
+    unsigned count = 0;
+
+    if (geteuid() != 0) {
+        return; /* the files of a process that is not dumpable are root's */
+    }
+    fixture_configure(&fx, NULL, NULL);
+    if (!UNIT_CHECK("", fixture_start(&fx))) {
+        return;
+    }
+    for (int i = 0; i < 500 && count == 0; i++) { /* it serves a moment earlier */
+        (void)usleep(10000);
+        count = code_let_go();
+    }
+    UNIT_CHECK("", count > 0);
+    UNIT_CHECK("", fixture_round_trip(&fx));
+    UNIT_CHECK("", fixture_stop(&fx));
+}
+
 static const struct unit_test tests[] = {
     {"the service manager is told", manager_is_told},
     {"the watchdog falls silent", watchdog_falls_silent},
@@ -607,6 +656,7 @@ static const struct unit_test tests[] = {
     {"a log that nobody reads", stalled_log_reader},
     {"on_failure", on_failure},
     {"--check", check_says},
+    {"what only the start needs", start_is_let_go},
     {"an unprivileged user", unprivileged},
     {"a module that p11-kit names", module_by_name},
 };

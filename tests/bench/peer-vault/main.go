@@ -3,6 +3,7 @@
 // Command peer-vault is the yardstick of tests/bench/vault.sh: a KMS v2 plugin over the Transit engine
 // as those for Vault are written today. The gRPC service is Kubernetes' own library
 // (k8s.io/kms/pkg/service), the HTTP client OpenBao's own, which is that of HashiCorp Vault.
+// -requests says which requests it makes.
 package main
 
 import (
@@ -18,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime/debug"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -29,6 +31,13 @@ import (
 )
 
 const annotationKey = "version.encryption.remote.io"
+
+// The values of -requests.
+const (
+	leastRequests = "least" // one for an operation, none for Status
+	sameRequests  = "same"  // those that kmsbridged makes
+	vkkRequests   = "vault-kubernetes-kms"
+)
 
 type plugin struct {
 	transit *api.Logical
@@ -43,7 +52,6 @@ func (p *plugin) Status(context.Context) (*service.StatusResponse, error) {
 
 // ask writes to Transit and returns one text of its answer.
 func (p *plugin) ask(ctx context.Context, op, field string, data map[string]any) (string, error) {
-	data["associated_data"] = base64.StdEncoding.EncodeToString([]byte(p.keyID))
 	secret, err := p.transit.WriteWithContext(ctx, "transit/"+op+"/"+p.key, data)
 	if err != nil {
 		return "", err
@@ -55,8 +63,13 @@ func (p *plugin) ask(ctx context.Context, op, field string, data map[string]any)
 	return text, nil
 }
 
+// bound names the key in what it is asked to do.
+func (p *plugin) bound(field, text string) map[string]any {
+	return map[string]any{field: text, "associated_data": base64.StdEncoding.EncodeToString([]byte(p.keyID))}
+}
+
 func (p *plugin) Encrypt(ctx context.Context, uid string, plaintext []byte) (*service.EncryptResponse, error) {
-	data := map[string]any{"plaintext": base64.StdEncoding.EncodeToString(plaintext)}
+	data := p.bound("plaintext", base64.StdEncoding.EncodeToString(plaintext))
 	if p.careful {
 		data["key_version"] = 1
 		data["type"] = "never-make-one"
@@ -76,11 +89,19 @@ func (p *plugin) Decrypt(ctx context.Context, uid string, req *service.DecryptRe
 	if req.KeyID != p.keyID {
 		return nil, status.Error(codes.NotFound, "unknown key_id")
 	}
-	text, err := p.ask(ctx, "decrypt", "plaintext", map[string]any{"ciphertext": string(req.Ciphertext)})
+	text, err := p.ask(ctx, "decrypt", "plaintext", p.bound("ciphertext", string(req.Ciphertext)))
 	if err != nil {
 		return nil, status.Error(codes.Internal, fmt.Sprintf("decrypt %s failed", uid))
 	}
 	return base64.StdEncoding.DecodeString(text)
+}
+
+func newService(transit *api.Logical, key, requests string) service.Service {
+	asked := plugin{transit: transit, key: key, keyID: key + "-v1", careful: requests == sameRequests}
+	if requests == vkkRequests {
+		return &vkk{asked}
+	}
+	return &asked
 }
 
 func main() {
@@ -88,20 +109,24 @@ func main() {
 	address := flag.String("address", "", "the server's URL")
 	tokenFile := flag.String("token-file", "", "file that holds the token")
 	key := flag.String("key", "", "name of the Transit key")
-	careful := flag.Bool("careful", false, "make the requests that kmsbridged makes: name the key's version,"+
-		" forbid to make a missing key, bear an id for the server's audit log")
+	requests := flag.String("requests", leastRequests, leastRequests+": one for an operation; "+
+		sameRequests+": those of kmsbridged, which name the key's version, forbid to make a missing key and"+
+		" bear an id for the server's audit log; "+vkkRequests+": those of that plugin")
 	version := flag.Bool("version", false, "print the versions of what this is made of")
 	flag.Parse()
 	if *version {
 		printVersions()
 		return
 	}
-	if err := run(*listen, *address, *tokenFile, *key, *careful); err != nil {
+	if !slices.Contains([]string{leastRequests, sameRequests, vkkRequests}, *requests) {
+		log.Fatalf("-requests: %q is none of those that it can make", *requests)
+	}
+	if err := run(*listen, *address, *tokenFile, *key, *requests); err != nil {
 		log.Fatal(err)
 	}
 }
 
-func run(listen, address, tokenFile, key string, careful bool) error {
+func run(listen, address, tokenFile, key, requests string) error {
 	token, err := os.ReadFile(tokenFile)
 	if err != nil {
 		return err
@@ -109,13 +134,15 @@ func run(listen, address, tokenFile, key string, careful bool) error {
 	config := api.DefaultConfig()
 	config.Address = address
 	// The client's own default keeps two idle connections to a host.
-	config.HttpClient.Transport.(*http.Transport).MaxIdleConnsPerHost = 64
+	if requests != vkkRequests {
+		config.HttpClient.Transport.(*http.Transport).MaxIdleConnsPerHost = 64
+	}
 	client, err := api.NewClient(config)
 	if err != nil {
 		return err
 	}
 	client.SetToken(strings.TrimSpace(string(token)))
-	if careful {
+	if requests == sameRequests {
 		client = client.WithRequestCallbacks(func(request *api.Request) {
 			var id [16]byte
 			rand.Read(id[:]) // never fails
@@ -125,8 +152,7 @@ func run(listen, address, tokenFile, key string, careful bool) error {
 	if err := os.Remove(listen); err != nil && !os.IsNotExist(err) {
 		return err
 	}
-	server := service.NewGRPCService(listen, 5*time.Second,
-		&plugin{transit: client.Logical(), key: key, keyID: key + "-v1", careful: careful})
+	server := service.NewGRPCService(listen, 5*time.Second, newService(client.Logical(), key, requests))
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, syscall.SIGTERM, syscall.SIGINT)
 	go func() {
