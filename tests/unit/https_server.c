@@ -112,10 +112,10 @@ bool https_exchange_is_held(struct https_server *server, struct https_exchange *
     return is_held;
 }
 
-void https_exchange_is_indexable(struct https_server *server)
+void https_server_count(struct https_server *server, unsigned *number)
 {
     pthread_mutex_lock(&server->lock);
-    server->seen.indexable++;
+    (*number)++;
     pthread_mutex_unlock(&server->lock);
 }
 

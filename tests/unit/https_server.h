@@ -46,6 +46,7 @@ struct https_seen {
     unsigned open_max;    /* connections open at once, at most */
     unsigned open;
     unsigned requests;
+    unsigned resets;    /* streams that clients have reset (HTTP/2 alone) */
     unsigned indexable; /* header fields that were not sent as never indexed (HTTP/2 alone) */
     unsigned held;      /* now, by clients that still wait */
     char last[HTTPS_PATH_MAX];
