@@ -94,6 +94,7 @@ struct kms_vault_conf {
     char *proxy;       /* NULL: none */
     char *connections_text;
     unsigned connections; /* for each node; 0: KMS_VAULT_CONNECTIONS_DEFAULT */
+    char *http_version;   /* "1.1", or "2": where it is offered; NULL: 1.1 */
     char *allow_destroy; /* "true": destroy deletes keys, deletion_allowed or not; else it is denied
                           */
     struct kms_vault_auth_conf *auth;

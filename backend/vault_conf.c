@@ -39,6 +39,7 @@ const cyaml_schema_field_t kms_vault_conf_fields[] = {
     TEXT("server_name", OPTIONAL, struct kms_vault_conf, server_name),
     TEXT("proxy", OPTIONAL, struct kms_vault_conf, proxy),
     TEXT("connections", OPTIONAL, struct kms_vault_conf, connections_text),
+    TEXT("http_version", OPTIONAL, struct kms_vault_conf, http_version),
     TEXT("allow_destroy", OPTIONAL, struct kms_vault_conf, allow_destroy),
     CYAML_FIELD_MAPPING_PTR("auth", REQUIRED, struct kms_vault_conf, auth, auth_fields),
     CYAML_FIELD_END,
@@ -104,6 +105,11 @@ static bool is_bool(const char *text)
     return text == NULL || strcmp(text, "true") == 0 || strcmp(text, "false") == 0;
 }
 
+static bool is_http_version(const char *text)
+{
+    return text == NULL || strcmp(text, "1.1") == 0 || strcmp(text, "2") == 0;
+}
+
 static enum kms_status check_words(const struct kms_conf_place *place, struct kms_vault_conf *vault)
 {
     const struct {
@@ -125,6 +131,7 @@ static enum kms_status check_words(const struct kms_conf_place *place, struct km
         {"server_name", vault->server_name == NULL || is_host(vault->server_name),
          "must be a host name, as in the certificate"},
         {"proxy", kms_conf_is_proxy(vault->proxy), "must look like http://host:port"},
+        {"http_version", is_http_version(vault->http_version), "must be 1.1 or 2"},
         {"allow_destroy", is_bool(vault->allow_destroy), "must be true or false"},
         {"auth.secret_id_is_wrapped", is_bool(vault->auth->secret_id_is_wrapped),
          "must be true or false"},

@@ -126,6 +126,7 @@ struct kms_http_conf {
     const char *client_key;         /* PEM file, or a pkcs11: URI (OpenSSL's engine of that name) */
     const char *server_name;        /* SNI, Host and certificate name, instead of the URL's host */
     const char *proxy;           /* "http://host:port"; NULL: none, whatever the environment says */
+    bool http1;                  /* HTTP/1.1 alone; else HTTP/2 where offered */
     unsigned connections;        /* for each host; 0: 16 */
     unsigned calls;              /* at once; 0: 512 */
     uint64_t connect_timeout_ns; /* 0: 2 s */
@@ -134,7 +135,7 @@ struct kms_http_conf {
 /*
  * libcurl, driven by the callers' own threads: it has none of its own, and neither has the door,
  * since handing an exchange to another thread costs more than the HTTP does. HTTP/2 where offered,
- * connections kept. KMS_E_INVALID, KMS_E_NOMEM.
+ * unless only HTTP/1.1 is wanted; connections kept. KMS_E_INVALID, KMS_E_NOMEM.
  */
 enum kms_status kms_http_open(const struct kms_http_conf *conf, struct kms_http_door **ret_door,
                               struct kms_error *err) KMS_MUST_CHECK;

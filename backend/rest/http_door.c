@@ -282,6 +282,7 @@ static bool copy_text(char **ret, const char *text)
 
 static bool copy_conf(struct kms_http *http, const struct kms_http_conf *conf)
 {
+    http->http1 = conf->http1;
     http->calls_max = conf->calls == 0 ? KMS_HTTP_CALLS : conf->calls;
     http->connect_ns =
         conf->connect_timeout_ns == 0 ? KMS_HTTP_CONNECT_NS : conf->connect_timeout_ns;

@@ -227,7 +227,8 @@ static bool set_ways(struct kms_http_loop *loop, CURL *easy)
     SET(easy, bad, CURLOPT_NOSIGNAL, 1L);
     SET(easy, bad, CURLOPT_PROTOCOLS_STR, "http,https");
     SET(easy, bad, CURLOPT_FOLLOWLOCATION, 0L);
-    SET(easy, bad, CURLOPT_HTTP_VERSION, (long)CURL_HTTP_VERSION_2TLS);
+    SET(easy, bad, CURLOPT_HTTP_VERSION,
+        http->http1 ? (long)CURL_HTTP_VERSION_1_1 : (long)CURL_HTTP_VERSION_2TLS);
     SET(easy, bad, CURLOPT_PIPEWAIT, 1L); /* rather a stream of the connection that is being made */
     SET(easy, bad, CURLOPT_PROXY,
         http->proxy == NULL ? "" : http->proxy); /* never by environment */

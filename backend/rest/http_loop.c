@@ -152,9 +152,10 @@ static int cork(const struct kms_http_loop *loop)
 {
     int on = 1;
 
-    if (loop->fd >= 0) {
-        (void)setsockopt(loop->fd, IPPROTO_TCP, TCP_CORK, &on, sizeof(on));
+    if (loop->fd < 0 || loop->http->http1) {
+        return -1;
     }
+    (void)setsockopt(loop->fd, IPPROTO_TCP, TCP_CORK, &on, sizeof(on));
     return loop->fd;
 }
 

@@ -93,6 +93,7 @@ struct kms_http_host {
 struct kms_http {
     struct kms_http_door door; /* first: a door is this */
     char *name, *ca_file, *client_certificate, *client_key, *server_name, *proxy;
+    bool http1;
     unsigned calls_max;
     uint64_t connect_ns;
 

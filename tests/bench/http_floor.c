@@ -17,6 +17,7 @@ enum { MAX_THREADS = 64, REPLY_MAX = 4096 };
 
 static const char *url;
 static const char *ca_file;
+static long http_version;
 static char token[512];
 
 /* 32 bytes, with all that kmsbridged sends beside them */
@@ -68,6 +69,7 @@ static void *work(void *argument)
     curl_easy_setopt(curl, CURLOPT_WRITEFUNCTION, take);
     curl_easy_setopt(curl, CURLOPT_WRITEDATA, w);
     curl_easy_setopt(curl, CURLOPT_CAINFO, ca_file);
+    curl_easy_setopt(curl, CURLOPT_HTTP_VERSION, http_version);
     curl_easy_setopt(curl, CURLOPT_PROXY, "");
     curl_easy_setopt(curl, CURLOPT_NOSIGNAL, 1L);
     for (uint64_t before = bench_now(); !w->failed && before < w->end;) {
@@ -121,26 +123,27 @@ int main(int argc, char **argv)
     char text[400] = "";
     bool ok = true;
 
-    if (argc < 5) {
-        fprintf(stderr, "usage: http_floor URL TOKEN_FILE SECONDS THREADS...\n"
+    if (argc < 6 || (strcmp(argv[1], "1.1") != 0 && strcmp(argv[1], "2") != 0)) {
+        fprintf(stderr, "usage: http_floor 1.1|2 URL TOKEN_FILE SECONDS THREADS...\n"
                         "KMS_BENCH_CA: file of the CA certificates for https\n");
         return 2;
     }
+    http_version = argv[1][0] == '2' ? CURL_HTTP_VERSION_2TLS : CURL_HTTP_VERSION_1_1;
     ca_file = getenv("KMS_BENCH_CA");
-    FILE *file = fopen(argv[2], "re");
+    FILE *file = fopen(argv[3], "re");
     if (file == NULL || fgets(text, sizeof text, file) == NULL) {
-        fprintf(stderr, "%s: cannot be read\n", argv[2]);
+        fprintf(stderr, "%s: cannot be read\n", argv[3]);
         return 1;
     }
     (void)fclose(file);
     text[strcspn(text, "\n")] = '\0';
     (void)snprintf(token, sizeof token, "X-Vault-Token: %s", text);
-    url = argv[1];
+    url = argv[2];
     curl_global_init(CURL_GLOBAL_DEFAULT);
-    for (int i = 4; ok && i < argc; i++) {
+    for (int i = 5; ok && i < argc; i++) {
         unsigned threads = (unsigned)strtoul(argv[i], NULL, 10);
 
-        ok = threads > 0 && threads <= MAX_THREADS && measure(threads, strtod(argv[3], NULL));
+        ok = threads > 0 && threads <= MAX_THREADS && measure(threads, strtod(argv[4], NULL));
     }
     curl_global_cleanup();
     return ok ? 0 : 1;

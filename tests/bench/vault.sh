@@ -112,11 +112,13 @@ record() { # WHAT COMMAND...
     echo "$what $line" >>"$results"
 }
 
+url=$bao_url/v1/transit/encrypt/bench-aes
 load_before=$(cut -d' ' -f1 /proc/loadavg)
 for n in $callers; do
     say "$n callers"
     for ((i = 0; i < rounds; i++)); do
-        record "floor Encrypt" "$floor" "$bao_url/v1/transit/encrypt/bench-aes" "$tmp/token" "$seconds" "$n"
+        record "floor Encrypt" "$floor" 1.1 "$url" "$tmp/token" "$seconds" "$n"
+        record "floor-h2 Encrypt" "$floor" 2 "$url" "$tmp/token" "$seconds" "$n"
         for method in Encrypt Decrypt Status; do
             for ((k = 0; k < ${#servers[@]}; k++)); do # each is the first one in turn
                 server=${servers[(i + k) % ${#servers[@]}]}
@@ -177,14 +179,14 @@ report() {
     echo
     echo "Printed by \`tests/bench/vault.sh\`. Closed loop, 32-byte seeds, an aes256-gcm96 key of the Transit"
     echo "engine of OpenBao on loopback with TLS, raft storage; kmsbridged with its default settings. The floor"
-    echo "is bare libcurl making the same request, a kept connection for each thread. The Go plugins are"
-    echo "\`tests/bench/peer-vault\` on Kubernetes' and OpenBao's own libraries. go-vkk makes the requests of"
-    echo "FalcoSuessgott/vault-kubernetes-kms, which reads the key after each encryption and to answer Status"
-    echo "reads, encrypts and decrypts, but logs nothing. go-least makes one request for an operation and none for"
-    echo "Status. go-same makes kmsbridged's, which name the key's version, forbid the server to make a missing"
-    echo "key and bear an id for its audit log. OpenBao has most of the CPU in every row: the cores are shared"
-    echo "with it and with the clients. Latencies in microseconds; private is memory that is no file's (RssAnon),"
-    echo "resident has the pages of programs and libraries in it, too."
+    echo "is bare libcurl making the same request, a kept connection for each thread; floor-h2 does so over HTTP/2."
+    echo "The Go plugins are \`tests/bench/peer-vault\` on Kubernetes' and OpenBao's own libraries, which choose"
+    echo "HTTP/2. go-vkk makes the requests of FalcoSuessgott/vault-kubernetes-kms, which reads the key after each"
+    echo "encryption and to answer Status reads, encrypts and decrypts, but logs nothing. go-least makes one"
+    echo "request for an operation and none for Status. go-same makes kmsbridged's, which name the key's version,"
+    echo "forbid the server to make a missing key and bear an id for its audit log. OpenBao has most of the CPU in"
+    echo "every row: the cores are shared with it and with the clients. Latencies in microseconds; private is"
+    echo "memory that is no file's (RssAnon), resident has the pages of programs and libraries in it, too."
     echo
     echo "| machine | |"
     echo "|---|---|"

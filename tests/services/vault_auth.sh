@@ -40,7 +40,12 @@ entry "$tmp/conf" "method: token, token: 'file:$tmp/root'"
 opened "$tmp/conf"
 works 'TLS'
 example token "s|file:/etc/kmsbridge/vault-token|file:$tmp/root|"
-does 'eight threads share few connections' 'ok 800' storm 800 kek
+does 'eight threads' 'ok 800' storm 800 kek
+say health
+says 'HTTP/1.1: a connection each' 'ok ready=1 .*connections=[3-8] '
+entry "$tmp/h2" "method: token, token: 'file:$tmp/root'" 'http_version: 2'
+opened "$tmp/h2"
+does 'eight threads over HTTP/2' 'ok 800' storm 800 kek
 say health
 says 'HTTP/2: one connection' 'ok ready=1 .*connections=[12] '
 address=https://localhost:$port entry "$tmp/name" "method: token, token: 'file:$tmp/root'"
