@@ -155,16 +155,35 @@ static enum kms_status check_vault(const struct kms_conf_place *place,
     return kms_vault_conf_check(conf->vault, place->text, place->entry, place->err);
 }
 
+/* A connection carries one call at a time over HTTP/1.1, and many over HTTP/2. */
+static unsigned vault_at_once(const struct kms_backend_conf *conf)
+{
+    return conf->vault->http2 ? 0 : conf->vault->connections;
+}
+
 /* Each type's settings stand in a mapping of the type's name. */
 static const struct settings_row {
     const char *type;
     bool (*has)(const struct kms_backend_conf *conf);
     enum kms_status (*check)(const struct kms_conf_place *place, struct kms_backend_conf *conf);
+    unsigned (*at_once)(const struct kms_backend_conf *conf); /* NULL: not known */
 } settings_rows[] = {
-    {"hsm", has_hsm, check_hsm},
-    {"alibaba", has_alibaba, check_alibaba},
-    {"vault", has_vault, check_vault},
+    {"hsm", has_hsm, check_hsm, NULL},
+    {"alibaba", has_alibaba, check_alibaba, NULL},
+    {"vault", has_vault, check_vault, vault_at_once},
 };
+
+unsigned kms_backend_conf_at_once(const struct kms_backend_conf *conf)
+{
+    for (size_t i = 0; i < sizeof(settings_rows) / sizeof(settings_rows[0]); i++) {
+        const struct settings_row *row = &settings_rows[i];
+
+        if (strcmp(conf->type, row->type) == 0 && row->at_once != NULL) {
+            return row->at_once(conf);
+        }
+    }
+    return 0;
+}
 
 enum kms_status kms_backend_conf_check(struct kms_backend_conf *conf,
                                        const struct kms_conf_text *text, const char *path,

@@ -95,6 +95,7 @@ struct kms_vault_conf {
     char *connections_text;
     unsigned connections; /* for each node; 0: KMS_VAULT_CONNECTIONS_DEFAULT */
     char *http_version;   /* "1.1", or "2": where it is offered; NULL: 1.1 */
+    bool http2;           /* it is "2" */
     char *allow_destroy; /* "true": destroy deletes keys, deletion_allowed or not; else it is denied
                           */
     struct kms_vault_auth_conf *auth;
@@ -111,5 +112,11 @@ struct kms_backend_conf {
     struct kms_alibaba_conf *alibaba;
     struct kms_vault_conf *vault;
 };
+
+/*
+ * How many operations the key service of @conf, a checked one, does at once where that is known by
+ * its settings: who begins more of them only waits. 0: not known.
+ */
+unsigned kms_backend_conf_at_once(const struct kms_backend_conf *conf);
 
 #endif

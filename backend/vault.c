@@ -121,16 +121,6 @@ static unsigned connections_of(const struct kms_vault_conf *vault)
     return vault->connections == 0 ? KMS_VAULT_CONNECTIONS_DEFAULT : vault->connections;
 }
 
-/*
- * HTTP/1.1 unless told otherwise: each of the two servers is Go's net/http, which does an exchange
- * over HTTP/2 through more goroutines; against OpenBao a call takes a fifth to a quarter less time
- * over a connection of its own (tests/bench/vault.sh).
- */
-static bool is_http1(const struct kms_vault_conf *vault)
-{
-    return vault->http_version == NULL || strcmp(vault->http_version, "2") != 0;
-}
-
 static enum kms_status open_vault(const struct kms_backend_conf *conf,
                                   struct kms_backend **ret_backend, struct kms_error *err)
 {
@@ -145,7 +135,7 @@ static enum kms_status open_vault(const struct kms_backend_conf *conf,
             .client_key = conf->vault->key,
             .server_name = conf->vault->server_name,
             .proxy = conf->vault->proxy,
-            .http1 = is_http1(conf->vault),
+            .http1 = !conf->vault->http2,
             .connections = connections_of(conf->vault),
         };
 

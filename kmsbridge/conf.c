@@ -152,10 +152,19 @@ static enum kms_status read_monitor(const struct kms_reading *reading)
     return apply_settings(reading, kms_conf_monitor_settings, has ? reading->raw->monitor : &none);
 }
 
+/* More threads than calls that the key service takes at once would only hand them on. */
+static unsigned workers_for(const struct kms_backend_conf *backend, unsigned most)
+{
+    unsigned at_once = kms_backend_conf_at_once(backend);
+
+    return at_once != 0 && at_once < most ? at_once : most;
+}
+
 static enum kms_status read_kms(const struct kms_reading *reading)
 {
     struct kms_kms_conf *kms = &reading->conf->kms;
     const struct kms_raw_kms *raw = reading->raw->kms;
+    const struct kms_backend_conf *backend = NULL;
     enum kms_status status;
 
     kms->owner = (uid_t)-1;
@@ -168,11 +177,18 @@ static enum kms_status read_kms(const struct kms_reading *reading)
                               "must not hold a PIN; write a reference to it as the backend's pin");
     }
     status = apply_settings(reading, kms_conf_kms_settings, raw);
-    if (status == KMS_OK && kms_conf_backend(reading->conf, kms->backend) == NULL) {
-        status = kms_conf_fail_value(reading, "kms.backend", kms->backend,
-                                     "is not the name of an entry of backends");
+    if (status != KMS_OK) {
+        return status;
     }
-    return status;
+    backend = kms_conf_backend(reading->conf, kms->backend);
+    if (backend == NULL) {
+        return kms_conf_fail_value(reading, "kms.backend", kms->backend,
+                                   "is not the name of an entry of backends");
+    }
+    if (raw->workers == NULL) {
+        kms->workers = workers_for(backend, kms->workers);
+    }
+    return KMS_OK;
 }
 
 static enum kms_status read_agent(const struct kms_reading *reading)

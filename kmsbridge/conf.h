@@ -46,7 +46,8 @@ struct kms_kms_conf {
         call_timeout_ns; /* 3s: ceiling of a call's deadline, also for a client that sets none */
     unsigned max_connections; /* 64 */
     unsigned max_calls;       /* 1024 in flight, over all connections */
-    unsigned workers;         /* 32 threads at most, made when needed */
+    unsigned workers;         /* 32 threads at most, made when needed; fewer where
+                                 kms_backend_conf_at_once() says so */
     unsigned queue;           /* 1024 calls waiting for a worker */
 };
 

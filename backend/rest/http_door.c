@@ -246,11 +246,15 @@ static void count(struct kms_http_door *door, unsigned *ret_open, unsigned *ret_
 
 /* ---- from open to close ------------------------------------------------------------------- */
 
+/* Never more connections than can be noted: for one more, libcurl closes the one that has been idle
+ * longest. Only one is ever busy, since all who are in a loop at once are for one host. */
 CURLM *kms_http_multi_new(void)
 {
     CURLM *multi = curl_multi_init();
 
     if (multi == NULL || curl_multi_setopt(multi, CURLMOPT_MAX_HOST_CONNECTIONS, 1L) != CURLM_OK ||
+        curl_multi_setopt(multi, CURLMOPT_MAX_TOTAL_CONNECTIONS, (long)KMS_RECEIVED_MAX) !=
+            CURLM_OK ||
         curl_multi_setopt(multi, CURLMOPT_PIPELINING, (long)CURLPIPE_MULTIPLEX) != CURLM_OK) {
         (void)curl_multi_cleanup(multi);
         return NULL;

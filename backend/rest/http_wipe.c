@@ -15,13 +15,17 @@
  * kms_received in backend/rest/wiping.h. Over HTTP/1 there is nothing to do: what SSL_write() gets
  * there is the request itself, which may have to be sent once more.
  *
- * The dynamic linker finds these four here before their libraries', to which they hand on. The
+ * And a request's header fields stay in the connection's compression table until others have taken
+ * their place, but for Authorization, which nghttp2 leaves out. Here all are left out.
+ *
+ * The dynamic linker finds these five here before their libraries', to which they hand on. The
  * prototypes are those of nghttp2/nghttp2.h and openssl/ssl.h; neither is needed to build.
  */
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/types.h>
 
@@ -30,12 +34,24 @@
 typedef ssize_t (*recv_fn)(void *session, const uint8_t *in, size_t len);
 typedef ssize_t (*send_fn)(void *session, const uint8_t *data, size_t len, int flags, void *ctx);
 
+struct field { /* nghttp2_nv */
+    uint8_t *name, *value;
+    size_t name_len, value_len;
+    uint8_t flags;
+};
+#define NEVER_INDEXED 0x01   /* NGHTTP2_NV_FLAG_NO_INDEX */
+#define NO_MEMORY     (-901) /* NGHTTP2_ERR_NOMEM */
+
+int32_t nghttp2_submit_request(void *session, const void *priority, const struct field *fields,
+                               size_t count, const void *body, void *stream_ctx);
 ssize_t nghttp2_session_mem_recv(void *session, const uint8_t *in, size_t len);
 void nghttp2_session_del(void *session);
 void nghttp2_session_callbacks_set_send_callback(void *callbacks, send_fn send);
 int SSL_write(void *ssl, const void *bytes, int len);
 
 static struct {
+    int32_t (*submit)(void *session, const void *priority, const struct field *fields, size_t count,
+                      const void *body, void *stream_ctx);
     recv_fn recv;
     void (*del)(void *session);
     void (*set_send)(void *callbacks, send_fn send);
@@ -46,6 +62,7 @@ static struct {
 static void look_up(void)
 {
     /* POSIX's way to turn an object pointer into a function pointer. */
+    *(void **)&theirs.submit = dlsym(RTLD_NEXT, "nghttp2_submit_request");
     *(void **)&theirs.recv = dlsym(RTLD_NEXT, "nghttp2_session_mem_recv");
     *(void **)&theirs.del = dlsym(RTLD_NEXT, "nghttp2_session_del");
     *(void **)&theirs.set_send = dlsym(RTLD_NEXT, "nghttp2_session_callbacks_set_send_callback");
@@ -58,6 +75,29 @@ static void look_up_once(void)
     static pthread_once_t once = PTHREAD_ONCE_INIT;
 
     (void)pthread_once(&once, look_up);
+}
+
+/*
+ * Every field but the pseudo ones goes as one that is never indexed: a token, and whatever else a
+ * service wants to be told, under any name. RFC 7541 7.1.3 wants it of secrets, since who can put
+ * fields of his own beside them could guess them by the length. nghttp2 copies what it is given.
+ */
+int32_t nghttp2_submit_request(void *session, const void *priority, const struct field *fields,
+                               size_t count, const void *body, void *stream_ctx)
+{
+    struct field *ours = calloc(count + 1, sizeof(*ours));
+    int32_t stream = NO_MEMORY;
+
+    look_up_once();
+    for (size_t i = 0; ours != NULL && i < count; i++) {
+        ours[i] = fields[i];
+        ours[i].flags |= fields[i].name_len > 0 && fields[i].name[0] == ':' ? 0 : NEVER_INDEXED;
+    }
+    if (ours != NULL) {
+        stream = theirs.submit(session, priority, ours, count, body, stream_ctx);
+    }
+    free(ours);
+    return stream;
 }
 
 /* Their owner has no more use for the first @taken of @bytes, which it lends as const. */

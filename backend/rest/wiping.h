@@ -15,7 +15,7 @@ void *kms_wiping_realloc(void *ptr, size_t size);
 char *kms_wiping_strdup(const char *text);
 void kms_wiping_free(void *ptr);
 
-#define KMS_RECEIVED_MAX 16 /* connections that a libcurl multi handle keeps, at most */
+#define KMS_RECEIVED_MAX 16 /* connections of a libcurl multi handle, at most: it is told so */
 
 /*
  * What has been received in buffers that live as long as their connections, which libcurl does over

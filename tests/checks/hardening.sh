@@ -2,11 +2,18 @@
 # SPDX-License-Identifier: Apache-2.0
 # The built programs are PIE, full RELRO, NX, with stack protector and FORTIFY. On x86-64 every
 # object of ours is marked for control-flow protection, and so is the program where the C run time is
-# (Debian 12's is not). A program built without is planted.
+# (Debian 12's is not). Both wipe what is freed, and what passes through HTTP/2, and reset no stream
+# in vain: the dynamic linker finds the functions of kmsbridge/wipe_free.c, backend/rest/http_wipe.c
+# and http_reset.c in them. A program built without is planted.
 . "$(dirname "$0")/lib/check.sh"
 check hardening
-need readelf gcc
+need readelf gcc nm
 build=${KMSBRIDGE_BUILD:-build}
+
+taken_over='SSL_write nghttp2_session_callbacks_set_send_callback nghttp2_session_del nghttp2_session_mem_recv
+    nghttp2_submit_request nghttp2_submit_rst_stream'
+# a sanitizer brings these two
+grep -qs 'define KMS_SANITIZED' "$build/config.h" || taken_over="free realloc $taken_over"
 
 # libtool may leave a wrapper script in the build folder and the program in .libs
 program() {
@@ -15,6 +22,12 @@ program() {
 }
 
 marked() { grep -q 'IBT, SHSTK' <<<"$(readelf -nW "$1" 2>/dev/null)"; }
+
+takes_over() {
+    local exported name
+    exported=$(nm -D --defined-only "$1" | awk '{ print $3 }')
+    for name in $taken_over; do grep -qx "$name" <<<"$exported" || return 1; done
+}
 
 # Prints the names of the protections that $1 lacks.
 lacks() {
@@ -29,6 +42,7 @@ lacks() {
     grep -q '_chk@\|_chk$' <<<"$(grep -v __stack_chk <<<"$symbols")" || echo FORTIFY
     [ "$cet" = no ] || marked "$1" || echo CET
     ! grep -qE 'R(UN)?PATH' <<<"$dynamic" || echo no-RPATH
+    takes_over "$1" || echo taken-over
 }
 
 printf 'int main(void) { return 0; }\n' >"$CHECK_TMP/probe.c"
@@ -61,5 +75,6 @@ gcc -O0 -no-pie -fno-stack-protector -U_FORTIFY_SOURCE -fcf-protection=none -z e
 missing=$(lacks "$CHECK_TMP/planted" | tr '\n' ' ')
 want='PIE RELRO BIND_NOW NX stack-protector FORTIFY '
 [ "$cet" = no ] || want="${want}CET "
+want="${want}taken-over "
 if [ "$missing" = "$want" ]; then ok planted; else not_ok "planted: saw only that it lacks $missing"; fi
 check_end

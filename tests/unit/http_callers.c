@@ -111,6 +111,11 @@ static bool holds(void *server, unsigned count)
     return https_server_seen(server).held == count;
 }
 
+static bool has_reset(void *server, unsigned count)
+{
+    return https_server_seen(server).resets == count;
+}
+
 static bool is_busy(void *ctx, unsigned count)
 {
     struct kms_http_door *door = ctx;
@@ -145,6 +150,11 @@ static bool until(bool (*holds_now)(void *ctx, unsigned count), void *ctx, unsig
 bool until_held(struct https_server *server, unsigned count)
 {
     return until(holds, server, count);
+}
+
+bool until_reset(struct https_server *server, unsigned count)
+{
+    return until(has_reset, server, count);
 }
 
 bool until_busy(struct kms_http_door *door, unsigned count)

@@ -44,8 +44,9 @@ bool caller_start(struct caller *caller);
 void caller_join(struct caller *caller);
 
 /* Each waits up to ten seconds. */
-bool until_held(struct https_server *server, unsigned count); /* just so many answers */
-bool until_busy(struct kms_http_door *door, unsigned count);  /* just so many exchanges */
+bool until_held(struct https_server *server, unsigned count);  /* just so many answers */
+bool until_reset(struct https_server *server, unsigned count); /* just so many streams */
+bool until_busy(struct kms_http_door *door, unsigned count);   /* just so many exchanges */
 bool until_back(struct caller *caller);
 
 /* The CA of the servers' certificates, a file, while callers_main() runs; it is the whole of

@@ -59,11 +59,13 @@ static int on_field(nghttp2_session *session, const nghttp2_frame *frame, const 
                     void *ctx)
 {
     struct https_exchange *exchange = exchange_of(session, frame->hd.stream_id);
+    struct https_server *server = ((struct h2 *)ctx)->connection->server;
 
-    (void)flags;
-    (void)ctx;
     if (exchange == NULL) {
         return 0;
+    }
+    if (name[0] != ':' && (flags & NGHTTP2_NV_FLAG_NO_INDEX) == 0) {
+        https_server_count(server, &server->seen.indexable);
     }
     if (name_len == 7 && memcmp(name, ":method", 7) == 0) {
         keep(exchange->method, sizeof(exchange->method), value, value_len);
@@ -91,11 +93,15 @@ static int on_body(nghttp2_session *session, uint8_t flags, int32_t stream, cons
 static int on_frame(nghttp2_session *session, const nghttp2_frame *frame, void *ctx)
 {
     struct h2 *h2 = ctx;
+    struct https_server *server = h2->connection->server;
     struct https_exchange *exchange = exchange_of(session, frame->hd.stream_id);
 
+    if (frame->hd.type == NGHTTP2_RST_STREAM) {
+        https_server_count(server, &server->seen.resets);
+    }
     if (exchange != NULL && (frame->hd.flags & NGHTTP2_FLAG_END_STREAM) != 0 &&
         (frame->hd.type == NGHTTP2_HEADERS || frame->hd.type == NGHTTP2_DATA)) {
-        https_exchange_came(h2->connection->server, exchange);
+        https_exchange_came(server, exchange);
     }
     return 0;
 }

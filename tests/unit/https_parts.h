@@ -55,6 +55,8 @@ struct https_server {
 
 /* The request is whole: its answer is written, and held or not. */
 void https_exchange_came(struct https_server *server, struct https_exchange *exchange);
+/* One more of a number of server->seen. */
+void https_server_count(struct https_server *server, unsigned *number);
 bool https_exchange_is_held(struct https_server *server, struct https_exchange *exchange);
 /* Its client does not wait any more, or it was answered. */
 void https_exchange_gone(struct https_server *server, struct https_exchange *exchange);

@@ -112,6 +112,13 @@ bool https_exchange_is_held(struct https_server *server, struct https_exchange *
     return is_held;
 }
 
+void https_server_count(struct https_server *server, unsigned *number)
+{
+    pthread_mutex_lock(&server->lock);
+    (*number)++;
+    pthread_mutex_unlock(&server->lock);
+}
+
 void https_exchange_gone(struct https_server *server, struct https_exchange *exchange)
 {
     pthread_mutex_lock(&server->lock);

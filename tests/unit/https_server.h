@@ -47,7 +47,9 @@ struct https_seen {
     unsigned open_max;    /* connections open at once, at most */
     unsigned open;
     unsigned requests;
-    unsigned held; /* now, by clients that still wait */
+    unsigned resets;    /* streams that clients have reset (HTTP/2 alone) */
+    unsigned indexable; /* header fields that were not sent as never indexed (HTTP/2 alone) */
+    unsigned held;      /* now, by clients that still wait */
     char last[HTTPS_PATH_MAX];
 };
 struct https_seen https_server_seen(struct https_server *server);

@@ -17,7 +17,7 @@
 /* In the registry's place: a type with settings, and one that needs none. */
 const char *const *kms_backend_types(void)
 {
-    static const char *const types[] = {"hsm", "bare", NULL};
+    static const char *const types[] = {"hsm", "bare", "vault", NULL};
 
     return types;
 }
@@ -110,6 +110,40 @@ static void defaults(void)
     CU_ASSERT_PTR_NULL(conf->monitor_listen);
     kms_conf_done(conf);
     kms_conf_done(NULL);
+}
+
+/* No more than have a connection each, unless the file says how many. */
+static void workers_fit_the_key_service(void)
+{
+    static const struct {
+        const char *vault, *kms;
+        unsigned workers;
+    } rows[] = {
+        {"", "", 16},
+        {"connections: 4, ", "", 4},
+        {"connections: 256, ", "", 32},
+        {"connections: 4, http_version: 2, ", "", 32},
+        {"connections: 4, ", ", workers: 9", 9},
+    };
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        char text[512];
+        struct kms_conf *conf = NULL;
+
+        (void)snprintf(
+            text, sizeof(text),
+            "version: 1\n"
+            "backends:\n"
+            "  - name: bao\n"
+            "    type: vault\n"
+            "    vault: {addresses: ['https://a'], %sauth: {method: token, token: 'env:T'}}\n"
+            "kms: {socket: '@kms', backend: bao, key: kek%s}\n",
+            rows[i].vault, rows[i].kms);
+        conf = read_good(text);
+        CU_ASSERT_PTR_NOT_NULL_FATAL(conf);
+        UNIT_CHECK(rows[i].vault, conf->kms.workers == rows[i].workers);
+        kms_conf_done(conf);
+    }
 }
 
 static void all_settings(void)
@@ -340,8 +374,8 @@ static void backends(void)
 {
     static const struct setting_row rows[] = {
         {"  type: bare", ""},
-        {"  type: vault",
-         "backends[0].type: \"vault\" is not a type of backend; there are: hsm, bare"},
+        {"  type: kmip",
+         "backends[0].type: \"kmip\" is not a type of backend; there are: hsm, bare, vault"},
         {"  type: ''", "backends[0].type: \"\" is not a type of backend"},
         {"  hsm: {module: m, token: t}\n  type: bare", "backends[0].hsm: is not of this entry's"},
         {"  hsm: {module: /a/m.so, token: t}\n  type: hsm", ""},
@@ -477,11 +511,17 @@ static void lack_of_memory(void)
 int main(void)
 {
     static const struct unit_test tests[] = {
-        {"defaults", defaults},     {"all settings", all_settings},
-        {"kms.socket", kms_socket}, {"kms.socket's length", kms_socket_length},
-        {"kms.key", kms_key},       {"kms, monitor, log", kms_others},
-        {"backends", backends},     {"whole", whole},
-        {"files", files},           {"lack of memory", lack_of_memory},
+        {"defaults", defaults},
+        {"workers fit the key service", workers_fit_the_key_service},
+        {"all settings", all_settings},
+        {"kms.socket", kms_socket},
+        {"kms.socket's length", kms_socket_length},
+        {"kms.key", kms_key},
+        {"kms, monitor, log", kms_others},
+        {"backends", backends},
+        {"whole", whole},
+        {"files", files},
+        {"lack of memory", lack_of_memory},
     };
     int result;
 

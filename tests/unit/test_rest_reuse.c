@@ -89,6 +89,9 @@ static void nothing_is_left_over(void)
             UNIT_CHECK(ask->path, caller.is_mine);
         }
         UNIT_CHECK(protocols[p].name, https_server_seen(both.server).handshakes == 1);
+        UNIT_CHECK(protocols[p].name, https_server_seen(both.server).resets == 0);
+        /* backend/rest/http_wipe.c is in this program: no table keeps what was sent */
+        UNIT_CHECK(protocols[p].name, https_server_seen(both.server).indexable == 0);
         end(&both);
     }
 }

@@ -217,6 +217,7 @@ static void leader_gives_up(enum patience patience)
     ends_well(&followers[0]);
     https_server_release(server, 1);
     ends_well(&followers[1]);
+    CU_ASSERT_TRUE(until_reset(server, 1)); /* the leader's stream, and no other */
     CU_ASSERT_EQUAL(https_server_seen(server).connections, 1);
     end();
 }

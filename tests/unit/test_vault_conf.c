@@ -137,6 +137,7 @@ static void numbers_have_defaults(void)
     CU_ASSERT_EQUAL(kms_backend_conf_check(data, &text, "e", &err), KMS_OK);
     conf = data;
     CU_ASSERT_EQUAL(conf->vault->connections, KMS_VAULT_CONNECTIONS_DEFAULT);
+    CU_ASSERT_FALSE(conf->vault->http2);
     CU_ASSERT_EQUAL(conf->vault->addresses_count, 1);
     CU_ASSERT_PTR_NULL(conf->vault->mount);
     kms_conf_free(&entry_value, data);
