@@ -60,16 +60,17 @@ static const struct row *row_of(const char *code)
     return NULL;
 }
 
-/* For codes that we do not know, and replies without one. */
-static enum kms_status status_of_http(unsigned status)
+/* For codes that we do not know, and replies without one: those are of something that stands before
+ * the service, which can only say whether to ask again. What it refuses is not the key. */
+static enum kms_status status_of_http(unsigned status, bool has_code)
 {
     switch (status) {
     case 401:
-        return KMS_E_AUTH;
+        return has_code ? KMS_E_AUTH : KMS_E_PROTOCOL;
     case 403:
-        return KMS_E_DENIED;
+        return has_code ? KMS_E_DENIED : KMS_E_PROTOCOL;
     case 404:
-        return KMS_E_UNSUPPORTED;
+        return has_code ? KMS_E_UNSUPPORTED : KMS_E_PROTOCOL;
     case 408:
         return KMS_E_UNAVAILABLE;
     case 429:
@@ -91,7 +92,8 @@ static bool is_about_data(const char *action, enum kms_status status)
 enum kms_status kms_ali_status_of(const char *action, unsigned http_status, const char *code)
 {
     const struct row *row = row_of(code);
-    enum kms_status status = row != NULL ? row->status : status_of_http(http_status);
+    enum kms_status status =
+        row != NULL ? row->status : status_of_http(http_status, code[0] != '\0');
 
     return is_about_data(action, status) ? KMS_E_BAD_DATA : status;
 }

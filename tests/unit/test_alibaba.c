@@ -171,7 +171,8 @@ static void codes_have_their_class(void)
         {"Encrypt", 400, "InvalidSecurityToken.Expired", KMS_E_AUTH},
         {"Encrypt", 400, "InvalidTimeStamp.Expired", KMS_E_AUTH},
         {"Encrypt", 400, "SignatureNonceUsed", KMS_E_UNAVAILABLE},
-        {"Encrypt", 401, "", KMS_E_AUTH},
+        {"Encrypt", 401, "New", KMS_E_AUTH},
+        {"Encrypt", 401, "", KMS_E_PROTOCOL},
         {"Encrypt", 403, "New", KMS_E_DENIED},
         {"Encrypt", 429, "New", KMS_E_THROTTLED},
         {"Encrypt", 502, "", KMS_E_UNAVAILABLE},
@@ -632,7 +633,11 @@ static void bad_replies_are_told(void)
         {"204", 204, "", KMS_E_PROTOCOL},
         {"error without a body", 500, "", KMS_E_UNAVAILABLE},
         {"error that is HTML", 503, "<html>", KMS_E_UNAVAILABLE},
-        {"error with a number", 403, "{\"Code\":7}", KMS_E_DENIED},
+        {"error with a number", 403, "{\"Code\":7}", KMS_E_PROTOCOL},
+        {"refusal that is HTML", 403, "<html>", KMS_E_PROTOCOL},
+        {"login that is HTML", 401, "<html>", KMS_E_PROTOCOL},
+        {"page that is not there", 404, "<html>", KMS_E_PROTOCOL},
+        {"refusal that we do not know", 403, "{\"Code\":\"New.One\"}", KMS_E_DENIED},
         {"error", 409, "{\"Code\":\"Rejected.Disabled\",\"RequestId\":\"r\"}", KMS_E_KEY_STATE},
     };
     static uint8_t storage[KMS_CIPHERTEXT_MAX], iv[KMS_IV_MAX];
