@@ -195,6 +195,17 @@ static enum kms_status make_another(struct kms_backend *backend, struct kms_call
     return status == KMS_OK ? read_newest(backend, call, name, newest) : status;
 }
 
+static enum kms_status check_kind(struct kms_call *call, const struct kms_key_template *tmpl,
+                                  const struct kms_vault_type *type,
+                                  const struct kms_key_info *info)
+{
+    if (info->type == type->type && (tmpl->bits == 0 || info->bits == tmpl->bits)) {
+        return KMS_OK;
+    }
+    return kms_error_set(&call->error, KMS_E_EXISTS, "there is a key %s of another type (%s-%u)",
+                         tmpl->label, kms_key_type_name(info->type), info->bits);
+}
+
 /* A label that is there already gets a newer version, as other backends give it a newer key. */
 static enum kms_status make_newer(struct kms_backend *backend, struct kms_call *call,
                                   const struct kms_key_template *tmpl,
@@ -206,15 +217,28 @@ static enum kms_status make_newer(struct kms_backend *backend, struct kms_call *
                    : kms_error_set(&call->error, KMS_E_UNSUPPORTED,
                                    "a Transit key's CKA_ID follows from its version: leave it out");
     }
-    if (newest->info->type != type->type || (tmpl->bits != 0 && newest->info->bits != tmpl->bits)) {
-        return kms_error_set(&call->error, KMS_E_EXISTS,
-                             "there is a key %s of another type (%s-%u)", tmpl->label,
-                             kms_key_type_name(newest->info->type), newest->info->bits);
+    if (check_kind(call, tmpl, type, newest->info) != KMS_OK) {
+        return call->error.status;
     }
     newest->count = 0;
     return rotate_key(backend, call, tmpl->label) == KMS_OK
                ? read_newest(backend, call, tmpl->label, newest)
                : call->error.status;
+}
+
+/* One that somebody else makes meanwhile is left as it is by Transit, without a word. */
+static enum kms_status make_first(struct kms_backend *backend, struct kms_call *call,
+                                  const struct kms_key_template *tmpl,
+                                  const struct kms_vault_type *type, struct newest *newest)
+{
+    enum kms_status status = KMS_OK;
+
+    if (tmpl->tag.len > 0) {
+        return kms_error_set(&call->error, KMS_E_UNSUPPORTED,
+                             "a Transit key's CKA_ID follows from its version: leave it out");
+    }
+    status = make_another(backend, call, type, tmpl->label, tmpl->bits, newest);
+    return status == KMS_OK ? check_kind(call, tmpl, type, newest->info) : status;
 }
 
 enum kms_status kms_vault_generate(struct kms_backend *backend, struct kms_call *call,
@@ -237,11 +261,7 @@ enum kms_status kms_vault_generate(struct kms_backend *backend, struct kms_call 
             status = make_newer(backend, call, tmpl, type, &newest);
         } else if (status == KMS_E_NOT_FOUND && strstr(call->error.text, "no handler") == NULL) {
             kms_error_clear(&call->error);
-            status = tmpl->tag.len > 0
-                         ? kms_error_set(&call->error, KMS_E_UNSUPPORTED,
-                                         "a Transit key's CKA_ID follows from its version: leave "
-                                         "it out")
-                         : make_another(backend, call, type, tmpl->label, tmpl->bits, &newest);
+            status = make_first(backend, call, tmpl, type, &newest);
         }
     }
     if (status == KMS_OK) {

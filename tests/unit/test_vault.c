@@ -26,6 +26,7 @@
 static struct fake_http fake;
 static struct kms_backend *vault;
 static const char *key_body, *op_body, *huge_body; /* of the key "huge", where there is one */
+static bool is_absent;                             /* the key, until it is made */
 static bool has_theirs;           /* a key "a-team" besides, which we may not read */
 static enum kms_status no_answer; /* but this error; KMS_OK: there is one */
 static unsigned op_status, self_status, key_status, list_status, list_ms;
@@ -49,6 +50,10 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
     if (request->method == KMS_HTTP_GET && strstr(path, "/keys/a-team") != NULL) {
         return fake_http_reply(request, ret, 403, "{\"errors\":[\"permission denied\"]}");
     }
+    if (request->method == KMS_HTTP_GET && is_absent) {
+        return fake_http_reply(request, ret, 404, "{\"errors\":[]}");
+    }
+    is_absent = is_absent && strstr(path, "/keys/") == NULL;
     if (request->method == KMS_HTTP_GET) {
         return fake_http_reply(request, ret, key_status, key_body);
     }
@@ -81,7 +86,7 @@ static void begin(void)
     fake_http_init(&fake, answer);
     key_body = "{\"data\":{" KEY "}}";
     huge_body = NULL;
-    has_theirs = false;
+    has_theirs = is_absent = false;
     no_answer = KMS_OK;
     key_status = op_status = self_status = list_status = 200;
     list_ms = 0;
@@ -714,6 +719,34 @@ static void what_may_not_be_read_hides_nothing_else(void)
     end();
 }
 
+/* Two make a key of one name at once, and Transit keeps the first one's. */
+static void another_may_be_quicker(void)
+{
+    static const struct {
+        enum kms_key_type type;
+        unsigned bits;
+        enum kms_status status;
+    } rows[] = {
+        {KMS_KEY_AES, 256, KMS_OK},
+        {KMS_KEY_AES, 128, KMS_E_EXISTS},
+        {KMS_KEY_EC, 256, KMS_E_EXISTS},
+    };
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        const struct kms_key_template tmpl = {
+            .type = rows[i].type, .bits = rows[i].bits, .label = "kek"};
+        struct kms_key_info info = {.ref = ""};
+        struct kms_call call = new_call();
+
+        begin();
+        is_absent = true;
+        UNIT_CHECK("status", kms_vault_ops.generate(vault, &call, &tmpl, &info) == rows[i].status);
+        UNIT_CHECK("made", fake_http_asked(&fake, "POST") == 1);
+        UNIT_CHECK("told", (info.ref[0] != '\0') == (rows[i].status == KMS_OK));
+        end();
+    }
+}
+
 static void names_stay_names(void)
 {
     static const char *const names[] = {"../sys/seal", "a/b", "a b",   "",
@@ -796,6 +829,7 @@ static const struct unit_test tests[] = {
     {"a list on its way is waited for", a_list_on_its_way_is_waited_for},
     {"denied is not refused", denied_is_not_refused},
     {"what may not be read hides nothing else", what_may_not_be_read_hides_nothing_else},
+    {"another may be quicker", another_may_be_quicker},
     {"names stay names", names_stay_names},
     {"a rotation that cannot be read is told", a_rotation_that_cannot_be_read_is_told},
     {"destroying must be allowed", destroying_must_be_allowed},
