@@ -260,6 +260,11 @@ made=$(id_of made secrkey)
 denied destroy ScheduleKeyDeletion tool --delete-object --type secrkey --id "$made"
 try 'a key is destroyed' tool --delete-object --type secrkey --id "$made"
 audited destroy ok ScheduleKeyDeletion
+# what is made is told as it is listed: one that was told otherwise would have another handle soon
+key_id_of() { grep "\"op\":\"$1\"" "$tmp/audit.log" | grep '"verdict":"ok"' | tail -n 1 | key_id; } # OP
+if [ -n "$(key_id_of generate)" ] && [ "$(key_id_of generate)" = "$(key_id_of destroy)" ]; then good '... the one that was made'; else
+    bad "made $(key_id_of generate), destroyed $(key_id_of destroy)"
+fi
 kms_soon 'Status is well again' 'ok.*ali1-[0-9a-f]{40}|ali1-[0-9a-f]{40}.*ok'
 
 if grep -qF "$(cut -c1-200 "$tmp/token")" "$tmp/daemon.log" "$tmp/audit.log"; then bad 'a token is in a log'; else good 'no token in a log'; fi
