@@ -4,9 +4,14 @@
  *
  * A key's ref is "<KeyId>/<KeyVersionId>", so that every op knows both without asking. Each version
  * of a key is one kms_key_info; its id is "ali1-" and hex of 20 bytes of SHA-256 over
- * "kmsbridge alibaba key id v1" || 0 || KeyId || 0 || KeyVersionId, and its tag sorts by creation:
- * be64(seconds) || be16(rank) || 10 bytes of the same hash. So a key that the service rotates by
- * itself shows itself as another key_id, of a newer key.
+ * "kmsbridge alibaba key id v1" || 0 || KeyId || 0 || KeyVersionId, and its order is when it was
+ * made: seconds || 16 bits of rank. So a key that the service rotates by itself shows itself as
+ * another key_id, of a newer key.
+ *
+ * Applications are shown a symmetric key once (kms_key_filter.logical): its ref is "<KeyId>/any",
+ * its id that of a version "any". The tag, their CKA_ID, is the first 20 bytes of SHA-256 of the
+ * full name: of the key's ARN for symmetric keys, each of their versions and HMAC keys, of
+ * ARN/KeyVersionId for key pairs.
  *
  *   Aliyun_AES_256  sealed: the ciphertext is the service's base64 text, unchanged. The version
  *                   that encrypts is the service's choice and comes with its reply; any version's

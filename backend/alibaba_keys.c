@@ -71,7 +71,8 @@ enum kms_status kms_ali_ref_parse(const char *ref, struct kms_ali_ref *ret, stru
     return KMS_OK;
 }
 
-bool kms_ali_hash_names(const char *key, const char *version, uint8_t ret_hash[EVP_MAX_MD_SIZE])
+/* SHA-256 over the identity's text, the key and the version, each with its NUL but for the last. */
+static bool hash_names(const char *key, const char *version, uint8_t ret_hash[EVP_MAX_MD_SIZE])
 {
     uint8_t storage[sizeof(IDENTITY_TEXT) + 2 * KMS_ALI_ID_MAX];
     struct kms_buf text = KMS_BUF_OVER(storage);
@@ -87,7 +88,7 @@ bool kms_ali_identity(const char *key, const char *version, char ret_id[KMS_KEY_
 {
     uint8_t hash[EVP_MAX_MD_SIZE];
 
-    if (!kms_ali_hash_names(key, version, hash)) {
+    if (!hash_names(key, version, hash)) {
         return false;
     }
     memcpy(ret_id, "ali1-", 5);
@@ -182,6 +183,10 @@ enum kms_status kms_ali_key_read(const struct kms_json *metadata, struct kms_ali
     key.encrypts = strcmp(usage, "ENCRYPT/DECRYPT") == 0;
     key.local = strcmp(origin, "EXTERNAL") != 0;
     key.leaving = strcmp(state, "PendingDeletion") == 0;
+    if (key.arn[0] == '\0') { /* whose hash is the CKA_ID */
+        return kms_error_set(err, KMS_E_PROTOCOL,
+                             "the reply's KeyMetadata has an Arn that is none");
+    }
     if (!kms_ali_is_id(key.id, strlen(key.id)) ||
         (key.primary[0] != '\0' && !kms_ali_is_id(key.primary, strlen(key.primary)))) {
         return kms_error_set(err, KMS_E_PROTOCOL, "the reply's KeyMetadata has an id that is none");

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* list_keys: one kms_key_info for each version of a key. */
+/* list_keys: one kms_key_info for each version of a key, or for the logical key. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -32,7 +32,21 @@ static bool wanted(const struct listing *l, const struct kms_key_info *info)
            (l->tag.len == 0 || kms_span_equal(l->tag, kms_span_of(info->tag, info->tag_len)));
 }
 
-static enum kms_status show_key(struct listing *l, const struct kms_ali_key *key, const char *label)
+/* What there is to know of it DescribeKey has told. */
+static enum kms_status show_logical(struct listing *l, const struct kms_ali_key *key,
+                                    const char *label)
+{
+    struct kms_key_info info;
+    enum kms_status status = kms_ali_logical_info(key, label, &info, &l->call->error);
+
+    if (status == KMS_OK && wanted(l, &info)) {
+        l->stopped = !l->visit(l->ctx, &info);
+    }
+    return status;
+}
+
+static enum kms_status show_versions(struct listing *l, const struct kms_ali_key *key,
+                                     const char *label)
 {
     struct kms_ali_versions *versions = NULL;
     enum kms_status status = kms_ali_versions(l->backend, l->call, key, &versions);
@@ -47,6 +61,12 @@ static enum kms_status show_key(struct listing *l, const struct kms_ali_key *key
     }
     free(versions);
     return status;
+}
+
+static enum kms_status show_key(struct listing *l, const struct kms_ali_key *key, const char *label)
+{
+    return l->filter->logical && kms_ali_is_logical(key) ? show_logical(l, key, label)
+                                                         : show_versions(l, key, label);
 }
 
 /* What the key is called: by the alias that it was asked by, else by its id. */
@@ -162,7 +182,8 @@ static const char *alias_of(const struct all *all, const char *key)
     return key;
 }
 
-/* One question for the keys, one for the aliases, two for each key: the service tells no more. */
+/* One question for the keys, one for the aliases, one or two for each key: the service tells no
+ * more. */
 static enum kms_status show_all(struct listing *l)
 {
     struct all *all = calloc(1, sizeof(*all));

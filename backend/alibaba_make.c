@@ -205,7 +205,9 @@ enum kms_status kms_ali_generate(struct kms_backend *b, struct kms_call *call,
         status = kms_ali_name_key(b, call, key.id, alias, move);
     }
     if (status == KMS_OK) {
-        status = kms_ali_latest(b, call, &key, tmpl->label, ret_info);
+        status = tmpl->logical && kms_ali_is_logical(&key)
+                     ? kms_ali_logical_info(&key, tmpl->label, ret_info, &call->error)
+                     : kms_ali_latest(b, call, &key, tmpl->label, ret_info);
         if (status != KMS_OK) {
             status = kms_error_reword(&call->error, status, "key %s is made and named %s, but: %s",
                                       key.id, alias, call->error.text);
@@ -217,12 +219,27 @@ enum kms_status kms_ali_generate(struct kms_backend *b, struct kms_call *call,
 
 /* ---- destroy, rotate ---------------------------------------------------------------------- */
 
-/* The whole key goes, so only its latest version, which stands for it, may be asked to. */
+/* Only its latest version stands for the whole key. */
+static enum kms_status check_latest(struct kms_backend *b, struct kms_call *call,
+                                    const struct kms_ali_key *key, const char *ref)
+{
+    struct kms_key_info latest;
+    enum kms_status status = kms_ali_latest(b, call, key, key->id, &latest);
+
+    if (status == KMS_OK && strcmp(latest.ref, ref) != 0) {
+        status = kms_error_set(&call->error, KMS_E_UNSUPPORTED,
+                               "Alibaba Cloud KMS deletes no single version: destroy the latest "
+                               "one, %s, to schedule the whole key",
+                               latest.version);
+    }
+    return status;
+}
+
+/* The whole key goes: so it may be asked of the logical key, or of what stands for it. */
 enum kms_status kms_ali_destroy(struct kms_backend *b, struct kms_call *call, const char *ref)
 {
     struct kms_ali_ref parsed;
     struct kms_ali_key key;
-    struct kms_key_info latest;
     enum kms_status status = kms_ali_ref_parse(ref, &parsed, &call->error);
 
     if (status == KMS_OK) {
@@ -236,14 +253,9 @@ enum kms_status kms_ali_destroy(struct kms_backend *b, struct kms_call *call, co
         status =
             kms_error_set(&call->error, KMS_E_UNSUPPORTED, "key %s is not of our kinds", key.id);
     }
-    if (status == KMS_OK) {
-        status = kms_ali_latest(b, call, &key, key.id, &latest);
-    }
-    if (status == KMS_OK && strcmp(latest.ref, ref) != 0) {
-        status = kms_error_set(&call->error, KMS_E_UNSUPPORTED,
-                               "Alibaba Cloud KMS deletes no single version: destroy the latest "
-                               "one, %s, to schedule the whole key",
-                               latest.version);
+    if (status == KMS_OK &&
+        !(kms_ali_is_logical(&key) && strcmp(parsed.version, KMS_ALI_ANY_VERSION) == 0)) {
+        status = check_latest(b, call, &key, ref);
     }
     return status == KMS_OK ? kms_ali_schedule_deletion(b, call, key.id) : status;
 }

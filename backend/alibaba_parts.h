@@ -121,6 +121,8 @@ enum kms_status kms_ali_status_of(const char *action, unsigned http_status, cons
 
 /* What stands for the version in an HMAC key's ref: the service names none of them. */
 #define KMS_ALI_NO_VERSION "hmac"
+/* What stands for the version in a logical key's ref; KeyVersionIds are UUIDs. */
+#define KMS_ALI_ANY_VERSION "any"
 
 struct kms_ali_ref {
     char key[KMS_ALI_ID_MAX];
@@ -132,8 +134,6 @@ enum kms_status kms_ali_ref_parse(const char *ref, struct kms_ali_ref *ret,
                                   struct kms_error *err) KMS_MUST_CHECK;
 /* A KeyId or KeyVersionId: what fits a ref, and cannot be taken for anything else. */
 bool kms_ali_is_id(const char *text, size_t len);
-/* SHA-256 over the identity's text, the key and the version, each with its NUL but for the last. */
-bool kms_ali_hash_names(const char *key, const char *version, uint8_t ret_hash[EVP_MAX_MD_SIZE]);
 /* A text field copied; absent, where it may be, is "". */
 enum kms_status kms_ali_take_text(const struct kms_json *object, const char *key, bool maybe,
                                   char *ret, size_t size, struct kms_error *err) KMS_MUST_CHECK;
@@ -206,6 +206,13 @@ enum kms_status kms_ali_versions(struct kms_backend *b, struct kms_call *call,
 enum kms_status kms_ali_version_info(const struct kms_ali_key *key,
                                      const struct kms_ali_versions *versions, size_t at,
                                      const char *label, struct kms_key_info *ret,
+                                     struct kms_error *err) KMS_MUST_CHECK;
+/* Whether applications see one object, whatever its versions: the service chooses among them by
+ * itself. (An HMAC key is one in any case.) */
+bool kms_ali_is_logical(const struct kms_ali_key *key);
+/* ... as which list_keys shows it, where that is wanted. */
+enum kms_status kms_ali_logical_info(const struct kms_ali_key *key, const char *label,
+                                     struct kms_key_info *ret,
                                      struct kms_error *err) KMS_MUST_CHECK;
 /* The latest version of a key, as list_keys would show it. */
 enum kms_status kms_ali_latest(struct kms_backend *b, struct kms_call *call,

@@ -51,42 +51,40 @@ static unsigned uses_of(const struct kms_ali_key *key, bool latest)
     return latest || key->spec->type == KMS_KEY_RSA ? opens | seals : opens;
 }
 
-/* be64(seconds) || be16(rank) || hash: see alibaba.h. */
-static bool put_tag(const struct kms_ali_versions *versions, size_t at, const char *key,
-                    struct kms_key_info *info)
+/* CKA_ID: of a full name, so that who knows that can tell it. */
+static bool put_tag(const char *name, struct kms_key_info *info)
+{
+    uint8_t hash[EVP_MAX_MD_SIZE];
+
+    if (EVP_Digest(name, strlen(name), hash, NULL, EVP_sha256(), NULL) != 1) {
+        return false;
+    }
+    memcpy(info->tag, hash, TAG_LEN);
+    info->tag_len = TAG_LEN;
+    return true;
+}
+
+/* Seconds, and below them a rank, for versions of one second: the latest last, else by their id. */
+static uint64_t order_of(const struct kms_ali_versions *versions, size_t at)
 {
     const struct kms_ali_version *version = &versions->at[at];
-    struct kms_buf tag = kms_buf_over(info->tag, TAG_LEN);
-    uint8_t hash[EVP_MAX_MD_SIZE];
-    uint16_t rank = 0;
-    bool good = kms_ali_hash_names(key, version->id, hash);
+    uint64_t rank = 0;
 
     for (size_t i = 0; i < versions->count; i++) {
         const struct kms_ali_version *other = &versions->at[i];
 
-        if (i != at && (other->seconds < version->seconds ||
-                        (other->seconds == version->seconds &&
-                         (at == versions->latest ||
-                          (i != versions->latest && strcmp(other->id, version->id) < 0))))) {
+        if (i != at && other->seconds == version->seconds &&
+            (at == versions->latest ||
+             (i != versions->latest && strcmp(other->id, version->id) < 0))) {
             rank++;
         }
     }
-    for (unsigned shift = 64; good && shift > 0; shift -= 8) {
-        good = kms_buf_put_u8(&tag, (uint8_t)(version->seconds >> (shift - 8))) == KMS_OK;
-    }
-    good = good && kms_buf_put_be16(&tag, rank) == KMS_OK &&
-           kms_buf_put(&tag, kms_span_of(hash, TAG_LEN - 10)) == KMS_OK;
-    info->tag_len = tag.len;
-    return good;
+    return version->seconds << 16 | rank;
 }
 
-enum kms_status kms_ali_version_info(const struct kms_ali_key *key,
-                                     const struct kms_ali_versions *versions, size_t at,
-                                     const char *label, struct kms_key_info *ret,
-                                     struct kms_error *err)
+/* What does not depend on the version. */
+static struct kms_key_info info_of(const struct kms_ali_key *key, bool latest, const char *label)
 {
-    const struct kms_ali_version *version = &versions->at[at];
-    bool latest = at == versions->latest;
     struct kms_key_info info = {
         .type = key->spec->type,
         .bits = key->spec->bits,
@@ -98,18 +96,53 @@ enum kms_status kms_ali_version_info(const struct kms_ali_key *key,
         .latest = latest,
     };
 
-    (void)snprintf(info.ref, sizeof(info.ref), "%s/%s", key->id, version->id);
     (void)snprintf(info.label, sizeof(info.label), "%s", label);
-    if (key->spec->type == KMS_KEY_GENERIC) {
-        (void)snprintf(info.name, sizeof(info.name), "%s", key->arn);
-    } else {
+    (void)snprintf(info.name, sizeof(info.name), "%s", key->arn);
+    add_algs(key, &info);
+    return info;
+}
+
+static enum kms_status no_identity(struct kms_error *err)
+{
+    return kms_error_set(err, KMS_E_INTERNAL, "a key's identity cannot be made");
+}
+
+bool kms_ali_is_logical(const struct kms_ali_key *key)
+{
+    return key->spec->type == KMS_KEY_AES;
+}
+
+enum kms_status kms_ali_logical_info(const struct kms_ali_key *key, const char *label,
+                                     struct kms_key_info *ret, struct kms_error *err)
+{
+    struct kms_key_info info = info_of(key, true, label);
+
+    (void)snprintf(info.ref, sizeof(info.ref), "%s/%s", key->id, KMS_ALI_ANY_VERSION);
+    if (!kms_ali_identity(key->id, KMS_ALI_ANY_VERSION, info.id) || !put_tag(key->arn, &info)) {
+        return no_identity(err);
+    }
+    *ret = info;
+    return KMS_OK;
+}
+
+enum kms_status kms_ali_version_info(const struct kms_ali_key *key,
+                                     const struct kms_ali_versions *versions, size_t at,
+                                     const char *label, struct kms_key_info *ret,
+                                     struct kms_error *err)
+{
+    const struct kms_ali_version *version = &versions->at[at];
+    struct kms_key_info info = info_of(key, at == versions->latest, label);
+
+    (void)snprintf(info.ref, sizeof(info.ref), "%s/%s", key->id, version->id);
+    info.order = order_of(versions, at);
+    if (key->spec->type != KMS_KEY_GENERIC) {
         (void)snprintf(info.name, sizeof(info.name), "%s/%s", key->arn, version->id);
         (void)snprintf(info.version, sizeof(info.version), "%s", version->id);
     }
-    add_algs(key, &info);
+    /* versions that the service chooses among are one object to applications, of one CKA_ID */
     if (!kms_ali_identity(key->id, version->id, info.id) ||
-        !put_tag(versions, at, key->id, &info)) {
-        return kms_error_set(err, KMS_E_INTERNAL, "a key's identity cannot be made");
+        !put_tag(kms_ali_is_logical(key) ? key->arn : info.name, &info)) {
+        return no_identity(err);
     }
     *ret = info;
     return KMS_OK;

@@ -84,8 +84,11 @@ int kms_key_tag_compare(struct kms_span a, struct kms_span b)
 
 int kms_key_age_compare(const struct kms_key_info *a, const struct kms_key_info *b)
 {
-    int order =
-        kms_key_tag_compare(kms_span_of(a->tag, a->tag_len), kms_span_of(b->tag, b->tag_len));
+    int order = 0;
 
+    if (a->order != b->order) {
+        return a->order < b->order ? -1 : 1;
+    }
+    order = kms_key_tag_compare(kms_span_of(a->tag, a->tag_len), kms_span_of(b->tag, b->tag_len));
     return order != 0 ? order : strcmp(a->id, b->id);
 }

@@ -124,9 +124,10 @@ struct kms_key_info {
                                 different for every other key whatever its label; printable ASCII;
                                 never reused */
     char label[KMS_LABEL_MAX];
-    uint8_t tag[KMS_KEY_TAG_MAX]; /* CKA_ID; orders the keys of one label: highest unsigned number
-                                     is newest */
+    uint8_t tag[KMS_KEY_TAG_MAX]; /* CKA_ID */
     size_t tag_len;
+    uint64_t order; /* of the keys of one label the newest has the highest; 0: the tag says which is
+                       newest, the highest unsigned number */
     enum kms_key_type type;
     unsigned bits;
     unsigned uses; /* enum kms_key_use */
@@ -160,8 +161,8 @@ struct kms_span kms_key_tag_significant(struct kms_span tag);
 
 /*
  * Which of a label's keys is newer, for all who must agree on it: below, at or above 0 as @a is
- * older than, the same as or newer than @b. Tags compare as unsigned big-endian numbers of any
- * length; keys of one tag by their id.
+ * older than, the same as or newer than @b. Keys of one order compare by their tags, which do as
+ * unsigned big-endian numbers of any length; those of one tag by their id.
  */
 int kms_key_tag_compare(struct kms_span a, struct kms_span b);
 int kms_key_age_compare(const struct kms_key_info *a, const struct kms_key_info *b);
@@ -173,6 +174,13 @@ struct kms_key_filter {
     const char *label;
     struct kms_span tag;
     const char *ref;
+    /*
+     * As an application sees them: a key whose versions the service chooses among by itself is one,
+     * the logical key, whose ref encrypts under the newest version and decrypts what any of them
+     * has sealed, and stays when the key is rotated. Keys that are asked by version are shown by
+     * version all the same.
+     */
+    bool logical;
 };
 
 struct kms_key_template {
@@ -182,6 +190,7 @@ struct kms_key_template {
     struct kms_span
         tag;       /* empty: the backend gives one that sorts after every other of the label */
     unsigned uses; /* 0: the type's usual */
+    bool logical;  /* what was made is told as such a list has it */
 };
 
 /* One call's context. The caller makes it, on its stack; an op fills ->error when it fails. */

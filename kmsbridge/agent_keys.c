@@ -109,11 +109,15 @@ static void sort(struct flight *flight)
     flight->count = kept;
 }
 
+/* As applications see them: what is pinned by its CKA_ID outlives rotations where it can. */
 static enum kms_status list_one(struct kms_waist *waist, struct kms_call *call,
                                 const struct kms_key_filter *filter, struct flight *flight)
 {
-    enum kms_status status = kms_waist_list_keys(waist, call, filter, collect, flight);
+    struct kms_key_filter logical = *filter;
+    enum kms_status status = KMS_OK;
 
+    logical.logical = true;
+    status = kms_waist_list_keys(waist, call, &logical, collect, flight);
     if (filter->spec != NULL && status == KMS_E_NOT_FOUND) {
         kms_error_clear(&call->error);
         status = KMS_OK;

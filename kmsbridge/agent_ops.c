@@ -215,6 +215,16 @@ static enum kms_status do_it(struct kms_agentd_work *work, char label[KMS_LABEL_
     return status;
 }
 
+/* Which key it was: of what sealed the very one, which the service may have chosen itself. */
+static const char *key_id_of(const struct kms_agentd_work *work, const struct kms_key_info *info,
+                             enum kms_status verdict)
+{
+    if (verdict == KMS_OK && work->sealed.key_id[0] != '\0') {
+        return work->sealed.key_id;
+    }
+    return info == NULL ? NULL : info->id;
+}
+
 static const char *mechanism_of(const struct kms_agentd_work *work)
 {
     return work->alg == KMS_ALG_NONE ? NULL : kms_alg_name(work->alg);
@@ -231,7 +241,7 @@ static enum kms_status write_down(struct kms_agentd_work *work, enum kms_status 
         .front = "agent",
         .peer = &work->peering->peer->audit,
         .token = work->token == NULL ? NULL : kms_agentd_token_name(work->token),
-        .key_id = info == NULL ? NULL : info->id,
+        .key_id = key_id_of(work, info, verdict),
         .label = info == NULL ? work->label : info->label,
         .op = work->row->call == KMS_OP_CHECK_PIN ? "login" : kms_agentd_call_name(work->row->call),
         .mechanism = mechanism_of(work),

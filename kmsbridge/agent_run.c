@@ -204,6 +204,7 @@ static enum kms_status run_generate(struct kms_agentd_work *work, struct kms_wai
         .label = work->label,
         .tag = kms_agent_get_span(message->tag),
         .uses = message->uses,
+        .logical = true, /* as agent_keys.c has it listed */
     };
     enum kms_status status = KMS_OK;
 

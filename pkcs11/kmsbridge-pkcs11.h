@@ -71,10 +71,12 @@ typedef struct {
 #define CKA_KMSBRIDGE_WRAPPED_VALUE (CKA_KMSBRIDGE_BASE | 0x03UL)
 
 /* Attributes of token keys, read-only; texts without NUL. */
-#define CKA_KMSBRIDGE_KEY_ID                                                                       \
-    (CKA_KMSBRIDGE_BASE | 0x01UL) /* the key's identity, the same for every                        \
-                                     replica of it; as in KMS v2's key_id                          \
-                                     and in the audit log */
+/*
+ * The key's identity, the same for every replica of it; as in KMS v2's key_id and in the audit log.
+ * Of a key that the service has in versions among which it chooses itself, and that is one object
+ * here (Alibaba Cloud KMS's symmetric ones): one for all of them, which is no key_id.
+ */
+#define CKA_KMSBRIDGE_KEY_ID  (CKA_KMSBRIDGE_BASE | 0x01UL)
 #define CKA_KMSBRIDGE_VERSION (CKA_KMSBRIDGE_BASE | 0x02UL) /* of the service; empty: none */
 
 #endif

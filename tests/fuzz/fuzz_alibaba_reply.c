@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What may stand in for Alibaba Cloud KMS: a status, and the bodies of its answers one after the
- * other, parted by NULs, the last one for whatever is asked behind it. Refused, or keys and results
- * that keep every bound of the waist.
+ * What may stand in for Alibaba Cloud KMS: a status (with the highest bit keys are asked for as
+ * applications see them), and the bodies of its answers one after the other, parted by NULs, the
+ * last one for whatever is asked behind it. Refused, or keys and results that keep every bound of
+ * the waist.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static struct kms_span bodies;
 static unsigned status;
+static bool logical;
 
 static void demand(bool condition)
 {
@@ -60,12 +62,13 @@ static struct kms_call new_call(void)
 
 static bool keep(void *ctx, const struct kms_key_info *info)
 {
+    const bool whole = info->type == KMS_KEY_GENERIC || (logical && info->type == KMS_KEY_AES);
     struct kms_ali_ref ref;
 
     demand(kms_ali_ref_parse(info->ref, &ref, NULL) == KMS_OK);
     demand(strlen(info->id) == 45 && info->tag_len == 20 && info->label[0] != '\0');
     demand((unsigned)info->type < KMS_KEY_TYPE_COUNT &&
-           strcmp(info->version, info->type == KMS_KEY_GENERIC ? "" : ref.version) == 0);
+           strcmp(info->version, whole ? "" : ref.version) == 0);
     *(struct kms_key_info *)ctx = *info;
     return true;
 }
@@ -137,7 +140,7 @@ static void run(const struct kms_backend_conf *conf)
     const struct kms_ali_doors doors = {.kms = &door, .identity = &door};
     struct kms_backend *ali = NULL;
     struct kms_key_info info = {.ref = "key/version", .type = KMS_KEY_EC};
-    const struct kms_key_filter filter = {.spec = "kek"};
+    const struct kms_key_filter filter = {.spec = "kek", .logical = logical};
     struct kms_call call = new_call();
     struct kms_error err = KMS_ERROR_INIT;
 
@@ -167,6 +170,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     }
     demand(kms_secure_init() == KMS_OK && setenv("KMS_FUZZ", "secret", 1) == 0);
     kms_log_setup(2, KMS_LOG_ERROR, KMS_LOG_TEXT);
+    logical = (data[0] & 0x80) != 0;
     status = statuses[data[0] % (sizeof(statuses) / sizeof(statuses[0]))];
     bodies = kms_span_of(data + 1, size - 1);
     run(&conf);

@@ -286,6 +286,7 @@ int main(void)
         !read_fake(fake) || setenv("KMS_TEST_SECRET", ali_secret, 1) != 0 ||
         CU_initialize_registry() != CUE_SUCCESS ||
         !add_suite("keys", ali_key_tests, ali_key_test_count) ||
+        !add_suite("logical keys", ali_logical_tests, ali_logical_test_count) ||
         !add_suite("macs", ali_mac_tests, ali_mac_test_count) ||
         !add_suite("identity", ali_identity_tests, ali_identity_test_count) ||
         !add_suite("faults", ali_fault_tests, ali_fault_test_count)) {
@@ -295,9 +296,9 @@ int main(void)
     (void)CU_run_all_tests();
     ran = CU_get_number_of_tests_run();
     failed = CU_get_number_of_tests_failed();
-    good = CU_get_number_of_failures() == 0 && ran == ali_key_test_count + ali_mac_test_count +
-                                                          ali_fault_test_count +
-                                                          ali_identity_test_count;
+    good = CU_get_number_of_failures() == 0 &&
+           ran == ali_key_test_count + ali_logical_test_count + ali_mac_test_count +
+                      ali_fault_test_count + ali_identity_test_count;
     unit_print_failures();
     printf("alibaba: %u passed, %u failed, 0 skipped\n", ran - failed, failed);
     CU_cleanup_registry();

@@ -69,9 +69,9 @@ enum kms_status ali_unseal(struct ali *ali, struct kms_call *call, const char *r
                     (call)->error.text),                                                           \
             false))
 
-extern const struct unit_test ali_key_tests[], ali_mac_tests[], ali_fault_tests[],
-    ali_identity_tests[];
-extern const size_t ali_key_test_count, ali_mac_test_count, ali_fault_test_count,
-    ali_identity_test_count;
+extern const struct unit_test ali_key_tests[], ali_logical_tests[], ali_mac_tests[],
+    ali_fault_tests[], ali_identity_tests[];
+extern const size_t ali_key_test_count, ali_logical_test_count, ali_mac_test_count,
+    ali_fault_test_count, ali_identity_test_count;
 
 #endif

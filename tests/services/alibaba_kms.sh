@@ -161,6 +161,10 @@ fi
 if envelope datakey "$tmp/sealed-2"; then good 'the service makes a data key'; else bad "data key: $(tail -n 1 "$tmp/out")"; fi
 if envelope open "$tmp/sealed-2"; then good '... that another process unwraps'; else bad "unwrap: $(tail -n 1 "$tmp/out")"; fi
 audited wrap ok Encrypt
+# the version that sealed, as KMS v2 calls it, and not the object, which stands for all of them
+if grep '"op":"wrap"' "$tmp/audit.log" | tail -n 1 | grep -q "\"key_id\":\"$second\""; then good "... and of the version"; else
+    bad "the audit of wrap has not $second: $(grep '"op":"wrap"' "$tmp/audit.log" | tail -n 1)"
+fi
 audited data_key ok GenerateDataKey
 audited unwrap ok Decrypt
 wrapped() { /usr/bin/python3 "$top/tests/services/wrapped.py" "$@"; }
@@ -173,6 +177,26 @@ else
 fi
 if timeout 20 "$ctl" keys rewrap --config "$tmp/kmsbridge.yaml" --aad other --in "$tmp/wrapped" >/dev/null 2>&1; then bad 'rewrapped with another AAD'; else good '... with its own AAD only'; fi
 lists kmsbridge-kek web mac
+# it has three versions by now, and is one object, of the CKA_ID that its name makes
+one_object() {
+    local id name
+    p11 -O --type secrkey
+    id=$(timeout 30 pkcs11-tool --module "$module" -O --type secrkey 2>/dev/null |
+        awk '/label:/ { l = $2 } /^ *ID:/ && l == "kmsbridge-kek" { print $2 }')
+    name="acs:kms:cn-hangzhou:154035569884****:key/$key"
+    if [ "$id" = "$(printf %s "$name" | sha256sum | cut -c 1-40)" ]; then good "$1"; else bad "$1: \"$id\" in: $said"; fi
+}
+one_object 'one object for all versions'
+rotation="curl -sS --fail-with-body --max-time 10 -o /dev/null -d '{\"do\":\"rotate\",\"key\":\"$key\"}' http://127.0.0.1:$(fake_field control)/"
+if envelope rotate "$rotation"; then good 'a pinned CKA_ID and its handle outlive a rotation'; else bad "rotate: $(tail -n 1 "$tmp/out")"; fi
+if envelope open "$tmp/sealed"; then good '... what was wrapped before opens by it'; else bad "unwrap: $(tail -n 1 "$tmp/out")"; fi
+one_object '... and no object is added'
+said=$(timeout 20 "$ctl" keys list --config "$tmp/kmsbridge.yaml" 2>&1)
+if [ "$(grep -c ' kmsbridge-kek ' <<<"$said")" = 4 ] && [ "$(grep ' kmsbridge-kek ' <<<"$said" | grep -c active)" = 1 ]; then
+    good 'keys list has each of the versions, one of them active'
+else
+    bad "keys list: $said"
+fi
 # what is listed again because the service failed halfway is there once
 control '{"do":"fault","on":"kms","action":"ListKeyVersions","kind":"slow","seconds":0}' >/dev/null
 control '{"do":"fault","on":"kms","action":"ListKeyVersions","kind":"error","status":503,"code":"ServiceUnavailableTemporary"}' >/dev/null
@@ -236,6 +260,11 @@ made=$(id_of made secrkey)
 denied destroy ScheduleKeyDeletion tool --delete-object --type secrkey --id "$made"
 try 'a key is destroyed' tool --delete-object --type secrkey --id "$made"
 audited destroy ok ScheduleKeyDeletion
+# what is made is told as it is listed: one that was told otherwise would have another handle soon
+key_id_of() { grep "\"op\":\"$1\"" "$tmp/audit.log" | grep '"verdict":"ok"' | tail -n 1 | key_id; } # OP
+if [ -n "$(key_id_of generate)" ] && [ "$(key_id_of generate)" = "$(key_id_of destroy)" ]; then good '... the one that was made'; else
+    bad "made $(key_id_of generate), destroyed $(key_id_of destroy)"
+fi
 kms_soon 'Status is well again' 'ok.*ali1-[0-9a-f]{40}|ali1-[0-9a-f]{40}.*ok'
 
 if grep -qF "$(cut -c1-200 "$tmp/token")" "$tmp/daemon.log" "$tmp/audit.log"; then bad 'a token is in a log'; else good 'no token in a log'; fi

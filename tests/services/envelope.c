@@ -2,17 +2,22 @@
 /*
  * What an application does with a KEK in a key service, through the module and nothing else:
  *
- *   envelope MODULE LABEL seal FILE      a session key made here encrypts a megabyte; the KEK wraps
- * it envelope MODULE LABEL open FILE      in another process: unwraps, decrypts, compares; and what
- *                                        was altered is refused
- *   envelope MODULE LABEL datakey FILE   as seal, with a key that CKM_KMSBRIDGE_DATA_KEY_GEN made
- *                                        and wrapped at once; open opens it
- *   (seal, datakey and open take an AAD behind FILE, if not the usual one)
- *   envelope MODULE LABEL message        the message API: the service makes the IV
- *   envelope MODULE LABEL mac FILE       CKM_SHA256_HMAC of FILE's 3000 bytes by C_Sign, at once
- *                                        and in parts; C_Verify finds another text and MAC out
- *   envelope MODULE LABEL chacha FILE    FILE is nonce, ciphertext and tag of "hello chacha" with
- * the AAD "aad": CKM_CHACHA20_POLY1305 opens it, and that alone
+ *   envelope MODULE LABEL WHAT [FILE [AAD]]
+ *
+ *   seal FILE       a session key made here encrypts a megabyte; the KEK wraps it
+ *   open FILE       in another process: unwraps, decrypts, compares; what was altered is refused
+ *   datakey FILE    as seal, with a key that CKM_KMSBRIDGE_DATA_KEY_GEN made and wrapped at once;
+ *                   open opens it
+ *   message         the message API: the service makes the IV
+ *   mac FILE        CKM_SHA256_HMAC of FILE's 3000 bytes by C_Sign, at once and in parts; C_Verify
+ *                   finds another text and MAC out
+ *   rotate COMMAND  a session that goes on while COMMAND has the service rotate the KEK: the same
+ *                   object by the same CKA_ID, which encrypts under another version and opens what
+ *                   the former sealed
+ *   chacha FILE     FILE is nonce, ciphertext and tag of "hello chacha" with the AAD "aad":
+ *                   CKM_CHACHA20_POLY1305 opens it, and that alone
+ *
+ * AAD is for seal, datakey and open, if not the usual one.
  *
  * Prints "ok: WHAT" for each thing that held, "FAIL: WHAT" and exits with 1 at the first that did
  * not.
@@ -23,6 +28,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "pkcs11/pkcs11x.h"
 
@@ -290,6 +296,71 @@ static void chacha(const char *name)
     REFUSED("C_Decrypt is refused", p11->C_Decrypt(session, bytes + IV, size - IV, plain, &len));
 }
 
+static CK_ULONG seal_text(CK_BYTE *ret_blob, CK_ULONG size)
+{
+    CK_MECHANISM mechanism = {CKM_KMSBRIDGE_SEALED, NULL, 0};
+    CK_BYTE text[] = "pinned";
+
+    OK("C_EncryptInit", p11->C_EncryptInit(session, &mechanism, kek));
+    OK("C_Encrypt", p11->C_Encrypt(session, text, sizeof(text), ret_blob, &size));
+    return size;
+}
+
+static void open_text(CK_OBJECT_HANDLE key, CK_BYTE *blob, CK_ULONG len)
+{
+    CK_MECHANISM mechanism = {CKM_KMSBRIDGE_SEALED, NULL, 0};
+    CK_BYTE text[WRAPPED_MAX];
+    CK_ULONG text_len = sizeof(text);
+
+    OK("C_DecryptInit", p11->C_DecryptInit(session, &mechanism, key));
+    OK("C_Decrypt", p11->C_Decrypt(session, blob, len, text, &text_len));
+    check("what was encrypted", text_len == 7 && memcmp(text, "pinned", 7) == 0, text_len);
+}
+
+/* The one object that an application which knows its CKA_ID alone gets. */
+static CK_OBJECT_HANDLE find_pinned(CK_BYTE *id, CK_ULONG id_len)
+{
+    CK_ATTRIBUTE find = {CKA_ID, id, id_len};
+    CK_OBJECT_HANDLE found[4] = {0};
+    CK_ULONG count = 0;
+
+    OK("C_FindObjectsInit", p11->C_FindObjectsInit(session, &find, 1));
+    OK("C_FindObjects", p11->C_FindObjects(session, found, 4, &count));
+    OK("C_FindObjectsFinal", p11->C_FindObjectsFinal(session));
+    check("one object of the CKA_ID", count == 1, count);
+    return found[0];
+}
+
+/* The first 36 bytes of the fake's ciphertext are the KeyVersionId: 48 of its base64 text. */
+static void rotates(const char *command)
+{
+    enum { VERSION = 48 };
+    const struct timespec stale = {.tv_sec = 1, .tv_nsec = 200000000};
+    CK_BYTE id[64], first[WRAPPED_MAX], then[WRAPPED_MAX];
+    CK_BYTE name[512];
+    CK_ATTRIBUTE get[] = {{CKA_ID, id, sizeof(id)}, {CKA_UNIQUE_ID, name, sizeof(name)}};
+    CK_ULONG first_len = 0, then_len = 0;
+    int rc = 0;
+
+    OK("its CKA_ID and CKA_UNIQUE_ID", p11->C_GetAttributeValue(session, kek, get, 2));
+    check("... of 20 bytes", get[0].ulValueLen == 20, get[0].ulValueLen);
+    check("... the key's resource name",
+          get[1].ulValueLen > 12 && memcmp(name, "acs:kms:", 8) == 0 &&
+              memchr(name, '/', get[1].ulValueLen) != NULL,
+          get[1].ulValueLen);
+    check("the pinned key", find_pinned(id, 20) == kek, kek);
+    first_len = seal_text(first, sizeof(first));
+    rc = system(command); /* NOLINT(cert-env33-c): the test's own */
+    check(command, rc == 0, (CK_ULONG)rc);
+    (void)nanosleep(&stale, NULL); /* the list of before is believed no longer */
+    check("the same object after the rotation", find_pinned(id, 20) == kek, kek);
+    then_len = seal_text(then, sizeof(then));
+    check("another version seals",
+          then_len > VERSION && first_len > VERSION && memcmp(first, then, VERSION) != 0, then_len);
+    open_text(kek, first, first_len);
+    open_text(kek, then, then_len);
+}
+
 static void make_mac(CK_BYTE text[3000], CK_BYTE mac[32])
 {
     CK_MECHANISM mechanism = {CKM_SHA256_HMAC, NULL, 0};
@@ -335,8 +406,8 @@ static void macs(const char *path)
 int main(int argc, char **argv)
 {
     if (argc < 4) {
-        fprintf(stderr,
-                "usage: envelope MODULE LABEL seal|datakey|open|message|mac|chacha [FILE [AAD]]\n");
+        fprintf(stderr, "usage: envelope MODULE LABEL seal|datakey|open|message|mac|rotate|chacha "
+                        "[FILE [AAD]]\n");
         return 2;
     }
     open_module(argv[1], argv[2]);
@@ -348,6 +419,8 @@ int main(int argc, char **argv)
         message();
     } else if (strcmp(argv[3], "mac") == 0 && argc == 5) {
         macs(argv[4]);
+    } else if (strcmp(argv[3], "rotate") == 0 && argc == 5) {
+        rotates(argv[4]);
     } else if (strcmp(argv[3], "chacha") == 0 && argc == 5) {
         chacha(argv[4]);
     } else {

@@ -360,6 +360,31 @@ static void what_is_not_ours_hides_nothing(void)
     }
 }
 
+static bool note_ref(void *ctx, const struct kms_key_info *info)
+{
+    char *refs = ctx;
+
+    (void)snprintf(refs + strlen(refs), 128 - strlen(refs), "%s ", info->ref);
+    return true;
+}
+
+/* To applications: neither how many versions there are nor whether they may be listed counts. */
+static void logical_keys_need_no_versions(void)
+{
+    static const struct plan plan = {
+        "ListKeyVersions", 99, KMS_OK, 403, REFUSED("Forbidden.NoPermission"), 0, false};
+    struct kms_backend *b = begin(&plan, 1);
+    struct kms_call call = {.deadline_ns = kms_deadline_in(2 * KMS_NS_PER_S)};
+    const struct kms_key_filter all = {.logical = true};
+    char refs[128] = "";
+
+    service.named = true;
+    CU_ASSERT_EQUAL(kms_alibaba_ops.list_keys(b, &call, &all, note_ref, refs), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(refs, HUGE "/any " KEY "/any ");
+    CU_ASSERT_STRING_EQUAL(service.seen, "ListKeys ListAliases DescribeKey DescribeKey ");
+    kms_alibaba_ops.close(b);
+}
+
 /* Who hears of a failure only would rotate once more. */
 static void a_version_that_cannot_be_seen_is_told(void)
 {
@@ -384,6 +409,7 @@ static const struct unit_test tests[] = {
     {"a version that cannot be seen is told", a_version_that_cannot_be_seen_is_told},
     {"the others are listed", the_others_are_listed},
     {"what is not ours hides nothing", what_is_not_ours_hides_nothing},
+    {"logical keys need no versions", logical_keys_need_no_versions},
     {"a name is insisted on", a_name_is_insisted_on},
     {"a key without a name goes again", a_key_without_a_name_goes_again},
     {"a key that stays is told", a_key_that_stays_is_told},

@@ -513,7 +513,35 @@ static void what_is_not_made_costs_nothing(void)
     fake_ops.retry_budget = 0;
 }
 
+/* As a service says it where it does, else by the tag's number, else by the id: and both ways. */
+static void the_newer_key_is_told(void)
+{
+    static const struct {
+        const char *name;
+        struct kms_key_info older, newer;
+    } rows[] = {
+        {"order before the tag",
+         {.order = 1, .tag = {9}, .tag_len = 1, .id = "b"},
+         {.order = 2, .tag = {1}, .tag_len = 1, .id = "a"}},
+        {"order of one tag", {.order = 1, .id = "b"}, {.order = UINT64_MAX, .id = "a"}},
+        {"no order: the tag",
+         {.tag = {9}, .tag_len = 1, .id = "b"},
+         {.tag = {0, 1, 0}, .tag_len = 3, .id = "a"}},
+        {"one order: the tag",
+         {.order = 7, .tag = {1}, .tag_len = 1, .id = "b"},
+         {.order = 7, .tag = {0, 2}, .tag_len = 2, .id = "a"}},
+        {"one order and tag: the id", {.order = 7, .id = "a"}, {.order = 7, .id = "b"}},
+    };
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        UNIT_CHECK(rows[i].name, kms_key_age_compare(&rows[i].older, &rows[i].newer) < 0);
+        UNIT_CHECK(rows[i].name, kms_key_age_compare(&rows[i].newer, &rows[i].older) > 0);
+        UNIT_CHECK(rows[i].name, kms_key_age_compare(&rows[i].newer, &rows[i].newer) == 0);
+    }
+}
+
 static const struct unit_test tests[] = {
+    {"the newer key is told", the_newer_key_is_told},
     {"what is not made costs nothing", what_is_not_made_costs_nothing},
     {"a service is left alone as it asks", a_service_is_left_alone_as_it_asks},
     {"pauses are jittered and grow", pauses_are_jittered_and_grow},
