@@ -78,5 +78,8 @@ typedef struct {
  */
 #define CKA_KMSBRIDGE_KEY_ID  (CKA_KMSBRIDGE_BASE | 0x01UL)
 #define CKA_KMSBRIDGE_VERSION (CKA_KMSBRIDGE_BASE | 0x02UL) /* of the service; empty: none */
+/* The service's full name of the key, the same for private and public key: its resource name, where
+ * the service has such. */
+#define CKA_KMSBRIDGE_NAME (CKA_KMSBRIDGE_BASE | 0x04UL)
 
 #endif

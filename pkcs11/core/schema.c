@@ -80,6 +80,7 @@ static const struct kms_attr_row rows[] = {
     ROW(CKA_KMSBRIDGE_KEY_ID, CERT | KEYS, 0, 0, NEVER),
     ROW(CKA_KMSBRIDGE_VERSION, CERT | KEYS, 0, 0, NEVER),
     ROW(CKA_KMSBRIDGE_WRAPPED_VALUE, SECRET, 0, 0, NEVER),
+    ROW(CKA_KMSBRIDGE_NAME, CERT | KEYS, 0, 0, NEVER),
 };
 
 const struct kms_attr_row *kms_schema_find(CK_ATTRIBUTE_TYPE type)

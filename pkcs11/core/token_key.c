@@ -128,6 +128,7 @@ static bool begin(struct maker *m, CK_OBJECT_CLASS class, bool is_private, const
     put(m, CKA_END_DATE, NULL, 0);
     put_text(m, CKA_KMSBRIDGE_KEY_ID, info->id);
     put_text(m, CKA_KMSBRIDGE_VERSION, info->version);
+    put_text(m, CKA_KMSBRIDGE_NAME, info->name);
     return true;
 }
 
@@ -319,6 +320,7 @@ static void make_certificate(struct maker *m, size_t index, struct kms_key_objec
         put(m, CKA_LABEL, x509.common_name.data, x509.common_name.len);
         put(m, CKA_KMSBRIDGE_KEY_ID, NULL, 0);
         put(m, CKA_KMSBRIDGE_VERSION, NULL, 0);
+        put(m, CKA_KMSBRIDGE_NAME, NULL, 0);
     }
     end(m, ret->chain, &ret->chain_count);
 }

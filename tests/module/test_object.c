@@ -73,7 +73,7 @@ static void find_states(void)
 #define HIDDEN                                                                                     \
     CKA_SENSITIVE, CKA_ALWAYS_SENSITIVE, CKA_EXTRACTABLE, CKA_NEVER_EXTRACTABLE,                   \
         CKA_WRAP_WITH_TRUSTED
-#define OURS CKA_UNIQUE_ID, CKA_KMSBRIDGE_KEY_ID, CKA_KMSBRIDGE_VERSION
+#define OURS CKA_UNIQUE_ID, CKA_KMSBRIDGE_KEY_ID, CKA_KMSBRIDGE_VERSION, CKA_KMSBRIDGE_NAME
 
 static const CK_ATTRIBUTE_TYPE of_secret[] = {COMMON,      KEY,           HIDDEN,     CKA_ENCRYPT,
                                               CKA_DECRYPT, CKA_WRAP,      CKA_UNWRAP, CKA_SIGN,
@@ -250,6 +250,10 @@ static void pairs(void)
         la = value_of(s, private, CKA_UNIQUE_ID, BYTES(a));
         lb = value_of(s, public, CKA_UNIQUE_ID, BYTES(b));
         (void)UNIT_CHECK("unique", la > 0 && lb > 0 && (la != lb || memcmp(a, b, la) != 0));
+        lb = value_of(s, public, CKA_KMSBRIDGE_NAME, BYTES(b));
+        (void)UNIT_CHECK("the key's name", la == lb && memcmp(a, b, la) == 0);
+        lb = value_of(s, private, CKA_KMSBRIDGE_NAME, BYTES(b));
+        (void)UNIT_CHECK("both halves' name", la == lb && memcmp(a, b, la) == 0);
     }
     module_stop();
 }

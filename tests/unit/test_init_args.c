@@ -109,6 +109,7 @@ static void schema(void)
         CKA_ALLOWED_MECHANISMS,
         CKA_KMSBRIDGE_KEY_ID,
         CKA_KMSBRIDGE_VERSION,
+        CKA_KMSBRIDGE_NAME,
         CKA_COEFFICIENT,
         CKA_PUBLIC_KEY_INFO,
         CKA_CHECK_VALUE,
