@@ -189,7 +189,7 @@ background() { # LOG COMMAND...: started, its pid to $child; ends with the lane 
 }
 # listening PORT PID LOG: the server that was started; without it the lane has nothing to go on with.
 listening() {
-    for _ in {1..200}; do
+    for _ in {1..600}; do
         listens "$1" && return 0
         kill -0 "$2" 2>/dev/null || break
         sleep 0.05

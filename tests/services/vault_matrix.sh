@@ -80,8 +80,10 @@ token_expires() {
     sleep 2.2
 }
 sleep 1
-row 'token expired' encrypt auth "token: the token of file:$tmp/token is refused" token_expires new_token
-row 'token revoked' encrypt auth "token: the token of file:$tmp/token is refused" revoke new_token
+# the second text where the probe has just been told the first one: nobody asks again within a second
+refused="(token: the token of file:$tmp/token is refused|refuses our token \\(auth method token\\))"
+row 'token expired' encrypt auth "$refused" token_expires new_token
+row 'token revoked' encrypt auth "$refused" revoke new_token
 
 row 'sealed' encrypt unavailable '503' 'api PUT sys/seal' bao_unsealed
 row 'stopped' encrypt unavailable 'cut off before the reply' bao_stop bao_again
