@@ -190,11 +190,6 @@ static enum kms_status put_sealed(struct kms_call *call, const struct kms_vault_
 {
     struct kms_span iv = KMS_SPAN_NONE;
 
-    if (!kms_vault_is_aead(alg) && whole.len != key->bits / 8) {
-        return kms_error_set(&call->error, KMS_E_PROTOCOL, "a ciphertext of RSA-%u of %zu bytes",
-                             key->bits, whole.len);
-    }
-
     if (kms_vault_is_aead(alg)) {
         if (whole.len != GCM_IV + plain_len + GCM_TAG) {
             return kms_error_set(&call->error, KMS_E_PROTOCOL,
@@ -203,6 +198,9 @@ static enum kms_status put_sealed(struct kms_call *call, const struct kms_vault_
         }
         iv = kms_span_of(whole.data, GCM_IV);
         whole = kms_span_of(whole.data + GCM_IV, whole.len - GCM_IV);
+    } else if (whole.len != key->bits / 8) {
+        return kms_error_set(&call->error, KMS_E_PROTOCOL, "a ciphertext of RSA-%u of %zu bytes",
+                             key->bits, whole.len);
     }
     if (iv.len > kms_buf_room(&ret->iv) || whole.len > kms_buf_room(&ret->ciphertext)) {
         return kms_error_set(&call->error, KMS_E_INVALID, "encrypt needs room for %zu bytes",

@@ -206,6 +206,12 @@ static enum kms_status check_kind(struct kms_call *call, const struct kms_key_te
                          tmpl->label, kms_key_type_name(info->type), info->bits);
 }
 
+static enum kms_status refuse_tag(struct kms_call *call)
+{
+    return kms_error_set(&call->error, KMS_E_UNSUPPORTED,
+                         "a Transit key's CKA_ID follows from its version: leave it out");
+}
+
 /* A label that is there already gets a newer version, as other backends give it a newer key. */
 static enum kms_status make_newer(struct kms_backend *backend, struct kms_call *call,
                                   const struct kms_key_template *tmpl,
@@ -214,8 +220,7 @@ static enum kms_status make_newer(struct kms_backend *backend, struct kms_call *
     if (tmpl->tag.len > 0) {
         return newest->has_tag
                    ? kms_error_set(&call->error, KMS_E_EXISTS, "there is a key with that CKA_ID")
-                   : kms_error_set(&call->error, KMS_E_UNSUPPORTED,
-                                   "a Transit key's CKA_ID follows from its version: leave it out");
+                   : refuse_tag(call);
     }
     if (check_kind(call, tmpl, type, newest->info) != KMS_OK) {
         return call->error.status;
@@ -234,8 +239,7 @@ static enum kms_status make_first(struct kms_backend *backend, struct kms_call *
     enum kms_status status = KMS_OK;
 
     if (tmpl->tag.len > 0) {
-        return kms_error_set(&call->error, KMS_E_UNSUPPORTED,
-                             "a Transit key's CKA_ID follows from its version: leave it out");
+        return refuse_tag(call);
     }
     status = make_another(backend, call, type, tmpl->label, tmpl->bits, newest);
     return status == KMS_OK ? check_kind(call, tmpl, type, newest->info) : status;

@@ -167,8 +167,8 @@ static void serve(struct kms_server *server, const sigset_t *signals)
     }
     const struct timespec wait = {.tv_sec = (time_t)(round / KMS_NS_PER_S),
                                   .tv_nsec = (long)(round % KMS_NS_PER_S)};
-    kms_resident_trim();
     tell_manager(server, true);
+    kms_resident_trim(); /* nobody has to wait for it */
     for (;;) {
         watchdog(server);
         int sig = sigtimedwait(signals, NULL, &wait);
