@@ -82,17 +82,6 @@ static enum kms_status make_query(char *ret_url, size_t size)
     return status;
 }
 
-/* An address that may be the environment's: what is wrong with it is said of the variable's name.
- */
-static enum kms_status check_address(const char *url, const char *what, struct kms_error *err)
-{
-    struct kms_error why = KMS_ERROR_INIT;
-
-    return kms_http_check_url(url, false, &why) == KMS_OK
-               ? KMS_OK
-               : kms_error_set(err, KMS_E_INVALID, "%s %s", what, why.text);
-}
-
 static enum kms_status make_form(const struct kms_alibaba_conf *ali, struct kms_span token,
                                  struct kms_blob *form)
 {
@@ -187,7 +176,8 @@ enum kms_status kms_ali_from_rrsa(struct kms_backend *b, const struct kms_http_w
                                                  .want_count = 1,
                                                  .body_max = REPLY_MAX};
 
-        status = check_address(base, "rrsa: the STS endpoint (ALIBABA_CLOUD_STS_ENDPOINT)", err);
+        status = kms_ali_check_url("rrsa: the STS endpoint (ALIBABA_CLOUD_STS_ENDPOINT)", base,
+                                   false, err);
         status = status == KMS_OK ? kms_http_perform(door, &request, wait, &response, err) : status;
     }
     if (status == KMS_OK) {
@@ -397,7 +387,8 @@ enum kms_status kms_ali_from_uri(struct kms_backend *b, const struct kms_http_wa
     if (uri == NULL) {
         return kms_error_set(err, KMS_E_NOT_FOUND, "uri: ALIBABA_CLOUD_CREDENTIALS_URI is not set");
     }
-    status = check_address(uri, "uri: the credentials URI (ALIBABA_CLOUD_CREDENTIALS_URI)", err);
+    status = kms_ali_check_url("uri: the credentials URI (ALIBABA_CLOUD_CREDENTIALS_URI)", uri,
+                               false, err);
     if (status == KMS_OK) {
         status = kms_http_perform(b->doors.identity, &request, wait, &response, err);
     }

@@ -332,6 +332,11 @@ enum kms_status kms_ali_offer_sts(const struct kms_json *object, struct kms_cred
 
 /* ---- alibaba_doors.c ------------------------------------------------------------------------- */
 
+/* What a call would be refused for later, by a text that does not name the address: KMS_E_INVALID,
+ * "@what must begin with https://". NULL and "" are fine. */
+enum kms_status kms_ali_check_url(const char *what, const char *url, bool plain_ok,
+                                  struct kms_error *err) KMS_MUST_CHECK;
+
 /* Base URLs. False: it has no room. */
 bool kms_ali_kms_url(const struct kms_alibaba_conf *ali, char *ret_url, size_t size);
 /* *ret_same: where keys are used, too, with all that is a fallback there. */
