@@ -7,13 +7,13 @@
  * never a reason to go on under another identity; only the ECS metadata service, of which nobody
  * can say beforehand whether it is there, may be absent.
  */
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
 #include "backend/alibaba_parts.h"
 #include "common/clock.h"
+#include "common/log.h"
 #include "common/secret.h"
 
 #define STATIC_REFRESH_NS (60 * KMS_NS_PER_S)          /* how often what lasts is read anew */
@@ -269,6 +269,15 @@ static enum kms_status from_chosen(const struct source *source, struct kms_backe
     return kms_error_reword(err, status, "%s: %s", source->name, err->text);
 }
 
+/* Another source is another identity, perhaps, and files come and go. */
+static void note_choice(struct kms_backend *b, const char *name)
+{
+    if (b->chosen == NULL || strcmp(b->chosen, name) != 0) {
+        kms_log(KMS_LOG_INFO, "backend %s: credentials by %s", b->conf->name, name);
+    }
+    b->chosen = name;
+}
+
 static enum kms_status from_auto(struct kms_backend *b, const struct kms_http_wait *wait,
                                  struct kms_credential_slot *slot, struct kms_error *err)
 {
@@ -281,6 +290,9 @@ static enum kms_status from_auto(struct kms_backend *b, const struct kms_http_wa
         if (sources[i].is_set_up(b, &why)) {
             enum kms_status now = from_chosen(&sources[i], b, wait, slot, &why);
 
+            if (now == KMS_OK) {
+                note_choice(b, sources[i].name);
+            }
             if (!sources[i].may_be_absent || (now != KMS_E_UNAVAILABLE && now != KMS_E_NOT_FOUND)) {
                 *err = why;
                 return now;

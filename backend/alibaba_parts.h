@@ -46,6 +46,7 @@ struct kms_backend {
     struct kms_endpoints *endpoints;
     struct kms_endpoints *management; /* the very same, or the one that manages keys */
     struct kms_credential *credential;
+    const char *chosen;   /* what "auto" took last; the one that fetches has it alone */
     pthread_mutex_t lock; /* guards the members below; never held across an exchange */
     struct kms_ali_public publics[KMS_ALI_PUBLIC_MAX];
     size_t next_public;

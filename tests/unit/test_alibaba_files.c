@@ -3,6 +3,7 @@
  * Credentials in files: where they are looked for, whose turn it is, what a profile gives, and what
  * is said of one that gives nothing. The services that a profile may lead to are played by a door.
  */
+#include <fcntl.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
@@ -460,25 +461,52 @@ static void a_home_that_is_hidden_has_nothing(void)
     expect("shown", KMS_OK, "id/s/");
 }
 
-static void files_are_read_anew(void)
+/* The next one, after the service has refused the last: a younger one is not asked for again. */
+static void take_next(const char *says)
 {
     static const struct timespec second = {.tv_sec = 1, .tv_nsec = 100000000};
     const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(10 * KMS_NS_PER_S)};
     const struct kms_credential_value *value = NULL;
     char text[KMS_ERROR_TEXT_MAX];
 
-    begin();
-    write_text(files[0], CLI("default", KEY("default", "first")));
-    open_backend();
+    (void)nanosleep(&second, NULL);
     CU_ASSERT_EQUAL_FATAL(kms_credential_get(backend->credential, &wait, &value, NULL), KMS_OK);
-    CU_ASSERT_STRING_EQUAL(value->part[KMS_ALI_KEY_ID], "first");
-    write_text(files[0], CLI("default", KEY("default", "second")));
-    (void)nanosleep(&second, NULL); /* a younger one is not asked for again */
     CU_ASSERT(kms_credential_refused(backend->credential, value));
     kms_credential_give(backend->credential, value);
     CU_ASSERT_EQUAL(take(text), KMS_OK);
-    CU_ASSERT_STRING_EQUAL(text, "second/s/");
+    CU_ASSERT_STRING_EQUAL(text, says);
+}
+
+/* Whose they are now is logged, once. */
+static void files_are_read_anew(void)
+{
+    char text[KMS_ERROR_TEXT_MAX], lines[2048] = "";
+    const char *path = scratch_path("log");
+    int fd = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+    const char *first = NULL, *second = NULL;
+
+    CU_ASSERT_FATAL(fd >= 0);
+    kms_log_setup(fd, KMS_LOG_INFO, KMS_LOG_TEXT);
+    begin();
+    write_text(files[0], CLI("default", KEY("default", "first")));
+    write_text(files[1], SECTION("default", "third"));
+    open_backend();
+    CU_ASSERT_EQUAL(take(text), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(text, "first/s/");
+    write_text(files[0], CLI("default", KEY("default", "second")));
+    take_next("second/s/");
+    CU_ASSERT_EQUAL(unlink(scratch_path(files[0])), 0);
+    take_next("third/s/");
     kms_alibaba_ops.close(backend);
+    kms_log_setup(2, KMS_LOG_ERROR, KMS_LOG_TEXT);
+    CU_ASSERT(pread(fd, lines, sizeof(lines) - 1, 0) > 0);
+    (void)close(fd);
+    (void)unlink(path);
+    first = strstr(lines, "backend a: credentials by cli\n");
+    second = first == NULL ? NULL : strstr(first, "backend a: credentials by profile\n");
+    if (!UNIT_CHECK("log", second != NULL && strstr(strchr(first, '\n'), "by cli") == NULL)) {
+        fprintf(stderr, "%s", lines);
+    }
 }
 
 /* The metadata service may be absent, and is what may come back; the rest is said beside it. */
