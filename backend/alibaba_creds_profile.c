@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* A profile file: INI sections, as the vendor's SDKs read it. Those for Go and Node look for
- * ~/.alibabacloud/credentials, those for Python and Java for credentials.ini there.
+ * ~/.alibabacloud/credentials, that for Python for credentials.ini there.
  *
  *   [default]                      [node]             # from here on a comment
  *   type = access_key              type = ecs_ram_role
