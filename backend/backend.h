@@ -216,8 +216,8 @@ struct kms_params {
     unsigned salt_len;   /* bytes */
 };
 
-/* What encrypt made. The two bufs' storage is the caller's: cap KMS_IV_MAX, and plaintext + 1024.
- */
+/* What encrypt made. The two bufs' storage is the caller's: cap KMS_IV_MAX, and plaintext + 1024; a
+ * third of the plaintext more with a key that has KMS_ALG_SEALED, whose blob may be base64 text. */
 struct kms_sealed {
     enum kms_alg alg; /* never KMS_ALG_BEST */
     struct kms_buf iv;

@@ -33,7 +33,8 @@
  *  8 + n + m         ciphertext, to the end
  *
  * The algorithm authenticates IV, ciphertext and AAD; a changed header names another algorithm or
- * key, which do not open it. It is longer than what was sealed by less than 1200 bytes.
+ * key, which do not open it. It is longer than what was sealed by less than 1200 bytes; base64 text
+ * by a third besides.
  *
  * pParameter: NULL with length 0, or a CK_KMSBRIDGE_SEALED_PARAMS whose AAD must be the same when
  * it is opened (at most 1024 bytes).
