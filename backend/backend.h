@@ -44,6 +44,7 @@ enum kms_key_type {
     KMS_KEY_EC,       /* P-256, P-384, P-521 by bits */
     KMS_KEY_EDDSA,    /* Ed25519 */
     KMS_KEY_CHACHA20, /* 256 bits, with Poly1305 (RFC 8439) */
+    KMS_KEY_SM4,      /* 128 bits (GB/T 32907), by KMS_ALG_SEALED alone */
     KMS_KEY_TYPE_COUNT
 };
 

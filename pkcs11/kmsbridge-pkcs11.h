@@ -48,6 +48,19 @@ typedef struct {
 } CK_KMSBRIDGE_SEALED_PARAMS;
 
 /*
+ * CKA_KEY_TYPE of an SM4 key of Alibaba Cloud KMS (GB/T 32907, 128 bits), for which PKCS#11 has no
+ * key type: the vendor-defined one. Always a token's secret key, of CKA_VALUE_LEN 16, that
+ * CKM_KMSBRIDGE_SEALED alone is for.
+ */
+#define CKK_KMSBRIDGE_SM4 0x80000000UL /* CKK_VENDOR_DEFINED */
+
+/*
+ * C_GenerateKey of such a key in the service, with CKA_TOKEN true and without a parameter.
+ * CKA_VALUE_LEN may be 16 or absent.
+ */
+#define CKM_KMSBRIDGE_SM4_KEY_GEN (CKM_KMSBRIDGE_BASE | 0x03UL)
+
+/*
  * C_GenerateKey of an AES session key (CKA_VALUE_LEN 16, 24 or 32) together with its form wrapped
  * under hKek, a token's key that wraps by CKM_KMSBRIDGE_SEALED: CKA_KMSBRIDGE_WRAPPED_VALUE of the
  * new key, which C_UnwrapKey with CKM_KMSBRIDGE_SEALED, the same key (or another version of it) and
