@@ -17,5 +17,5 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 run "$venv/bin/python" "$here/alibaba/use_sdk.py" "$(cat "$tmp/ports")"
-check_lines sdk 58
+check_lines sdk 68
 lane_end
