@@ -9,19 +9,6 @@
 
 /* ---- open, close, health ------------------------------------------------------------------ */
 
-static enum kms_status check_url(const struct kms_backend_conf *conf, const char *key,
-                                 const char *url, bool plain_ok, struct kms_error *err)
-{
-    struct kms_error why = KMS_ERROR_INIT;
-
-    if (url == NULL || url[0] == '\0' || kms_http_check_url(url, plain_ok, &why) == KMS_OK) {
-        return KMS_OK;
-    }
-    return kms_error_set(err, KMS_E_INVALID, "backend %s: alibaba.%s %s", conf->name, key,
-                         why.text);
-}
-
-/* What a call would be refused for later, by a text that names none of them. */
 static enum kms_status check_urls(const struct kms_backend_conf *conf, struct kms_error *err)
 {
     const struct kms_alibaba_conf *ali = conf->alibaba;
@@ -35,18 +22,21 @@ static enum kms_status check_urls(const struct kms_backend_conf *conf, struct km
         {"credentials_uri", ali->credentials_uri, false},
         {"metadata_endpoint", ali->metadata_endpoint, true},
     };
+    struct kms_error why = KMS_ERROR_INIT;
     enum kms_status status = KMS_OK;
 
     for (size_t i = 0; status == KMS_OK && i < sizeof(rows) / sizeof(rows[0]); i++) {
-        status = check_url(conf, rows[i].key, rows[i].url, rows[i].plain_ok, err);
+        status = kms_ali_check_url(rows[i].key, rows[i].url, rows[i].plain_ok, &why);
     }
     for (unsigned i = 0; status == KMS_OK && i < ali->fallback_endpoints_count; i++) {
         char key[32];
 
         (void)snprintf(key, sizeof(key), "fallback_endpoints[%u]", i);
-        status = check_url(conf, key, ali->fallback_endpoints[i], false, err);
+        status = kms_ali_check_url(key, ali->fallback_endpoints[i], false, &why);
     }
-    return status;
+    return status == KMS_OK
+               ? KMS_OK
+               : kms_error_set(err, status, "backend %s: alibaba.%s", conf->name, why.text);
 }
 
 static enum kms_status check(const struct kms_backend_conf *conf, struct kms_error *err)

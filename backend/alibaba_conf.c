@@ -49,6 +49,7 @@ const cyaml_schema_field_t kms_alibaba_conf_fields[] = {
     TEXT("session_seconds", session_seconds_text),
     TEXT("sts_endpoint", sts_endpoint),
     TEXT("sts_ca_file", sts_ca_file),
+    TEXT("cli_file", cli_file),
     TEXT("profile_file", profile_file),
     TEXT("profile", profile),
     TEXT("ecs_role", ecs_role),
@@ -202,16 +203,17 @@ static enum kms_status check_context(const struct kms_conf_place *place,
 static enum kms_status check_source(const struct kms_conf_place *place,
                                     struct kms_alibaba_conf *ali)
 {
-    static const char *const words[] = {"auto",    "access_key", "environment", "rrsa",
-                                        "profile", "ecs",        "uri"};
+    static const char *const words[] = {"auto", "access_key", "environment", "rrsa",
+                                        "cli",  "profile",    "ecs",         "uri"};
 
     for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
         if (ali->credentials == NULL || strcmp(ali->credentials, words[i]) == 0) {
             return KMS_OK;
         }
     }
-    return kms_conf_place_fail(place, "credentials",
-                               "must be auto, access_key, environment, rrsa, profile, ecs or uri");
+    return kms_conf_place_fail(
+        place, "credentials",
+        "must be auto, access_key, environment, rrsa, cli, profile, ecs or uri");
 }
 
 static enum kms_status check_access_key(const struct kms_conf_place *place,
@@ -250,11 +252,9 @@ static enum kms_status check_paths(const struct kms_conf_place *place, struct km
     const struct {
         const char *key;
         const char *path;
-    } paths[] = {{"ca_file", ali->ca_file},
-                 {"management_ca_file", ali->management_ca_file},
-                 {"sts_ca_file", ali->sts_ca_file},
-                 {"oidc_token_file", ali->oidc_token_file},
-                 {"profile_file", ali->profile_file}};
+    } paths[] = {{"ca_file", ali->ca_file},         {"management_ca_file", ali->management_ca_file},
+                 {"sts_ca_file", ali->sts_ca_file}, {"oidc_token_file", ali->oidc_token_file},
+                 {"cli_file", ali->cli_file},       {"profile_file", ali->profile_file}};
 
     for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
         if (paths[i].path != NULL && paths[i].path[0] != '/') {

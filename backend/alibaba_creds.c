@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Where the credential comes from. The configuration names one source, or "auto": the official
- * order of the vendor's SDKs (environment, RRSA, profile file, ECS RAM role, credentials URI),
- * where the first one that is set up counts. One that is set up and fails is an error, never a
- * reason to go on under another identity; only the ECS metadata service, of which nobody can say
- * beforehand whether it is there, may be absent.
+ * order of the vendor's SDKs (environment, RRSA, the CLI's file, profile file, ECS RAM role,
+ * credentials URI: the default chains of credentials-go 1.4, of Python's 1.0 and of Node's 2.4
+ * agree), where the first one that is set up counts. One that is set up and fails is an error,
+ * never a reason to go on under another identity; only the ECS metadata service, of which nobody
+ * can say beforehand whether it is there, may be absent.
  */
 #include <stdlib.h>
 #include <string.h>
+#include <strings.h>
 
 #include "backend/alibaba_parts.h"
 #include "common/clock.h"
+#include "common/log.h"
 #include "common/secret.h"
 
 #define STATIC_REFRESH_NS (60 * KMS_NS_PER_S)          /* how often what lasts is read anew */
@@ -24,6 +27,11 @@ const char *kms_ali_setting(const char *configured, const char *variable, const 
         value = secure_getenv(variable);
     }
     return value == NULL || value[0] == '\0' ? otherwise : value;
+}
+
+bool kms_ali_is_true(const char *variable)
+{
+    return strcasecmp(kms_ali_setting(NULL, variable, "false"), "true") == 0;
 }
 
 /* ---- what comes as JSON ------------------------------------------------------------------- */
@@ -127,27 +135,108 @@ static enum kms_status from_access_key(struct kms_backend *b, const struct kms_h
 
 /* ---- sources ------------------------------------------------------------------------------ */
 
+static struct kms_ali_oidc configured_oidc(const struct kms_alibaba_conf *ali)
+{
+    return (struct kms_ali_oidc){.role_arn = ali->role_arn,
+                                 .provider_arn = ali->oidc_provider_arn,
+                                 .token_file = ali->oidc_token_file,
+                                 .session_name = ali->role_session_name,
+                                 .seconds = ali->session_seconds};
+}
+
+static enum kms_status from_rrsa(struct kms_backend *b, const struct kms_http_wait *wait,
+                                 struct kms_credential_slot *slot, struct kms_error *err)
+{
+    const struct kms_ali_oidc oidc = configured_oidc(b->ali);
+
+    return kms_ali_from_rrsa(b, wait, &oidc, slot, err);
+}
+
 static enum kms_status from_ecs(struct kms_backend *b, const struct kms_http_wait *wait,
                                 struct kms_credential_slot *slot, struct kms_error *err)
 {
     return kms_ali_from_ecs(b, wait, b->ali->ecs_role, slot, err);
 }
 
+static enum kms_status from_uri(struct kms_backend *b, const struct kms_http_wait *wait,
+                                struct kms_credential_slot *slot, struct kms_error *err)
+{
+    return kms_ali_from_uri(b, wait, b->ali->credentials_uri, slot, err);
+}
+
+/* ---- whether one is set up, as far as can be told without asking ---------------------------- */
+
+static bool has(const char *source, const char *configured, const char *variable,
+                struct kms_error *why)
+{
+    if (kms_ali_setting(configured, variable, NULL) == NULL) {
+        (void)kms_error_set(why, KMS_E_NOT_FOUND, "%s: %s is not set", source, variable);
+        return false;
+    }
+    return true;
+}
+
+static bool has_access_key(struct kms_backend *b, struct kms_error *why)
+{
+    if (b->ali->access_key_id == NULL) {
+        (void)kms_error_set(why, KMS_E_NOT_FOUND, "access_key: access_key_id is not set");
+        return false;
+    }
+    return true;
+}
+
+static bool has_environment(struct kms_backend *b, struct kms_error *why)
+{
+    (void)b;
+    return has("environment", NULL, "ALIBABA_CLOUD_ACCESS_KEY_ID", why);
+}
+
+static bool has_rrsa(struct kms_backend *b, struct kms_error *why)
+{
+    const struct kms_alibaba_conf *ali = b->ali;
+
+    return has("rrsa", ali->role_arn, "ALIBABA_CLOUD_ROLE_ARN", why) &&
+           has("rrsa", ali->oidc_provider_arn, "ALIBABA_CLOUD_OIDC_PROVIDER_ARN", why) &&
+           has("rrsa", ali->oidc_token_file, "ALIBABA_CLOUD_OIDC_TOKEN_FILE", why);
+}
+
+static bool has_ecs(struct kms_backend *b, struct kms_error *why)
+{
+    (void)b;
+    if (kms_ali_is_true("ALIBABA_CLOUD_ECS_METADATA_DISABLED")) {
+        (void)kms_error_set(why, KMS_E_NOT_FOUND,
+                            "ecs: ALIBABA_CLOUD_ECS_METADATA_DISABLED is true");
+        return false;
+    }
+    return true;
+}
+
+static bool has_uri(struct kms_backend *b, struct kms_error *why)
+{
+    return has("uri", b->ali->credentials_uri, "ALIBABA_CLOUD_CREDENTIALS_URI", why);
+}
+
+/* ---- all of them -------------------------------------------------------------------------- */
+
 static enum kms_status from_auto(struct kms_backend *b, const struct kms_http_wait *wait,
                                  struct kms_credential_slot *slot, struct kms_error *err);
 
+/* In the order of "auto", which asks for those that can say whether they are set up. */
 static const struct source {
     const char *name;
     enum kms_status (*fetch)(struct kms_backend *b, const struct kms_http_wait *wait,
                              struct kms_credential_slot *slot, struct kms_error *err);
+    bool (*is_set_up)(struct kms_backend *b, struct kms_error *why);
+    bool may_be_absent; /* set up or not: that it is not there is known once it was asked */
 } sources[] = {
-    {"auto", from_auto},
-    {"access_key", from_access_key},
-    {"environment", from_environment},
-    {"rrsa", kms_ali_from_rrsa},
-    {"profile", kms_ali_from_profile},
-    {"ecs", from_ecs},
-    {"uri", kms_ali_from_uri},
+    {"auto", from_auto, NULL, false},
+    {"access_key", from_access_key, has_access_key, false},
+    {"environment", from_environment, has_environment, false},
+    {"rrsa", from_rrsa, has_rrsa, false},
+    {"cli", kms_ali_from_cli, kms_ali_has_cli, false},
+    {"profile", kms_ali_from_profile, kms_ali_has_profile, false},
+    {"ecs", from_ecs, has_ecs, true},
+    {"uri", from_uri, has_uri, false},
 };
 
 static const struct source *source_named(const char *name)
@@ -165,69 +254,55 @@ bool kms_ali_source_known(const char *name)
     return source_named(name) != NULL;
 }
 
-static bool has_rrsa(const struct kms_alibaba_conf *ali)
-{
-    return kms_ali_setting(ali->role_arn, "ALIBABA_CLOUD_ROLE_ARN", NULL) != NULL &&
-           kms_ali_setting(ali->oidc_provider_arn, "ALIBABA_CLOUD_OIDC_PROVIDER_ARN", NULL) !=
-               NULL &&
-           kms_ali_setting(ali->oidc_token_file, "ALIBABA_CLOUD_OIDC_TOKEN_FILE", NULL) != NULL;
-}
-
 /* One of those that "auto" chooses from: an error begins with its name, as each source's does. */
-static enum kms_status from_chosen(const char *name, struct kms_backend *b,
+static enum kms_status from_chosen(const struct source *source, struct kms_backend *b,
                                    const struct kms_http_wait *wait,
                                    struct kms_credential_slot *slot, struct kms_error *err)
 {
-    size_t len = strlen(name);
-    enum kms_status status = source_named(name)->fetch(b, wait, slot, err);
+    size_t len = strlen(source->name);
+    enum kms_status status = source->fetch(b, wait, slot, err);
 
     if (status == KMS_OK ||
-        (strncmp(err->text, name, len) == 0 && strncmp(err->text + len, ": ", 2) == 0)) {
+        (strncmp(err->text, source->name, len) == 0 && strncmp(err->text + len, ": ", 2) == 0)) {
         return status;
     }
-    return kms_error_reword(err, status, "%s: %s", name, err->text);
+    return kms_error_reword(err, status, "%s: %s", source->name, err->text);
 }
 
-/* The first source that is set up, as far as can be told without asking; NULL: none. */
-static const char *choose_source(const struct kms_alibaba_conf *ali)
+/* Another source is another identity, perhaps, and files come and go. */
+static void note_choice(struct kms_backend *b, const char *name)
 {
-    if (ali->access_key_id != NULL) {
-        return "access_key";
+    if (b->chosen == NULL || strcmp(b->chosen, name) != 0) {
+        kms_log(KMS_LOG_INFO, "backend %s: credentials by %s", b->conf->name, name);
     }
-    if (kms_ali_setting(NULL, "ALIBABA_CLOUD_ACCESS_KEY_ID", NULL) != NULL) {
-        return "environment";
-    }
-    if (has_rrsa(ali)) {
-        return "rrsa";
-    }
-    return kms_ali_setting(ali->profile_file, "ALIBABA_CLOUD_CREDENTIALS_FILE", NULL) != NULL
-               ? "profile"
-               : NULL;
+    b->chosen = name;
 }
 
 static enum kms_status from_auto(struct kms_backend *b, const struct kms_http_wait *wait,
                                  struct kms_credential_slot *slot, struct kms_error *err)
 {
-    const char *off = kms_ali_setting(NULL, "ALIBABA_CLOUD_ECS_METADATA_DISABLED", "false");
-    const char *chosen = choose_source(b->ali);
-    bool has_uri =
-        kms_ali_setting(b->ali->credentials_uri, "ALIBABA_CLOUD_CREDENTIALS_URI", NULL) != NULL;
-    enum kms_status status = KMS_OK;
+    struct kms_error all = KMS_ERROR_INIT; /* why each had nothing */
+    enum kms_status status = KMS_E_NOT_FOUND;
 
-    if (chosen != NULL) {
-        return from_chosen(chosen, b, wait, slot, err);
-    }
-    if (strcmp(off, "true") != 0) {
-        status = from_chosen("ecs", b, wait, slot, err);
-        if (!has_uri || (status != KMS_E_UNAVAILABLE && status != KMS_E_NOT_FOUND)) {
-            return status;
+    for (size_t i = 1; i < sizeof(sources) / sizeof(sources[0]); i++) { /* 0 is "auto" */
+        struct kms_error why = KMS_ERROR_INIT;
+
+        if (sources[i].is_set_up(b, &why)) {
+            enum kms_status now = from_chosen(&sources[i], b, wait, slot, &why);
+
+            if (now == KMS_OK) {
+                note_choice(b, sources[i].name);
+            }
+            if (!sources[i].may_be_absent || (now != KMS_E_UNAVAILABLE && now != KMS_E_NOT_FOUND)) {
+                *err = why;
+                return now;
+            }
+            status = now; /* what may pass is worth another try */
         }
-        kms_error_clear(err);
+        (void)kms_error_reword(&all, status, "%s%s%s", all.text, all.text[0] == '\0' ? "" : "; ",
+                               why.text);
     }
-    return has_uri ? from_chosen("uri", b, wait, slot, err)
-                   : kms_error_set(err, KMS_E_NOT_FOUND,
-                                   "no source of credentials is set up: no access key, RRSA, "
-                                   "profile file or credentials URI, and ECS metadata is disabled");
+    return kms_error_set(err, status, "no source of credentials: %s", all.text);
 }
 
 /* What is missing or cannot be read here is not what the caller of the key asked about. */

@@ -82,33 +82,23 @@ static enum kms_status make_query(char *ret_url, size_t size)
     return status;
 }
 
-/* An address that may be the environment's: what is wrong with it is said of the variable's name.
- */
-static enum kms_status check_address(const char *url, const char *what, struct kms_error *err)
-{
-    struct kms_error why = KMS_ERROR_INIT;
-
-    return kms_http_check_url(url, false, &why) == KMS_OK
-               ? KMS_OK
-               : kms_error_set(err, KMS_E_INVALID, "%s %s", what, why.text);
-}
-
-static enum kms_status make_form(const struct kms_alibaba_conf *ali, struct kms_span token,
+static enum kms_status make_form(const struct kms_alibaba_conf *ali,
+                                 const struct kms_ali_oidc *oidc, struct kms_span token,
                                  struct kms_blob *form)
 {
     struct kms_buf buf;
     char seconds[16];
     enum kms_status status = kms_blob_reserve(form, FORM_MAX);
 
-    (void)snprintf(seconds, sizeof(seconds), "%u", ali->session_seconds);
+    (void)snprintf(seconds, sizeof(seconds), "%u",
+                   oidc->seconds == 0 ? ali->session_seconds : oidc->seconds);
     const struct kms_acs3_param params[] = {
-        {"RoleArn", kms_span_str(kms_ali_setting(ali->role_arn, "ALIBABA_CLOUD_ROLE_ARN", ""))},
-        {"OIDCProviderArn", kms_span_str(kms_ali_setting(ali->oidc_provider_arn,
-                                                         "ALIBABA_CLOUD_OIDC_PROVIDER_ARN", ""))},
+        {"RoleArn", kms_span_str(oidc->role_arn)},
+        {"OIDCProviderArn", kms_span_str(oidc->provider_arn)},
         {"OIDCToken", token},
         {"RoleSessionName",
-         kms_span_str(kms_ali_setting(ali->role_session_name, "ALIBABA_CLOUD_ROLE_SESSION_NAME",
-                                      "kmsbridge"))},
+         kms_span_str(
+             kms_ali_setting(oidc->session_name, "ALIBABA_CLOUD_ROLE_SESSION_NAME", "kmsbridge"))},
         {"DurationSeconds", kms_span_str(seconds)},
     };
     if (status != KMS_OK) {
@@ -148,47 +138,78 @@ static enum kms_status read_sts(const struct kms_http_response *response,
     return status;
 }
 
-enum kms_status kms_ali_from_rrsa(struct kms_backend *b, const struct kms_http_wait *wait,
-                                  struct kms_credential_slot *slot, struct kms_error *err)
+static enum kms_status ask_sts(struct kms_backend *b, const struct kms_http_wait *wait,
+                               struct kms_span form, struct kms_http_response *ret,
+                               struct kms_error *err)
 {
     static const char *const want[] = {KMS_ALI_REQUEST_ID};
     static const struct kms_http_header headers[] = {
         {"content-type", "application/x-www-form-urlencoded"}, {"accept", "application/json"}};
-    const char *path =
-        kms_ali_setting(b->ali->oidc_token_file, "ALIBABA_CLOUD_OIDC_TOKEN_FILE", NULL);
-    struct kms_http_response response = KMS_HTTP_RESPONSE_INIT;
-    struct kms_blob token = {.data = NULL};
-    struct kms_blob form = {.data = NULL};
     char base[KMS_ALI_URL_MAX];
     char query[512];
     char url[KMS_ALI_URL_MAX + sizeof(query) + 2];
-    enum kms_status status = KMS_OK;
+    const struct kms_http_request request = {.method = KMS_HTTP_POST,
+                                             .url = url,
+                                             .headers = headers,
+                                             .header_count = 2,
+                                             .body = form,
+                                             .want = want,
+                                             .want_count = 1,
+                                             .body_max = REPLY_MAX};
+    enum kms_status status = make_query(query, sizeof(query));
 
-    if (path == NULL) {
-        return kms_error_set(err, KMS_E_NOT_FOUND,
-                             "rrsa: no token file: ALIBABA_CLOUD_OIDC_TOKEN_FILE is not set");
+    if (status != KMS_OK) {
+        return kms_error_set(err, KMS_E_INTERNAL, "rrsa: the request cannot be written");
     }
-    status = read_token(path, &token, err);
-    if (status == KMS_OK && (make_query(query, sizeof(query)) != KMS_OK ||
-                             make_form(b->ali, kms_blob_span(&token), &form) != KMS_OK)) {
+    (void)kms_ali_sts_url(b->ali, base, sizeof(base)); /* open() saw that it fits */
+    (void)snprintf(url, sizeof(url), "%s/?%s", base, query);
+    status =
+        kms_ali_check_url("rrsa: the STS endpoint (ALIBABA_CLOUD_STS_ENDPOINT)", base, false, err);
+    return status == KMS_OK
+               ? kms_http_perform(b->doors.sts != NULL ? b->doors.sts : b->doors.identity, &request,
+                                  wait, ret, err)
+               : status;
+}
+
+/* @given with the environment's for what it leaves out; all three must be had. */
+static enum kms_status complete(const struct kms_ali_oidc *given, struct kms_ali_oidc *ret,
+                                struct kms_error *err)
+{
+    const struct {
+        const char *variable;
+        const char **value;
+    } needs[] = {{"ALIBABA_CLOUD_ROLE_ARN", &ret->role_arn},
+                 {"ALIBABA_CLOUD_OIDC_PROVIDER_ARN", &ret->provider_arn},
+                 {"ALIBABA_CLOUD_OIDC_TOKEN_FILE", &ret->token_file}};
+
+    *ret = *given;
+    for (size_t i = 0; i < sizeof(needs) / sizeof(needs[0]); i++) {
+        *needs[i].value = kms_ali_setting(*needs[i].value, needs[i].variable, NULL);
+        if (*needs[i].value == NULL) {
+            return kms_error_set(err, KMS_E_NOT_FOUND, "rrsa: %s is not set", needs[i].variable);
+        }
+    }
+    return KMS_OK;
+}
+
+enum kms_status kms_ali_from_rrsa(struct kms_backend *b, const struct kms_http_wait *wait,
+                                  const struct kms_ali_oidc *given,
+                                  struct kms_credential_slot *slot, struct kms_error *err)
+{
+    struct kms_http_response response = KMS_HTTP_RESPONSE_INIT;
+    struct kms_blob token = {.data = NULL};
+    struct kms_blob form = {.data = NULL};
+    struct kms_ali_oidc oidc;
+    enum kms_status status = complete(given, &oidc, err);
+
+    if (status == KMS_OK) {
+        status = read_token(oidc.token_file, &token, err);
+    }
+    if (status == KMS_OK && make_form(b->ali, &oidc, kms_blob_span(&token), &form) != KMS_OK) {
         status = kms_error_set(err, KMS_E_INTERNAL, "rrsa: the request cannot be written");
     }
     if (status == KMS_OK) {
-        struct kms_http_door *door = b->doors.sts != NULL ? b->doors.sts : b->doors.identity;
-
-        (void)kms_ali_sts_url(b->ali, base, sizeof(base)); /* open() saw that it fits */
-        (void)snprintf(url, sizeof(url), "%s/?%s", base, query);
-        const struct kms_http_request request = {.method = KMS_HTTP_POST,
-                                                 .url = url,
-                                                 .headers = headers,
-                                                 .header_count = 2,
-                                                 .body = kms_blob_span(&form),
-                                                 .want = want,
-                                                 .want_count = 1,
-                                                 .body_max = REPLY_MAX};
-
-        status = check_address(base, "rrsa: the STS endpoint (ALIBABA_CLOUD_STS_ENDPOINT)", err);
-        status = status == KMS_OK ? kms_http_perform(door, &request, wait, &response, err) : status;
+        status = ask_sts(b, wait, kms_blob_span(&form), &response, err);
     }
     if (status == KMS_OK) {
         status = read_sts(&response, slot, err);
@@ -269,8 +290,7 @@ static bool take_line(const struct kms_http_response *response, char *ret_text, 
 /* Whether questions without a token are allowed where the service has no tokens. */
 static bool v1_allowed(const struct kms_alibaba_conf *ali)
 {
-    return ali->imds_v1 &&
-           strcmp(kms_ali_setting(NULL, "ALIBABA_CLOUD_IMDSV1_DISABLED", "false"), "true") != 0;
+    return ali->imds_v1 && !kms_ali_is_true("ALIBABA_CLOUD_IMDSV1_DISABLED");
 }
 
 static enum kms_status take_imds_token(struct kms_backend *b, const struct kms_http_wait *wait,
@@ -385,10 +405,12 @@ enum kms_status kms_ali_from_ecs(struct kms_backend *b, const struct kms_http_wa
 /* ---- a credentials URI -------------------------------------------------------------------- */
 
 enum kms_status kms_ali_from_uri(struct kms_backend *b, const struct kms_http_wait *wait,
-                                 struct kms_credential_slot *slot, struct kms_error *err)
+                                 const char *given, struct kms_credential_slot *slot,
+                                 struct kms_error *err)
 {
-    const char *uri =
-        kms_ali_setting(b->ali->credentials_uri, "ALIBABA_CLOUD_CREDENTIALS_URI", NULL);
+    const char *uri = kms_ali_setting(given, "ALIBABA_CLOUD_CREDENTIALS_URI", NULL);
+    const char *what = uri == given ? "uri: the credentials URI"
+                                    : "uri: the credentials URI (ALIBABA_CLOUD_CREDENTIALS_URI)";
     struct kms_http_response response = KMS_HTTP_RESPONSE_INIT;
     const struct kms_http_request request = {
         .method = KMS_HTTP_GET, .url = uri, .body_max = REPLY_MAX};
@@ -397,7 +419,7 @@ enum kms_status kms_ali_from_uri(struct kms_backend *b, const struct kms_http_wa
     if (uri == NULL) {
         return kms_error_set(err, KMS_E_NOT_FOUND, "uri: ALIBABA_CLOUD_CREDENTIALS_URI is not set");
     }
-    status = check_address(uri, "uri: the credentials URI (ALIBABA_CLOUD_CREDENTIALS_URI)", err);
+    status = kms_ali_check_url(what, uri, false, err);
     if (status == KMS_OK) {
         status = kms_http_perform(b->doors.identity, &request, wait, &response, err);
     }

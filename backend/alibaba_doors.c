@@ -28,6 +28,16 @@ static bool fits(int len, size_t size)
 
 /* ---- base URLs ---------------------------------------------------------------------------- */
 
+enum kms_status kms_ali_check_url(const char *what, const char *url, bool plain_ok,
+                                  struct kms_error *err)
+{
+    struct kms_error why = KMS_ERROR_INIT;
+
+    return !is_set(url) || kms_http_check_url(url, plain_ok, &why) == KMS_OK
+               ? KMS_OK
+               : kms_error_set(err, KMS_E_INVALID, "%s %s", what, why.text);
+}
+
 /* The region's shared gateway. */
 static bool region_url(const struct kms_alibaba_conf *ali, char *ret_url, size_t size)
 {

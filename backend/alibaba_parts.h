@@ -3,6 +3,7 @@
 #ifndef KMS_BACKEND_ALIBABA_PARTS_H
 #define KMS_BACKEND_ALIBABA_PARTS_H
 
+#include <limits.h>
 #include <openssl/evp.h>
 #include <pthread.h>
 
@@ -45,6 +46,7 @@ struct kms_backend {
     struct kms_endpoints *endpoints;
     struct kms_endpoints *management; /* the very same, or the one that manages keys */
     struct kms_credential *credential;
+    const char *chosen;   /* what "auto" took last; the one that fetches has it alone */
     pthread_mutex_t lock; /* guards the members below; never held across an exchange */
     struct kms_ali_public publics[KMS_ALI_PUBLIC_MAX];
     size_t next_public;
@@ -316,27 +318,84 @@ enum kms_status kms_ali_fetch(void *ctx, const struct kms_http_wait *wait,
 /* A setting: the configuration's, else the environment's @variable, else @otherwise. "" counts as
  * absent. */
 const char *kms_ali_setting(const char *configured, const char *variable, const char *otherwise);
+/* The variable has the vendor's word for yes, as its SDKs read it. */
+bool kms_ali_is_true(const char *variable);
 /* The name of the source that the configuration asks for; NULL: it is none. "auto" when absent. */
 bool kms_ali_source_known(const char *name);
 
-/* Each source. */
+/* A role that is taken for a token; what is NULL or 0 is the environment's, or the default. */
+struct kms_ali_oidc {
+    const char *role_arn, *provider_arn, *token_file, *session_name;
+    unsigned seconds;
+};
+
+/* Each source. An address or a role that is NULL is the environment's. */
 enum kms_status kms_ali_from_rrsa(struct kms_backend *b, const struct kms_http_wait *wait,
-                                  struct kms_credential_slot *slot,
+                                  const struct kms_ali_oidc *oidc, struct kms_credential_slot *slot,
                                   struct kms_error *err) KMS_MUST_CHECK;
 enum kms_status kms_ali_from_ecs(struct kms_backend *b, const struct kms_http_wait *wait,
                                  const char *role, struct kms_credential_slot *slot,
                                  struct kms_error *err) KMS_MUST_CHECK;
 enum kms_status kms_ali_from_uri(struct kms_backend *b, const struct kms_http_wait *wait,
+                                 const char *uri, struct kms_credential_slot *slot,
+                                 struct kms_error *err) KMS_MUST_CHECK;
+enum kms_status kms_ali_from_cli(struct kms_backend *b, const struct kms_http_wait *wait,
                                  struct kms_credential_slot *slot,
                                  struct kms_error *err) KMS_MUST_CHECK;
 enum kms_status kms_ali_from_profile(struct kms_backend *b, const struct kms_http_wait *wait,
                                      struct kms_credential_slot *slot,
                                      struct kms_error *err) KMS_MUST_CHECK;
+/* Whether "auto" stops there: a file that is named or found. False: @why says why not. */
+bool kms_ali_has_cli(struct kms_backend *b, struct kms_error *why);
+bool kms_ali_has_profile(struct kms_backend *b, struct kms_error *why);
 /* AccessKeyId, AccessKeySecret, SecurityToken, Expiration of @object. */
 enum kms_status kms_ali_offer_sts(const struct kms_json *object, struct kms_credential_slot *slot,
                                   struct kms_error *err) KMS_MUST_CHECK;
 
+/* ---- alibaba_creds_file.c: what profiles are made of ------------------------------------------
+ */
+
+#define KMS_ALI_PROFILE_FILE_MAX 65536 /* bytes */
+
+enum kms_ali_way {
+    KMS_ALI_BY_KEY,
+    KMS_ALI_BY_TOKEN,
+    KMS_ALI_BY_ECS,
+    KMS_ALI_BY_OIDC,
+    KMS_ALI_BY_URI
+};
+
+/* A profile of either file; NULL and "" are absent. The texts are the file's content. */
+struct kms_ali_profile {
+    char where[KMS_ERROR_TEXT_MAX / 2]; /* "cli: /path: profile default", for error texts */
+    enum kms_ali_way way;
+    const char *key_id, *secret, *token;
+    const char *ecs_role;
+    const char *uri;
+    const char *policy; /* of the session that begins with a token */
+    struct kms_ali_oidc oidc;
+};
+
+/*
+ * The file to read: @configured, else what @variable names, else the first of @places (NULL ends
+ * them) that is in HOME. False: there is none, and @why, which begins with @source, says so. What
+ * is named is read in any case, and what cannot be looked at, as a home that systemd hides, is not
+ * there.
+ */
+bool kms_ali_find_file(const char *source, const char *configured, const char *variable,
+                       const char *const *places, char ret_path[PATH_MAX], struct kms_error *why);
+/* Errors begin with @profile's where. */
+enum kms_status kms_ali_use_profile(struct kms_backend *b, const struct kms_http_wait *wait,
+                                    const struct kms_ali_profile *profile,
+                                    struct kms_credential_slot *slot,
+                                    struct kms_error *err) KMS_MUST_CHECK;
+
 /* ---- alibaba_doors.c ------------------------------------------------------------------------- */
+
+/* What a call would be refused for later, by a text that does not name the address: KMS_E_INVALID,
+ * "@what must begin with https://". NULL and "" are fine. */
+enum kms_status kms_ali_check_url(const char *what, const char *url, bool plain_ok,
+                                  struct kms_error *err) KMS_MUST_CHECK;
 
 /* Base URLs. False: it has no room. */
 bool kms_ali_kms_url(const struct kms_alibaba_conf *ali, char *ret_url, size_t size);

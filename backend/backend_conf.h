@@ -53,7 +53,8 @@ struct kms_alibaba_conf {
     char *sts_endpoint;
     char *sts_ca_file;  /* NULL: the system's */
     char *profile_file; /* INI */
-    char *profile;      /* its section */
+    char *cli_file;     /* the vendor's CLI's, JSON */
+    char *profile;      /* its section, or profile */
     char *ecs_role;     /* NULL: the instance's own */
     char *metadata_endpoint;
     char *imds_v1_text;

@@ -271,6 +271,7 @@ static void *connection_main(void *arg)
     struct kms_agentd_conn *conn = arg;
     struct kms_agentd *agentd = conn->agentd;
 
+    kms_thread_rather_finish();
     connection_run(conn);
     connection_leave(conn);
     kms_crew_leave(&agentd->crew);

@@ -16,15 +16,16 @@
 #define ALIGN      ((size_t)16)
 #define REPLY_MORE 2048u /* a reply beside its output: an error's texts, ids, an IV */
 
-/* Two sizes, because signatures and seeds are small, and most by far. When a pool is empty, its
- * kind of memory is made for one request. */
+/* Two sizes, because signatures and seeds are small, and most by far. A pool grows as it is needed.
+ * When it is empty its kind of memory is made for one request, by system calls that all threads
+ * wait for. */
 static const struct kind {
     size_t body;  /* longest */
     size_t arena; /* of the unpacked body, with what protobuf-c takes for itself */
     size_t out;   /* longest result: a body's ciphertext, a signature, random bytes */
     size_t slots;
 } kinds[] = {
-    {4096, 12288, 8192, 32},
+    {4096, 12288, 8192, 128},
     {KMS_AGENTD_REQUEST_MAX, KMS_AGENTD_REQUEST_MAX + 12288, KMS_AGENTD_REQUEST_MAX, 4},
 };
 #define KINDS    (sizeof(kinds) / sizeof(kinds[0]))

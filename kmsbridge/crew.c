@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kmsbridge/crew.h"
 
+#include <sched.h>
 #include <signal.h>
 
 #include "common/cond.h"
@@ -100,4 +101,11 @@ bool kms_crew_wait(struct kms_crew *crew, uint64_t deadline_ns)
     }
     join_last_and_unlock(crew, NULL);
     return true;
+}
+
+void kms_thread_rather_finish(void)
+{
+    const struct sched_param none = {.sched_priority = 0};
+
+    (void)sched_setscheduler(0, SCHED_BATCH, &none);
 }

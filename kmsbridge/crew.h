@@ -35,4 +35,11 @@ void kms_crew_leave(struct kms_crew *crew);
  * not by @deadline_ns. */
 bool kms_crew_wait(struct kms_crew *crew, uint64_t deadline_ns);
 
+/*
+ * Of the calling thread, whoever's it is: when it is woken it lets whoever runs go on, who may be
+ * about to finish what others wait for, too. Much fewer switches where many threads serve on few
+ * CPUs. A hint, no privilege needed (sched(7), SCHED_BATCH).
+ */
+void kms_thread_rather_finish(void);
+
 #endif

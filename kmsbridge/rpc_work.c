@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "kmsbridge/rpc_parts.h"
 
-#include <sched.h>
 #include <semaphore.h>
 
 #include "common/clock.h"
 #include "common/cond.h"
 #include "common/log.h"
 #include "kmsbridge/cork.h"
+#include "kmsbridge/crew.h"
 
 #define WORKER_STACK   (512u * 1024u)
 #define WORKER_IDLE_NS (30 * KMS_NS_PER_S)
@@ -109,23 +109,12 @@ static struct kms_rpc_call *next_call(struct kms_rpc_worker *self)
     return waits ? wait_for_call(self) : call;
 }
 
-/*
- * A worker that is woken lets whoever runs go on, which may be another one with answers for several
- * more, or the server's: a hint, no privilege needed (sched(7), SCHED_BATCH). The polling thread,
- * which answers Status, comes first.
- */
-static void rather_finish(void)
-{
-    struct sched_param none = {.sched_priority = 0};
-    (void)sched_setscheduler(0, SCHED_BATCH, &none);
-}
-
 static void *worker_main(void *arg)
 {
     struct kms_rpc_worker self = {.rpc = arg};
     struct kms_rpc_call *call = NULL;
     (void)sem_init(&self.wake, 0, 0);
-    rather_finish();
+    kms_thread_rather_finish(); /* the polling thread, which answers Status, comes first */
     while ((call = next_call(&self)) != NULL) {
         work_one(call);
     }

@@ -137,25 +137,27 @@ static bool has_well_locked(const struct kms_endpoints *endpoints, unsigned aske
 }
 
 /*
- * The first that is closed, or whose time to be tried has come. One call tries it even though
- * another endpoint is well, or a node that is back would never be asked again; but that call must
- * not fail of it: it tries for half of its time and has the rest for the other one, and what may be
- * asked only once tries nothing.
+ * The first that is closed, or whose time to be tried has come. Half open, one call tries it even
+ * though another endpoint is well, or a node that is back would never be asked again.
+ *
+ * A node that takes connections and never answers must not fail the calls that it gets: where
+ * another one is well they wait for half of their time, and have the rest for the other one. What
+ * may be asked only once has no other one: it waits for all its time, and tries nothing.
  */
 static struct choice choose(struct kms_endpoints *endpoints, unsigned asked, bool once,
                             const struct kms_http_wait *wait)
 {
     struct choice chosen = {.deadline_ns = wait->deadline_ns};
     uint64_t half = kms_deadline_left(wait->deadline_ns) / 2;
-    bool has_well = false;
+    bool has_other = false;
 
     pthread_mutex_lock(&endpoints->lock);
-    has_well = has_well_locked(endpoints, asked);
     for (size_t i = 0; chosen.endpoint == NULL && i < endpoints->count; i++) {
         struct endpoint *at = &endpoints->at[i];
 
+        has_other = has_well_locked(endpoints, asked | 1u << i);
         if ((asked & 1u << i) != 0 ||
-            (at->open_ns != 0 && has_well && (once || half < TRY_MIN_NS))) {
+            (at->open_ns != 0 && has_other && (once || half < TRY_MIN_NS))) {
             continue;
         }
         if (admit_locked(at, true)) {
@@ -164,7 +166,7 @@ static struct choice choose(struct kms_endpoints *endpoints, unsigned asked, boo
         }
     }
     pthread_mutex_unlock(&endpoints->lock);
-    if (chosen.is_try && has_well) {
+    if (has_other && !once && half >= (chosen.is_try ? TRY_MIN_NS : SLOW_NS)) {
         chosen.deadline_ns = kms_deadline_in(half);
     }
     return chosen;
@@ -219,8 +221,8 @@ static void log_exchange(const struct kms_endpoints *endpoints, const struct end
     }
 }
 
-/* As kms_http_perform(); when it is the try's time that is over, and not the caller's, the endpoint
- * is as good as not there. */
+/* As kms_http_perform(); when it is the endpoint's time that is over, and not the caller's, it is
+ * as good as not there. */
 static enum kms_status exchange(const struct kms_endpoints *endpoints, const struct choice *choice,
                                 const struct kms_http_request *request,
                                 const struct kms_http_wait *wait, struct kms_http_response *ret,
@@ -232,7 +234,7 @@ static enum kms_status exchange(const struct kms_endpoints *endpoints, const str
     own.deadline_ns = choice->deadline_ns;
     status = kms_http_perform(endpoints->door, request, &own, ret, why);
     return status == KMS_E_TIMEOUT && own.deadline_ns < wait->deadline_ns
-               ? kms_error_reword(why, KMS_E_UNAVAILABLE, "%s: no reply when it was tried again",
+               ? kms_error_reword(why, KMS_E_UNAVAILABLE, "%s: no reply in half of the call's time",
                                   choice->endpoint->url)
                : status;
 }

@@ -3,9 +3,11 @@
  * The endpoints of one backend (a cluster's nodes, a service's regions), in the order of the
  * configuration, each with a circuit breaker. An exchange goes to the first endpoint that is
  * healthy; after failures in a row an endpoint is left alone for a while, then one call tries it
- * (half open), for half of its time where another endpoint is well. An exchange that fails on a
- * sick endpoint goes on to the next one at once, unless the request says `once` and may have been
- * seen; every other failure goes back to the caller, whose next attempt finds the order changed.
+ * (half open). An exchange that fails on a sick endpoint goes on to the next one at once, unless
+ * the request says `once` and may have been seen; every other failure goes back to the caller,
+ * whose next attempt finds the order changed. Where another endpoint is well, an exchange has half
+ * of the call's time (unless `once`, or that is under 500 ms), so that one that hangs fails no
+ * call.
  *
  * Threads: any; no lock is held across an exchange.
  */

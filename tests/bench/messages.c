@@ -80,6 +80,14 @@ void message_encrypt(struct bench_message *message, const uint8_t seed[BENCH_SEE
     (void)add_field(message, 2, (const uint8_t *)uid, BENCH_UID_LEN);
 }
 
+void message_encrypted(struct bench_message *message, const char *ciphertext, size_t len,
+                       const char *key_id)
+{
+    message->len = 0;
+    (void)add_field(message, 1, (const uint8_t *)ciphertext, len);
+    (void)add_field(message, 2, (const uint8_t *)key_id, strlen(key_id));
+}
+
 /* EncryptResponse {ciphertext 1, key_id 2, annotations 3}, DecryptRequest {1, uid 2, 3, 4}. */
 bool message_decrypt_from(struct bench_message *message, const uint8_t *reply, size_t len)
 {

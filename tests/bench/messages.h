@@ -30,6 +30,10 @@ extern const char *const bench_names[BENCH_METHODS]; /* "Status" ... */
 void message_encrypt(struct bench_message *message, const uint8_t seed[BENCH_SEED_LEN],
                      const char *uid);
 
+/* EncryptResponse, for the servers among the benchmarks. */
+void message_encrypted(struct bench_message *message, const char *ciphertext, size_t len,
+                       const char *key_id);
+
 /* From an EncryptResponse the DecryptRequest for its ciphertext, without uid; false: not one. */
 bool message_decrypt_from(struct bench_message *message, const uint8_t *reply, size_t len);
 void message_add_uid(struct bench_message *message, const char *uid);

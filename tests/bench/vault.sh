@@ -34,10 +34,11 @@ say() { echo "bench: $*" >&2; }
 die() { say "$*"; exit 1; }
 
 client=$build/tests/bench/client_h2 floor=$build/tests/bench/http_floor
+grpc_floor=$build/tests/bench/grpc_floor
 program=$build/tests/bench/p11bench module=$build/pkcs11/.libs/kmsbridge-pkcs11.so
 daemon=$build/kmsbridge/kmsbridged
 [ ! -x "$build/kmsbridge/.libs/kmsbridged" ] || daemon=$build/kmsbridge/.libs/kmsbridged
-for file in "$client" "$floor" "$program" "$module" "$daemon"; do
+for file in "$client" "$floor" "$grpc_floor" "$program" "$module" "$daemon"; do
     [ -f "$file" ] || die "$file is not built; run make check there"
 done
 
@@ -103,6 +104,14 @@ for server in "${servers[@]}"; do
     answers "$server"
 done
 
+# The least plugin: of the threads tried, as many as callers up to 16 did best.
+url=$bao_url/v1/transit/encrypt/bench-aes
+for n in $callers; do
+    "$grpc_floor" "$tmp/grpc-floor-$n.sock" 1.1 "$url" "$tmp/token" $((n < 16 ? n : 16)) \
+        >>"$tmp/grpc-floor.log" 2>&1 &
+    pids[grpc-floor-$n]=$!
+done
+
 results=$tmp/results
 : >"$results"
 record() { # WHAT COMMAND...
@@ -112,13 +121,14 @@ record() { # WHAT COMMAND...
     echo "$what $line" >>"$results"
 }
 
-url=$bao_url/v1/transit/encrypt/bench-aes
 load_before=$(cut -d' ' -f1 /proc/loadavg)
 for n in $callers; do
     say "$n callers"
     for ((i = 0; i < rounds; i++)); do
         record "floor Encrypt" "$floor" 1.1 "$url" "$tmp/token" "$seconds" "$n"
         record "floor-h2 Encrypt" "$floor" 2 "$url" "$tmp/token" "$seconds" "$n"
+        record "grpc-floor Encrypt" "$client" --socket "$tmp/grpc-floor-$n.sock" --method Encrypt \
+            --callers "$n" --seconds "$seconds" --warmup 0.3 --server-pid "${pids[grpc-floor-$n]}"
         for method in Encrypt Decrypt Status; do
             for ((k = 0; k < ${#servers[@]}; k++)); do # each is the first one in turn
                 server=${servers[(i + k) % ${#servers[@]}]}
@@ -180,6 +190,8 @@ report() {
     echo "Printed by \`tests/bench/vault.sh\`. Closed loop, 32-byte seeds, an aes256-gcm96 key of the Transit"
     echo "engine of OpenBao on loopback with TLS, raft storage; kmsbridged with its default settings. The floor"
     echo "is bare libcurl making the same request, a kept connection for each thread; floor-h2 does so over HTTP/2."
+    echo "grpc-floor is \`tests/bench/grpc_floor.c\`, the least that a plugin over gRPC C core and libcurl can be: it"
+    echo "makes the floor's request whatever it is asked, and nothing else; with as many threads as callers, up to 16."
     echo "The Go plugins are \`tests/bench/peer-vault\` on Kubernetes' and OpenBao's own libraries, which choose"
     echo "HTTP/2. go-vkk makes the requests of FalcoSuessgott/vault-kubernetes-kms, which reads the key after each"
     echo "encryption and to answer Status reads, encrypts and decrypts, but logs nothing. go-least makes one"

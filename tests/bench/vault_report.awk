@@ -29,9 +29,9 @@ function against(peer, n,   m, q, method, p) {
     compare("less private memory than " peer, "kmsbridged Encrypt " n SUBSEP "private", peer " Encrypt " n SUBSEP "private", n)
     compare("less resident memory than " peer, "kmsbridged Encrypt " n SUBSEP "rss", peer " Encrypt " n SUBSEP "rss", n)
 }
-function floor(name, n,   r) {
-    r = median("kmsbridged Encrypt " n SUBSEP "rate") / median(name " Encrypt " n SUBSEP "rate")
-    printf "| 90 %% of %s, Encrypt | %s | %.2f | %s |\n", name, n, r, (r >= 0.9 ? "yes" : "no")
+function floor(who, name, n,   r) {
+    r = median(who " Encrypt " n SUBSEP "rate") / median(name " Encrypt " n SUBSEP "rate")
+    printf "| %s: 90 %% of %s, Encrypt | %s | %.2f | %s |\n", who, name, n, r, (r >= 0.9 ? "yes" : "no")
 }
 END {
     print "| who | what | callers | calls/s | p50 | p99 | own CPU us/call | private MiB | resident MiB |"
@@ -51,8 +51,10 @@ END {
     split("1 8 64", n, " ")
     for (i = 1; i <= 3; i++) {
         if (!("kmsbridged Encrypt " n[i] in seen)) continue
-        floor("floor", n[i])
-        floor("floor-h2", n[i])
+        floor("kmsbridged", "floor", n[i])
+        floor("kmsbridged", "floor-h2", n[i])
+        floor("kmsbridged", "grpc-floor", n[i])
+        floor("grpc-floor", "floor", n[i])
         against("go-vkk", n[i])
         against("go-least", n[i])
         against("go-same", n[i])

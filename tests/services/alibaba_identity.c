@@ -23,6 +23,7 @@ static const char *const variables[] = {
     "ALIBABA_CLOUD_IMDSV1_DISABLED",   "ALIBABA_CLOUD_CREDENTIALS_URI",
     "ALIBABA_CLOUD_STS_ENDPOINT",      "ALIBABA_CLOUD_STS_REGION",
     "ALIBABA_CLOUD_ROLE_SESSION_NAME", "ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED",
+    "ALIBABA_CLOUD_CONFIG_FILE",       "ALIBABA_CLOUD_CLI_PROFILE_DISABLED",
 };
 
 /* Settings for one source; nothing of the environment takes part. */
@@ -31,6 +32,7 @@ static void setup(struct ali *ali, const char *source)
     for (size_t i = 0; i < UNIT_COUNT(variables); i++) {
         (void)unsetenv(variables[i]);
     }
+    (void)setenv("HOME", ali_dir, 1); /* there is nothing in it */
     CU_ASSERT(ali_control("{\"do\":\"identity\"}", NULL, NULL));
     ali_setup(ali);
     ali->settings.credentials = unconst(source);
@@ -254,6 +256,40 @@ static void a_profile_file(void)
     ali_close(&ali);
 }
 
+/* Each mode that asks somebody, found in the home. */
+static void the_file_of_the_cli(void)
+{
+    struct ali ali;
+    struct kms_call call;
+    char folder[256], token[256], path[256], content[2048];
+    static const char *const modes[] = {"AK", "EcsRamRole", "OIDC", "CredentialsURI"};
+
+    setup(&ali, "auto");
+    (void)snprintf(folder, sizeof(folder), "%s/.aliyun", ali_dir);
+    CU_ASSERT_FATAL(mkdir(folder, 0700) == 0 && write_token("", token));
+    for (size_t i = 0; i < UNIT_COUNT(modes); i++) {
+        (void)snprintf(content, sizeof(content),
+                       "{\"current\":\"a\",\"profiles\":[{\"name\":\"a\",\"mode\":\"%s\","
+                       "\"access_key_id\":\"%s\",\"access_key_secret\":\"%s\","
+                       "\"ram_role_name\":\"%s\",\"ram_role_arn\":\"%s\","
+                       "\"oidc_provider_arn\":\"%s\",\"oidc_token_file\":\"%s\","
+                       "\"credentials_uri\":\"%s\"}]}",
+                       modes[i], ali_key_id, ali_secret, ali_role, ali_role_arn, ali_provider_arn,
+                       token, ali.uri);
+        struct counts counts;
+
+        CU_ASSERT_FATAL(write_file(".aliyun/config.json", content, 0600, path) && ali_open(&ali));
+        (void)ali_calls("");
+        ALI_CHECK(&call, modes[i], ask(&ali, &call) == KMS_OK);
+        counts = count_calls();
+        UNIT_CHECK(modes[i],
+                   counts.imds == (i == 1) && counts.sts == (i == 2) && counts.uri == (i == 3));
+        ali_close(&ali);
+        ali.backend = NULL;
+    }
+    CU_ASSERT(unlink(path) == 0 && rmdir(folder) == 0);
+}
+
 static void the_metadata_service(void)
 {
     struct ali ali;
@@ -351,7 +387,7 @@ static void a_credentials_uri(void)
     ali_close(&ali);
 }
 
-/* All five are set up; one after the other goes, and the next is who is asked. */
+/* All six are set up; one after the other goes, and the next is who is asked. */
 static void each_has_its_turn(void)
 {
     static const struct {
@@ -365,19 +401,26 @@ static void each_has_its_turn(void)
          0,
          0},
         {"rrsa", {"ALIBABA_CLOUD_OIDC_TOKEN_FILE"}, 1, 0, 0},
+        {"cli", {"ALIBABA_CLOUD_CONFIG_FILE"}, 0, 0, 1},
         {"profile", {"ALIBABA_CLOUD_CREDENTIALS_FILE"}, 0, 0, 0},
         {"ecs", {NULL}, 0, 1, 0},
         {"uri", {NULL}, 0, 0, 1},
     };
     struct ali ali;
     struct kms_call call;
-    char token[256], profile[256], content[256];
+    char token[256], profile[256], cli[256], content[256];
 
     setup(&ali, "auto");
     (void)snprintf(
         content, sizeof(content),
         "[default]\ntype = access_key\naccess_key_id = none\naccess_key_secret = none\n");
     CU_ASSERT_FATAL(write_token("", token) && write_file("profile", content, 0600, profile));
+    (void)snprintf(content, sizeof(content),
+                   "{\"current\":\"a\",\"profiles\":[{\"name\":\"a\",\"mode\":"
+                   "\"CredentialsURI\",\"credentials_uri\":\"%s\"}]}",
+                   ali.uri);
+    CU_ASSERT_FATAL(write_file("config.json", content, 0600, cli));
+    (void)setenv("ALIBABA_CLOUD_CONFIG_FILE", cli, 1);
     (void)setenv("ALIBABA_CLOUD_ACCESS_KEY_ID", ali_key_id, 1);
     (void)setenv("ALIBABA_CLOUD_ACCESS_KEY_SECRET", ali_secret, 1);
     (void)setenv("ALIBABA_CLOUD_ROLE_ARN", ali_role_arn, 1);
@@ -559,6 +602,7 @@ const struct unit_test ali_identity_tests[] = {
     {"RRSA", rrsa},
     {"bad tokens are told", bad_tokens_are_told},
     {"a profile file", a_profile_file},
+    {"the file of the CLI", the_file_of_the_cli},
     {"the metadata service", the_metadata_service},
     {"a credentials URI", a_credentials_uri},
     {"each has its turn", each_has_its_turn},

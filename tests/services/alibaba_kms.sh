@@ -91,12 +91,15 @@ example() { # NAME [SED]
 }
 (umask 077 && fake_field secret >"$tmp/secret" &&
     printf '[default]\ntype = access_key\naccess_key_id = %s\naccess_key_secret = %s\n' \
-        "$(fake_field access_key)" "$(fake_field secret)" >"$tmp/alibaba.ini")
+        "$(fake_field access_key)" "$(fake_field secret)" >"$tmp/alibaba.ini" &&
+    printf '{"current": "a", "profiles": [{"name": "a", "mode": "AK", "access_key_id": "%s", "access_key_secret": "%s"}]}\n' \
+        "$(fake_field access_key)" "$(fake_field secret)" >"$tmp/aliyun.json")
 imds="s|http://100.100.100.200|http://127.0.0.1:$(fake_field imds)|"
 example access-key "s|LTAI5tExample|$(fake_field access_key)|; s|/etc/kmsbridge/alibaba-secret|$tmp/secret|"
 ALIBABA_CLOUD_ACCESS_KEY_ID=$(fake_field access_key) ALIBABA_CLOUD_ACCESS_KEY_SECRET=$(fake_field secret) \
     example environment
 example rrsa "s|role_arn: .*|role_arn: $(fake_field role_arn)|; s|oidc_provider_arn: .*|oidc_provider_arn: $(fake_field provider_arn)|; s|oidc_token_file: .*|oidc_token_file: $tmp/token|; s|sts_endpoint: .*|sts_endpoint: http://127.0.0.1:$(fake_field sts)|"
+example cli "s|/etc/kmsbridge/aliyun.json|$tmp/aliyun.json|"
 example profile "s|/etc/kmsbridge/alibaba.ini|$tmp/alibaba.ini|"
 example ecs "$imds"
 example uri "s|credentials_uri: .*|credentials_uri: http://127.0.0.1:$(fake_field uri)/credentials|"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: Apache-2.0
-# The vendor's own SDK on our fake: so that the fake and our client are not judged by each other.
+# The vendor's own SDK on our fake: so that the fake and our client are not judged by each other. And which
+# key it takes by default, and ours, in the same home.
 here=$(cd "$(dirname "$0")" && pwd)
 MODULE=none # the lane needs no module of ours, and no daemon
 . "$here/../interop/lib.sh"
@@ -18,4 +19,8 @@ for _ in $(seq 100); do
 done
 run "$venv/bin/python" "$here/alibaba/use_sdk.py" "$(cat "$tmp/ports")"
 check_lines sdk 68
+whose=$build/tests/services/alibaba_whose
+[ -x "$whose" ] || { not_ok "not built: $whose" && lane_end; }
+run "$venv/bin/python" "$here/alibaba/use_chain.py" "$whose"
+check_lines chain 30
 lane_end

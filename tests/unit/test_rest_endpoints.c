@@ -365,8 +365,50 @@ static enum kms_status perform_in_time(struct kms_http_door *door,
     return kms_error_set(err, KMS_E_TIMEOUT, "no reply in time");
 }
 
-/* A node that takes connections and does not answer: who tries it again has time for the other one.
+/* A node that takes connections and does not answer: its first calls have time for the other one.
  */
+static void who_hangs_fails_no_call(void)
+{
+    struct kms_endpoints *endpoints = begin(2, HANGS, WELL);
+    struct kms_error err;
+    unsigned http = 0;
+
+    perform_at_once = fake.door.perform;
+    fake.door.perform = perform_in_time;
+    for (unsigned i = 1; i <= 3; i++) {
+        CU_ASSERT_EQUAL(ask_within(endpoints, 1200 * KMS_NS_PER_MS, false, &err, &http), KMS_OK);
+        CU_ASSERT_EQUAL(http, 200);
+        CU_ASSERT_EQUAL(fake_http_asked(&fake, "POST https://one"), i);
+    }
+    CU_ASSERT_EQUAL(kms_endpoints_healthy(endpoints), 1);
+    end(endpoints);
+}
+
+/* Where no time is to be shared: the call may be made only once, is short, or there is no other. */
+static void a_call_has_all_its_time(void)
+{
+    static const struct {
+        const char *name;
+        size_t count;
+        uint64_t time_ms;
+        bool once;
+    } rows[] = {{"once", 2, 1100, true}, {"short", 2, 300, false}, {"alone", 1, 1100, false}};
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        struct kms_endpoints *endpoints = begin(rows[i].count, HANGS, WELL);
+        struct kms_error err;
+        unsigned http = 0;
+
+        perform_at_once = fake.door.perform;
+        fake.door.perform = perform_in_time;
+        UNIT_CHECK(rows[i].name, ask_within(endpoints, rows[i].time_ms * KMS_NS_PER_MS,
+                                            rows[i].once, &err, &http) == KMS_E_TIMEOUT);
+        UNIT_CHECK(rows[i].name, fake.count == 1);
+        end(endpoints);
+    }
+}
+
+/* Who tries one again that was left alone has time for the other one. */
 static void who_tries_does_not_fail_of_it(void)
 {
     struct kms_endpoints *endpoints = begin(2, REFUSES, WELL);
@@ -421,6 +463,8 @@ static const struct unit_test tests[] = {
     {"too much is no illness", too_much_is_no_illness},
     {"half open takes one call", half_open_takes_one_call},
     {"a late failure changes nothing", a_late_failure_changes_nothing},
+    {"who hangs fails no call", who_hangs_fails_no_call},
+    {"a call has all its time", a_call_has_all_its_time},
     {"successes reset the count", successes_reset_the_count},
     {"the preferred one comes back", the_preferred_one_comes_back},
     {"who tries does not fail of it", who_tries_does_not_fail_of_it},
