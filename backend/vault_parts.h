@@ -61,6 +61,23 @@ enum kms_status kms_vault_login(void *ctx, const struct kms_http_wait *wait,
                                 struct kms_credential_slot *slot, struct kms_error *err);
 void kms_vault_login_done(struct kms_vault_login *login);
 
+/* ---- vault_token.c: whether it is the token's fault ------------------------------------------ */
+
+enum kms_vault_verdict {
+    KMS_VAULT_TOKEN_GOOD,
+    KMS_VAULT_TOKEN_BAD,    /* unknown, expired, revoked, or not to be used from here */
+    KMS_VAULT_TOKEN_UNSURE, /* the server lets nobody see */
+    KMS_VAULT_TOKEN_UNASKED /* no answer: the server is ill, or there is no time left */
+};
+/* Of a token with which something has just been denied, as @said says. */
+enum kms_vault_verdict kms_vault_weigh(struct kms_backend *backend,
+                                       const struct kms_http_wait *wait, const char *token,
+                                       const struct kms_error *said);
+/* The same where that something was to look the token up. */
+enum kms_vault_verdict kms_vault_weigh_blind(struct kms_backend *backend,
+                                             const struct kms_http_wait *wait, const char *token,
+                                             const struct kms_error *said);
+
 /* ---- vault_table.c: keys that were seen ----------------------------------------------------- */
 
 struct kms_vault_key {
@@ -122,6 +139,7 @@ struct kms_backend {
     bool ready;
     struct kms_error trouble;
     uint64_t relogins;
+    uint64_t doubted_ns; /* when a token was replaced that was perhaps good; 0: never */
     char gone[KMS_VAULT_GONE_MAX][KMS_KEY_ID_MAX]; /* ids of what we destroyed, a ring */
     size_t gone_count;
 };

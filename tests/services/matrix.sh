@@ -19,7 +19,8 @@
 #                                                                  gone
 #   clock skew             JWT of tomorrow (its nbf and iat);      clock behind, clock ahead (the date
 #                          Transit itself asks for no time         of the signature), token of tomorrow
-#   denied                 denied                                  denied
+#   denied                 denied; it and token revoked also by    denied
+#                          one that may not look itself up (bare)
 #   key disabled           there is no such state: not to encrypt  disabled
 #                          (min_encryption_version)
 #   scheduled for deletion soft-deleted (OpenBao)                  scheduled for deletion

@@ -49,6 +49,51 @@ api POST transit/keys/second '{"type":"aes256-gcm96"}' >/dev/null
 does 'a policy that denies' 'denied .*403.*permission denied' seal second
 does 'is no reason for another token' 'ok ready=1 reconnects=0' health
 
+# without the policy `default` a token may not look itself up; what is denied to it is told apart from
+# its end all the same
+new_bare() { bare=$(api POST auth/token/create '{"policies":["user"],"no_default_policy":true}' | field client_token); }
+new_bare
+secret "$tmp/bare" "$bare"
+entry "$tmp/bare.conf" "method: token, token: 'file:$tmp/bare'"
+opened "$tmp/bare.conf"
+does 'a token that may not look itself up' 'ok kbv1-' seal kek
+if grep -q "the token of file:$tmp/bare may not look itself up" "$tmp/ask.log"; then good 'is told of once'; else bad 'nobody says that it is not renewed'; fi
+does 'is denied what its policy denies' 'denied .*403.*permission denied' seal second
+does 'which is no reason for another one' 'ok ready=1 reconnects=0' health
+sleep 1.1 # a younger one than a second is not replaced for being refused
+api POST auth/token/revoke "{\"token\":\"$bare\"}"
+say forget
+does 'and refused once it is revoked' 'auth .*refuse' seal kek
+new_bare
+secret "$tmp/bare" "$bare"
+soon 'another one in the file' 'ok' seal kek
+
+# nor may one of a login, which is replaced by another login
+api POST sys/auth/approle '{"type":"approle"}'
+api POST auth/approle/role/bare '{"token_policies":"user","token_no_default_policy":true}' >/dev/null
+secret "$tmp/secret-id" "$(api POST auth/approle/role/bare/secret-id | field secret_id)"
+entry "$tmp/approle.conf" "method: approle, role_id: $(api GET auth/approle/role/bare/role-id | field role_id), secret_id: 'file:$tmp/secret-id'"
+opened "$tmp/approle.conf"
+does 'one of a login' 'ok kbv1-' seal kek
+sleep 1.1
+does 'is denied what its policy denies' 'denied .*403.*permission denied' seal second
+does 'without another login' 'ok ready=1 reconnects=0' health
+say forget
+does 'it is good still' 'ok kbv1-' seal kek
+api POST sys/leases/revoke-prefix/auth/approle
+does 'once it is revoked there is another one' 'ok kbv1-' seal kek
+does 'by one login' 'ok ready=1 reconnects=1' health
+# it is not renewed, but replaced ahead of its end
+api POST auth/approle/role/bare '{"token_policies":"user","token_no_default_policy":true,"token_ttl":"3s"}' >/dev/null
+opened "$tmp/approle.conf"
+for _ in {1..9}; do
+    say seal kek
+    [[ $said == ok* ]] || break
+    sleep 0.5
+done
+says 'beyond the end of its tokens' 'ok kbv1-'
+does 'none was refused' 'ok ready=1 reconnects=0' health
+
 # not to list: what is named is found all the same
 secret "$tmp/blind" "$(api POST auth/token/create '{"policies":["blind"]}' | field client_token)"
 api PUT sys/policies/acl/blind '{"policy":"path \"transit/keys/kek\" {capabilities=[\"read\"]} path \"transit/encrypt/kek\" {capabilities=[\"update\"]} path \"transit/decrypt/kek\" {capabilities=[\"update\"]}"}'

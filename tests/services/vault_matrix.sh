@@ -30,7 +30,7 @@ backend() { # AUTH
 # --- a token -------------------------------------------------------------------------------------
 
 new_token() { # [TTL]: in the file
-    token=$(api POST auth/token/create "{\"policies\":[\"user\"],\"ttl\":\"${1:-1h}\",\"explicit_max_ttl\":\"${1:-1h}\"}" | field client_token)
+    token=$(api POST auth/token/create "{\"policies\":[\"user\"],\"ttl\":\"${1:-1h}\",\"explicit_max_ttl\":\"${1:-1h}\"${no_default-}}" | field client_token)
     secret "$tmp/token" "$token"
 }
 revoke() {
@@ -99,6 +99,15 @@ deleted() {
 restored() { api POST transit/restore "{\"backup\":\"$backup\"}"; }
 # a key that was there is not given up at once
 answer=unavailable row 'deleted' decrypt not_found 'key not found' deleted restored
+
+# --- a token without the policy `default`, which may not look itself up ---------------------------
+
+no_default=',"no_default_policy":true'
+new_token
+daemon bare "$by_token"
+row 'denied' encrypt denied 'answers 403: .*permission denied' 'policy deny' 'policy update'
+row 'token revoked' encrypt auth "$refused" revoke new_token
+no_default=
 
 # --- by the root token: what only an operator may -------------------------------------------------
 
