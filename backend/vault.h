@@ -25,6 +25,8 @@
  * Encryption names the version of the ref in the request, and the reply must name it, too: what
  * Status announces is what is used. What is known of a key is read anew when it is older than ten
  * seconds; a key that was deleted and made again meanwhile would be used as the old one until then.
+ * A key that was seen once is asked for by its name, whatever became of it; the mount is listed for
+ * a ref that was never seen, and for who wants all keys.
  * Decryption refuses a version that has gone. Transit's ciphertext "vault:vN:" base64(nonce || ct
  * || tag) of AES-GCM and ChaCha20-Poly1305 keys goes apart into IV and ciphertext, and is rebuilt
  * for decryption.
