@@ -10,7 +10,7 @@
  *
  * (of HMAC keys Transit tells no creation time: "mac:" and, in hex, 16 bytes of HMAC-SHA256 by that
  * version over the first of these texts stand for it, so that listing them needs the right to
- * <mount>/hmac/<name>/, and one that we may not ask is not shown)
+ * <mount>/hmac/<name>/, and one that we may not ask is not shown; vault_marks.c)
  *
  * each but the version (8 bytes, big-endian) as 4 bytes of length, big-endian, and bytes; the
  * creation time as Transit writes it (seconds since 1970 in decimal for symmetric keys, RFC 3339

@@ -48,49 +48,6 @@ static enum kms_status publish(struct kms_backend *backend, struct kms_call *cal
     return status;
 }
 
-/* What stands for a creation time that is not told: see vault.h. */
-static enum kms_status take_marks(struct kms_backend *backend, struct kms_call *call,
-                                  const char *name, struct kms_vault_read *read)
-{
-    const struct kms_vault_sign *row = kms_vault_sign_for(KMS_ALG_HMAC_SHA256);
-    struct kms_vault_key key = {.type = read->type, .bits = read->bits};
-    enum kms_status status = KMS_OK;
-    size_t count = read->count;
-
-    (void)snprintf(key.name, sizeof(key.name), "%s", name);
-    read->count = 0;
-    for (size_t i = 0; status == KMS_OK && i < count; i++) {
-        struct kms_vault_version *version = &read->versions[i];
-        uint8_t mark[32];
-        struct kms_buf out = KMS_BUF_OVER(mark);
-
-        if (version->created[0] != '\0') {
-            read->versions[read->count++] = *version;
-            continue;
-        }
-        key.version = version->version;
-        memcpy(version->created, "mac:", 4);
-        status = kms_vault_mac_of(backend, call, &key, row,
-                                  kms_span_str("kmsbridge vault key id v1"), &out);
-        if (status == KMS_OK) {
-            status = kms_hex_encode(kms_span_of(mark, 16), version->created + 4,
-                                    sizeof(version->created) - 4);
-            read->versions[read->count++] = *version;
-        } else if (status == KMS_E_KEY_STATE) { /* below min_encryption_version: it makes none */
-            kms_error_clear(&call->error);
-            status = KMS_OK;
-        }
-    }
-    if (status == KMS_E_DENIED) {
-        kms_log_error(KMS_LOG_DEBUG, &call->error, "backend %s: key %s is not shown",
-                      backend->conf->name, name);
-        kms_error_clear(&call->error);
-        read->count = 0;
-        return KMS_OK;
-    }
-    return status;
-}
-
 static enum kms_status take_key(struct kms_backend *backend, struct kms_call *call,
                                 const char *name, const struct kms_vault_reply *reply,
                                 kms_key_visit visit, void *ctx, bool *ret_stop)
@@ -108,7 +65,7 @@ static enum kms_status take_key(struct kms_backend *backend, struct kms_call *ca
         read.count = 0;
     }
     if (status == KMS_OK) {
-        status = take_marks(backend, call, name, &read);
+        status = kms_vault_take_marks(backend, call, name, &read);
     }
     if (status == KMS_OK) {
         status = publish(backend, call, name, &read, visit, ctx, ret_stop);

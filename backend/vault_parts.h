@@ -17,8 +17,10 @@
 #define KMS_VAULT_VERSIONS_MAX 4096 /* of a key, from min_decryption_version on */
 /* Of a reply: all versions of a key, with 1 KiB for each: an RSA-4096's PEM takes 950 bytes. */
 #define KMS_VAULT_REPLY_MAX (KMS_VAULT_VERSIONS_MAX * 1024u + 8192u)
-#define KMS_VAULT_KEYS_MAX  1024 /* of one mount */
-#define KMS_VAULT_LOST_MAX  256  /* versions that went, which are remembered */
+#define KMS_VAULT_KEYS_MAX  1024   /* of one mount */
+#define KMS_VAULT_MARK      "mac:" /* how the mark of an HMAC key's version begins: vault.h */
+#define KMS_VAULT_MARK_MAX  40     /* with NUL */
+#define KMS_VAULT_LOST_MAX  256    /* versions that went, which are remembered */
 #define KMS_VAULT_DIGEST    32
 
 /* ---- vault_types.c: what Transit has -------------------------------------------------------- */
@@ -88,6 +90,7 @@ struct kms_vault_key {
     const struct kms_vault_type *type;
     unsigned bits;
     unsigned uses;
+    char mark[KMS_VAULT_MARK_MAX]; /* what stands for its creation time, of an HMAC key; or "" */
     uint64_t seen_ns;
 };
 
@@ -130,6 +133,10 @@ bool kms_vault_table_find(struct kms_vault_table *table, const char *ref,
  */
 bool kms_vault_table_lost(struct kms_vault_table *table, const char *ref,
                           struct kms_vault_lost *ret_lost);
+struct kms_vault_read;
+/* The marks that are known of the versions of @name, into ->recalled of @read's. */
+void kms_vault_table_recall(struct kms_vault_table *table, const char *name,
+                            struct kms_vault_read *read);
 /*
  * *ret_may: nobody has listed for a moment, and it is this caller's to do, who then calls
  * kms_vault_table_listed(). A list that is on its way is waited for, and one that failed says
@@ -241,6 +248,12 @@ enum kms_status kms_vault_find(struct kms_backend *backend, struct kms_call *cal
                                enum kms_alg alg, unsigned use,
                                struct kms_vault_key *ret_key) KMS_MUST_CHECK;
 
+/* ---- vault_marks.c -------------------------------------------------------------------------- */
+
+/* Fills ->created of HMAC keys' versions, and leaves out those that have none: see there. */
+enum kms_status kms_vault_take_marks(struct kms_backend *backend, struct kms_call *call,
+                                     const char *name, struct kms_vault_read *read) KMS_MUST_CHECK;
+
 /* ---- vault_parse.c: what is read of a key --------------------------------------------------- */
 
 struct kms_vault_read {
@@ -252,8 +265,9 @@ struct kms_vault_read {
     size_t count;
     struct kms_vault_version {
         uint64_t version;
-        char created[KMS_VAULT_TIME_MAX]; /* "" where Transit does not tell, of HMAC keys */
-    } * versions;                         /* ascending; on the heap */
+        char created[KMS_VAULT_TIME_MAX];  /* "" where Transit does not tell, of HMAC keys */
+        char recalled[KMS_VAULT_MARK_MAX]; /* vault_marks.c */
+    } * versions;                          /* ascending; on the heap */
 };
 enum kms_status kms_vault_parse_key(const struct kms_json *data, struct kms_vault_read *ret,
                                     struct kms_error *err) KMS_MUST_CHECK;

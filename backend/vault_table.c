@@ -168,6 +168,28 @@ bool kms_vault_table_find(struct kms_vault_table *table, const char *ref,
     return found != NULL;
 }
 
+void kms_vault_table_recall(struct kms_vault_table *table, const char *name,
+                            struct kms_vault_read *read)
+{
+    size_t at = 0;
+
+    pthread_mutex_lock(&table->lock);
+    for (size_t i = 0; i < table->count; i++) { /* a key's versions stand there ascending, too */
+        const struct kms_vault_key *key = &table->keys[i];
+
+        if (key->mark[0] == '\0' || strcmp(key->name, name) != 0) {
+            continue;
+        }
+        while (at < read->count && read->versions[at].version < key->version) {
+            at++;
+        }
+        if (at < read->count && read->versions[at].version == key->version) {
+            memcpy(read->versions[at].recalled, key->mark, sizeof(key->mark));
+        }
+    }
+    pthread_mutex_unlock(&table->lock);
+}
+
 /* ---- lists -------------------------------------------------------------------------------- */
 
 static enum kms_status await_locked(struct kms_vault_table *table, struct kms_call *call)

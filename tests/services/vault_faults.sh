@@ -43,6 +43,24 @@ if [[ $(curl -sS -H "X-Vault-Token: $(cat "$tmp/maker")" -d '{"plaintext":"","ke
 api POST transit/keys/naive/config '{"deletion_allowed":true}' >/dev/null
 api DELETE transit/keys/naive
 
+# what an HMAC key's versions are called does not depend on what is known of them already
+api POST transit/keys/mac '{"type":"hmac","key_size":32}' >/dev/null
+api POST transit/keys/mac/rotate >/dev/null
+does 'two versions of an HMAC key' 'ok 2 mac/1=kbv1-[0-9a-f]{40} mac/2=kbv1-[0-9a-f]{40}\*$' list mac
+two=${said%\*}
+does 'called so again' "${two//+/.}" list mac
+api POST transit/keys/mac/rotate >/dev/null
+does 'and beside a third one' "${two/ok 2/ok 3} mac/3=kbv1-[0-9a-f]{40}\\*\$" list mac
+three=$said
+opened "$tmp/maker.conf"
+does 'and by who has never seen them' "${three%\*}" list mac
+api POST transit/keys/mac/config '{"deletion_allowed":true}' >/dev/null
+api DELETE transit/keys/mac
+api POST transit/keys/mac '{"type":"hmac","key_size":32}' >/dev/null
+does 'made anew it is another key' 'ok 1 mac/1=' list mac
+if [[ $three == *"${said#ok 1 mac/1=}"* ]]; then bad "a remade HMAC key has its old identity: $said"; else good 'by another identity'; fi
+api POST transit/keys/mac/config '{"deletion_allowed":true}' >/dev/null
+api DELETE transit/keys/mac
 opened "$tmp/conf"
 
 # denied: the token is good, the policy says no; nobody logs in anew for that

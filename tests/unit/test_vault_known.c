@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the vault backend knows of keys that it has seen, where it may not list them. Over a door
- * that plays Transit: one key, "kek".
+ * What the vault backend knows of keys that it has seen, where it may not list them, and what
+ * reading an HMAC key costs. Over a door that plays Transit: one key, "kek".
  */
 #include "backend/vault.h"
 
@@ -25,6 +25,7 @@ static struct {
     unsigned latest, min_decrypt, min_encrypt; /* latest 0: there is none */
     unsigned made;                             /* when, of version 1 */
     bool may_read, imported;
+    bool may_hmac;
 } key;
 static char body[8192];
 
@@ -48,13 +49,29 @@ static const char *describe_versions(void)
     return body;
 }
 
+/* {"input":"...","key_version":N}: 32 bytes that are of this key and version. */
+static const char *make_mac(const char *asked)
+{
+    static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdef";
+    const char *at = strstr(asked, "\"key_version\":");
+    unsigned version = at == NULL ? 0 : (unsigned)strtoul(at + 14, NULL, 10);
+    char text[44];
+
+    memset(text, 'A', sizeof(text));
+    text[0] = digits[version % 32];
+    text[1] = digits[version / 32];
+    text[2] = digits[key.made % 32];
+    text[43] = '=';
+    (void)snprintf(body, sizeof(body), "{\"data\":{\"hmac\":\"vault:v%u:%.44s\"}}", version, text);
+    return body;
+}
+
 static enum kms_status answer(struct fake_http *self, const struct kms_http_request *request,
                               struct kms_http_response *ret, struct kms_error *err)
 {
     static const char denied[] = "{\"errors\":[\"1 error occurred:\\n\\t* permission denied\"]}";
     const char *path = strstr(request->url, "/v1/");
 
-    (void)self;
     (void)err;
     if (strstr(path, "lookup-self") != NULL) {
         return fake_http_reply(request, ret, 200, "{\"data\":{\"ttl\":0,\"renewable\":false}}");
@@ -68,6 +85,10 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
     if (request->method == KMS_HTTP_GET) {
         return key.latest == 0 ? fake_http_reply(request, ret, 404, "{\"errors\":[]}")
                                : fake_http_reply(request, ret, 200, describe_versions());
+    }
+    if (strstr(path, "/hmac/") != NULL) {
+        return key.may_hmac ? fake_http_reply(request, ret, 200, make_mac(self->body))
+                            : fake_http_reply(request, ret, 403, denied);
     }
     return key.latest == 0
                ? fake_http_reply(request, ret, 400, "{\"errors\":[\"encryption key not found\"]}")
@@ -97,7 +118,7 @@ static void begin(const char *type, unsigned latest)
     key.latest = latest;
     key.min_decrypt = 1;
     key.made = 1;
-    key.may_read = true;
+    key.may_read = key.may_hmac = true;
     open_vault();
 }
 
@@ -239,10 +260,116 @@ static void only_so_many_are_remembered(void)
     end();
 }
 
+/* ---- HMAC keys ---------------------------------------------------------------------------- */
+
+/* The ids that somebody who knows nothing yet gives the versions, which are these and no others. */
+static void same_ids_as_a_stranger(const char *row, const struct seen *seen)
+{
+    static struct seen other;
+    struct kms_backend *mine = vault;
+    static struct fake_http my_fake;
+
+    my_fake = fake;
+    open_vault();
+    UNIT_CHECK(row, list(&other) == KMS_OK);
+    UNIT_CHECK(row, other.count == seen->count);
+    for (unsigned i = 0; i < other.count && i < SEEN_MAX; i++) {
+        UNIT_CHECK(row, strcmp(other.info[i].id, seen->info[i].id) == 0);
+    }
+    kms_vault_ops.close(vault);
+    fake = my_fake;
+    vault = mine;
+}
+
+/* How many MACs it took to read the key as it is at each step. */
+static void each_version_is_asked_once(void)
+{
+    static const struct {
+        const char *name;
+        unsigned latest, min_decrypt, min_encrypt, made;
+        bool imported;
+        unsigned macs, count;
+    } rows[] = {
+        {"first", 3, 1, 0, 1, false, 3, 3},
+        {"again", 3, 1, 0, 1, false, 1, 3},
+        {"rotated", 4, 1, 0, 1, false, 2, 4},
+        {"rotated twice", 6, 1, 0, 1, false, 3, 6},
+        {"archived", 6, 3, 0, 1, false, 1, 4},
+        {"not archived any more", 6, 1, 0, 1, false, 3, 6},
+        {"not to make MACs", 6, 1, 4, 1, false, 1, 3},
+        {"to make them again", 6, 1, 0, 1, false, 4, 6},
+        {"made anew", 6, 1, 0, 2, false, 6, 6},
+        {"made anew, fewer", 2, 1, 0, 3, false, 2, 2},
+        {"imported", 2, 1, 0, 3, true, 2, 2},
+        {"gone", 0, 1, 0, 3, false, 0, 0},
+        {"back", 2, 1, 0, 3, false, 2, 2},
+    };
+    static struct seen seen;
+
+    begin("hmac", 1);
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        key.latest = rows[i].latest;
+        key.min_decrypt = rows[i].min_decrypt;
+        key.min_encrypt = rows[i].min_encrypt;
+        key.made = rows[i].made;
+        key.imported = rows[i].imported;
+        fake.count = 0;
+        UNIT_CHECK(rows[i].name, list(&seen) == KMS_OK);
+        UNIT_CHECK(rows[i].name, seen.count == rows[i].count);
+        UNIT_CHECK(rows[i].name, fake_http_asked(&fake, "POST ") == rows[i].macs);
+        same_ids_as_a_stranger(rows[i].name, &seen);
+    }
+    end();
+}
+
+/* Of a key with many versions the newest are shown first, and the rest as the key is read again. */
+static void many_are_asked_by_and_by(void)
+{
+    static const struct {
+        unsigned macs, count;
+    } rows[] = {{32, 32}, {1 + 18, 50}, {1, 50}};
+    static struct seen seen;
+    char oldest[KMS_KEY_ID_MAX] = "";
+
+    begin("hmac", 50);
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        fake.count = 0;
+        CU_ASSERT_EQUAL(list(&seen), KMS_OK);
+        CU_ASSERT_EQUAL_FATAL(seen.count, rows[i].count);
+        CU_ASSERT_EQUAL(fake_http_asked(&fake, "POST "), rows[i].macs);
+        CU_ASSERT_STRING_EQUAL(seen.info[seen.count - 1].version, "50");
+        CU_ASSERT_TRUE(seen.info[seen.count - 1].latest);
+        if (i == 1) {
+            CU_ASSERT_STRING_EQUAL(seen.info[0].version, "1");
+            memcpy(oldest, seen.info[0].id, sizeof(oldest));
+        }
+    }
+    CU_ASSERT_STRING_EQUAL(seen.info[0].id, oldest);
+    end();
+}
+
+/* Who may make no MAC sees no key, and no error. */
+static void without_the_right_it_is_not_shown(void)
+{
+    static struct seen seen;
+
+    begin("hmac", 3);
+    key.may_hmac = false;
+    CU_ASSERT_EQUAL(list(&seen), KMS_OK);
+    CU_ASSERT_EQUAL(seen.count, 0);
+    key.may_hmac = true;
+    CU_ASSERT_EQUAL(list(&seen), KMS_OK);
+    CU_ASSERT_EQUAL(seen.count, 3);
+    end();
+}
+
 static const struct unit_test tests[] = {
     {"what became of a key", what_became_of_a_key},
     {"a key that went is asked for", a_key_that_went_is_asked_for},
     {"only so many are remembered", only_so_many_are_remembered},
+    {"each version is asked once", each_version_is_asked_once},
+    {"many are asked by and by", many_are_asked_by_and_by},
+    {"without the right it is not shown", without_the_right_it_is_not_shown},
 };
 
 int main(void)
