@@ -14,7 +14,7 @@ authority
 certify right 'DNS:openbao.test,IP:127.0.0.1'
 certify wrong 'DNS:other.example'
 for name in right wrong; do cat "$tmp/$name.key" >>"$tmp/$name.pem"; done
-trap 'daemons_stop; bao_exit' EXIT
+trap 'code=$?; daemons_stop; (exit "$code"); bao_exit' EXIT
 proxy_start "$port" "$tmp/right.pem" "$tmp/wrong.pem"
 policy() { # CAPABILITY of encrypting
     api PUT sys/policies/acl/user "{\"policy\":\"path \\\"transit/keys/kek\\\" {capabilities=[\\\"read\\\"]} path \\\"transit/encrypt/kek\\\" {capabilities=[\\\"$1\\\"]} path \\\"transit/decrypt/kek\\\" {capabilities=[\\\"update\\\"]}\"}"
