@@ -138,7 +138,8 @@ also() { # PATTERN
 named() { # OP CLASS ID: each attempt that failed so has that request id, with none where it is "none"
     local all strangers
     all=$(since | grep " debug call: $1: .* class=$2")
-    strangers=$(grep -v ' left alone for a while' <<<"$all") # then nobody is asked
+    # nobody is asked of an endpoint that fails, nor of a key that was looked at within the last second
+    strangers=$(grep -vE ' left alone for a while| is not for that any more ' <<<"$all")
     if [ "$3" = none ]; then strangers=$(grep ' request_id=' <<<"$strangers"); else
         strangers=$(grep -vE " request_id=$3( |\$)|^\$" <<<"$strangers"); fi
     if [ -n "$all" ] && [ -z "$strangers" ]; then good "$row: request id: $3"; else
