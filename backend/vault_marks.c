@@ -8,7 +8,7 @@
  * that we know has the mark that it had, the key is the one that it was, and the marks of its older
  * versions are what they were, since Transit only ever adds versions. Reading a key that is known
  * costs one request more than reading another one, whatever its number of versions. An imported key
- * is the exception: any version of it may be made again from anything.
+ * is the exception: any version of it may be made again from anything, so all are asked about.
  */
 #include <stdio.h>
 #include <string.h>
@@ -62,7 +62,7 @@ static enum kms_status mark_version(struct kms_backend *backend, struct kms_call
         memcpy(version->created, version->recalled, sizeof(version->recalled));
         return KMS_OK;
     }
-    if (marking->asked == MARKS_MAX) {
+    if (marking->asked >= MARKS_MAX && !read->imported) {
         marking->left++;
         return KMS_OK;
     }

@@ -345,6 +345,11 @@ static void many_are_asked_by_and_by(void)
         }
     }
     CU_ASSERT_STRING_EQUAL(seen.info[0].id, oldest);
+    key.imported = true; /* what is known of it never counts, and none of it is hidden */
+    fake.count = 0;
+    CU_ASSERT_EQUAL(list(&seen), KMS_OK);
+    CU_ASSERT_EQUAL(seen.count, 50);
+    CU_ASSERT_EQUAL(fake_http_asked(&fake, "POST "), 50);
     end();
 }
 
