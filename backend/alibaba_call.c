@@ -4,18 +4,12 @@
 #include <string.h>
 
 #include "backend/alibaba_parts.h"
-#include "common/clock.h"
 #include "common/codec.h"
 #include "common/secure.h"
 
 #define API_VERSION "2016-01-20"
-#define FORM        "application/x-www-form-urlencoded"
-#define NONCE_BYTES 16
-#define DATE_SIZE   25
-#define HOST_MAX    256
 #define REPLY_MAX                                                                                  \
     (64u * 1024u) /* the largest reply: Decrypt's 8 KiB of base64, a page of 100 keys */
-#define SIGNED_MAX 8
 
 void kms_ali_param(struct kms_ali_ask *ask, const char *name, struct kms_span value)
 {
@@ -41,110 +35,6 @@ enum kms_status kms_ali_base64(struct kms_span bytes, struct kms_blob *ret, stru
     }
     ret->len = size - 1;
     return KMS_OK;
-}
-
-/* ---- the signature ------------------------------------------------------------------------ */
-
-/* What a request's headers say; they depend on the endpoint and the credential. */
-struct signing {
-    const char *action;
-    struct kms_span query;
-    const struct kms_credential_value *credential;
-    char host[HOST_MAX];
-    char date[DATE_SIZE];
-    char nonce[2 * NONCE_BYTES + 1];
-    char payload_hash[KMS_ACS3_HASH_HEX];
-    char authorization[KMS_ACS3_AUTH_MAX];
-    struct kms_http_header headers[SIGNED_MAX + 2];
-};
-
-/* "host[:port]", as libcurl writes the Host field: without the scheme's own port. */
-static bool host_of(const char *url, char ret_host[HOST_MAX])
-{
-    const char *port = strncmp(url, "https:", 6) == 0 ? ":443" : ":80";
-    const char *at = strstr(url, "://");
-    size_t port_len = strlen(port);
-    size_t len = 0;
-
-    at = at == NULL ? url : at + 3;
-    len = strcspn(at, "/?");
-    if (len > port_len && strncmp(at + len - port_len, port, port_len) == 0) {
-        len -= port_len;
-    }
-    if (len == 0 || len >= HOST_MAX) {
-        return false;
-    }
-    memcpy(ret_host, at, len);
-    ret_host[len] = '\0';
-    return true;
-}
-
-/* "2026-11-29T00:12:03Z" and 128 random bits. */
-static bool stamp(struct signing *s)
-{
-    uint8_t nonce[NONCE_BYTES];
-
-    kms_wall_text(kms_wall_ms(), s->date, sizeof(s->date));
-    memcpy(s->date + strlen("yyyy-MM-ddTHH:mm:ss"), "Z", 2);
-    return kms_random(nonce, sizeof(nonce)) == KMS_OK &&
-           kms_hex_encode(kms_span_of(nonce, sizeof(nonce)), s->nonce, sizeof(s->nonce)) == KMS_OK;
-}
-
-static enum kms_status sign(struct signing *s, size_t *ret_count)
-{
-    const char *token = s->credential->part[KMS_ALI_TOKEN];
-    const struct kms_acs3_header all[SIGNED_MAX] = {
-        {"host", s->host},
-        {"content-type", FORM},
-        {"x-acs-action", s->action},
-        {"x-acs-version", API_VERSION},
-        {"x-acs-date", s->date},
-        {"x-acs-signature-nonce", s->nonce},
-        {"x-acs-content-sha256", s->payload_hash},
-        {"x-acs-security-token", token},
-    };
-    size_t count = token == NULL || token[0] == '\0' ? SIGNED_MAX - 1 : SIGNED_MAX;
-    const struct kms_acs3_request request = {.method = "POST",
-                                             .path = "/",
-                                             .query = s->query,
-                                             .headers = all,
-                                             .header_count = count,
-                                             .payload_hash = s->payload_hash};
-    const struct kms_acs3_key key = {
-        .id = s->credential->part[KMS_ALI_KEY_ID],
-        .secret = kms_span_str(s->credential->part[KMS_ALI_SECRET]),
-    };
-    enum kms_status status =
-        kms_acs3_authorization(&request, &key, s->authorization, sizeof(s->authorization));
-
-    for (size_t i = 1; i < count; i++) { /* the host field is the transport's own */
-        s->headers[i - 1] = (struct kms_http_header){all[i].name, all[i].value};
-    }
-    s->headers[count - 1] = (struct kms_http_header){"authorization", s->authorization};
-    s->headers[count] = (struct kms_http_header){"accept", "application/json"};
-    *ret_count = count + 1;
-    return status;
-}
-
-/* For each endpoint: another host is another signature. */
-static enum kms_status prepare(void *ctx, const char *url, struct kms_http_request *request,
-                               struct kms_error *err)
-{
-    struct signing *s = ctx;
-    enum kms_status status = KMS_OK;
-
-    if (!host_of(url, s->host) || !stamp(s)) {
-        return kms_error_set(err, KMS_E_INTERNAL, "a request cannot be dated or has no host");
-    }
-    status = kms_acs3_hash_hex(KMS_SPAN_NONE, s->payload_hash);
-    if (status == KMS_OK) {
-        status = sign(s, &request->header_count);
-    }
-    request->headers = s->headers;
-    return status == KMS_OK ? KMS_OK
-                            : kms_error_set(err, status,
-                                            "the request cannot be signed; is there "
-                                            "a line end in the access key?");
 }
 
 /* ---- the exchange ------------------------------------------------------------------------- */
@@ -191,12 +81,14 @@ static enum kms_status exchange(struct kms_backend *b, struct kms_call *call,
                                 struct kms_ali_reply *ret, bool *ret_renew)
 {
     static const char *const want[] = {KMS_ALI_REQUEST_ID};
-    struct signing s = {
-        .action = ask->action, .query = kms_span_str(url + 2), .credential = credential};
+    struct kms_ali_signing s = {.action = ask->action,
+                                .version = API_VERSION,
+                                .query = kms_span_str(url + 2),
+                                .part = credential->part};
     struct kms_http_wait wait = wait_of(call);
     const struct kms_http_request request = {.method = KMS_HTTP_POST,
                                              .url = url,
-                                             .prepare = prepare,
+                                             .prepare = kms_ali_prepare,
                                              .prepare_ctx = &s,
                                              .want = want,
                                              .want_count = 1,

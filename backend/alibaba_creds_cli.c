@@ -4,7 +4,7 @@
  *
  *   {"current": "default", "profiles": [{"name": "default", "mode": "AK", "access_key_id": ...}]}
  *
- * Modes that need a browser, a command or a role that another identity takes are not served.
+ * Modes that need a browser, a command or another profile's identity are not served.
  */
 #include <stdio.h>
 #include <string.h>
@@ -15,7 +15,7 @@
 
 #define NAME_MAX_BYTES 256
 #define VALUE_MAX      4096
-#define SECONDS_MAX    43200 /* of AssumeRoleWithOIDC */
+#define SECONDS_MAX    43200 /* of AssumeRole and AssumeRoleWithOIDC */
 
 /* What was read; the texts are @doc's. */
 struct found {
@@ -31,7 +31,7 @@ static const struct {
     enum kms_ali_way way;
 } modes[] = {
     {"AK", KMS_ALI_BY_KEY},    {"StsToken", KMS_ALI_BY_TOKEN},     {"EcsRamRole", KMS_ALI_BY_ECS},
-    {"OIDC", KMS_ALI_BY_OIDC}, {"CredentialsURI", KMS_ALI_BY_URI},
+    {"OIDC", KMS_ALI_BY_OIDC}, {"CredentialsURI", KMS_ALI_BY_URI}, {"RamRoleArn", KMS_ALI_BY_ROLE},
 };
 
 static const char *asked_name(const struct kms_backend *b)
@@ -57,6 +57,7 @@ static enum kms_status read_profile(const struct kms_json *object, struct found 
         {"ram_role_name", VALUE_MAX, &profile->ecs_role},
         {"credentials_uri", VALUE_MAX, &profile->uri},
         {"policy", VALUE_MAX, &profile->policy},
+        {"external_id", VALUE_MAX, &profile->external_id},
         {"ram_role_arn", VALUE_MAX, &profile->oidc.role_arn},
         {"oidc_provider_arn", VALUE_MAX, &profile->oidc.provider_arn},
         {"oidc_token_file", VALUE_MAX, &profile->oidc.token_file},
@@ -238,8 +239,8 @@ static enum kms_status use_found(struct kms_backend *b, const struct kms_http_wa
         }
     }
     return kms_error_set(err, KMS_E_UNSUPPORTED,
-                         "%s has the mode \"%.32s\"; there are AK, StsToken, EcsRamRole, OIDC and "
-                         "CredentialsURI",
+                         "%s has the mode \"%.32s\"; there are AK, StsToken, EcsRamRole, OIDC, "
+                         "CredentialsURI and RamRoleArn",
                          found->profile.where, found->mode);
 }
 

@@ -107,6 +107,8 @@ static enum kms_status use(struct kms_backend *b, const struct kms_http_wait *wa
         return use_oidc(b, wait, profile, slot, err);
     case KMS_ALI_BY_URI:
         return kms_ali_from_uri(b, wait, profile->uri, slot, err);
+    case KMS_ALI_BY_ROLE:
+        return kms_ali_from_role(b, wait, profile, slot, err);
     case KMS_ALI_BY_KEY:
     case KMS_ALI_BY_TOKEN:
         break;

@@ -25,10 +25,9 @@ static const struct {
     const char *type;
     enum kms_ali_way way;
 } types[] = {
-    {"access_key", KMS_ALI_BY_KEY},
-    {"sts", KMS_ALI_BY_TOKEN},
-    {"ecs_ram_role", KMS_ALI_BY_ECS},
-    {"oidc_role_arn", KMS_ALI_BY_OIDC},
+    {"access_key", KMS_ALI_BY_KEY},    {"sts", KMS_ALI_BY_TOKEN},
+    {"ecs_ram_role", KMS_ALI_BY_ECS},  {"oidc_role_arn", KMS_ALI_BY_OIDC},
+    {"ram_role_arn", KMS_ALI_BY_ROLE},
 };
 
 static const char **field_of(struct section *section, const char *key)
@@ -151,8 +150,8 @@ static enum kms_status use_section(struct kms_backend *b, const struct kms_http_
         }
     }
     return kms_error_set(err, KMS_E_UNSUPPORTED,
-                         "%s is of type \"%.32s\"; there are access_key, sts, ecs_ram_role and "
-                         "oidc_role_arn",
+                         "%s is of type \"%.32s\"; there are access_key, sts, ecs_ram_role, "
+                         "oidc_role_arn and ram_role_arn",
                          section->profile.where, type);
 }
 

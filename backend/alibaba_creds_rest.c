@@ -110,8 +110,8 @@ static enum kms_status make_form(const struct kms_alibaba_conf *ali,
     return status;
 }
 
-static enum kms_status read_sts(const struct kms_http_response *response,
-                                struct kms_credential_slot *slot, struct kms_error *err)
+enum kms_status kms_ali_read_sts(const char *action, const struct kms_http_response *response,
+                                 struct kms_credential_slot *slot, struct kms_error *err)
 {
     struct kms_json_doc *doc = NULL;
     struct kms_json root, credentials;
@@ -119,7 +119,7 @@ static enum kms_status read_sts(const struct kms_http_response *response,
     bool renew = false;
 
     if (response->status != 200) {
-        status = kms_ali_error("AssumeRoleWithOIDC", response, err, &renew);
+        status = kms_ali_error(action, response, err, &renew);
         /* a token or role that is refused is a matter of identity, whatever the code */
         if (status == KMS_E_INVALID || status == KMS_E_PROTOCOL || status == KMS_E_DENIED ||
             status == KMS_E_UNSUPPORTED) {
@@ -136,6 +136,11 @@ static enum kms_status read_sts(const struct kms_http_response *response,
     }
     kms_json_free(doc);
     return status;
+}
+
+struct kms_http_door *kms_ali_sts_door(const struct kms_backend *b)
+{
+    return b->doors.sts != NULL ? b->doors.sts : b->doors.identity;
 }
 
 static enum kms_status ask_sts(struct kms_backend *b, const struct kms_http_wait *wait,
@@ -165,10 +170,8 @@ static enum kms_status ask_sts(struct kms_backend *b, const struct kms_http_wait
     (void)snprintf(url, sizeof(url), "%s/?%s", base, query);
     status =
         kms_ali_check_url("rrsa: the STS endpoint (ALIBABA_CLOUD_STS_ENDPOINT)", base, false, err);
-    return status == KMS_OK
-               ? kms_http_perform(b->doors.sts != NULL ? b->doors.sts : b->doors.identity, &request,
-                                  wait, ret, err)
-               : status;
+    return status == KMS_OK ? kms_http_perform(kms_ali_sts_door(b), &request, wait, ret, err)
+                            : status;
 }
 
 /* @given with the environment's for what it leaves out; all three must be had. */
@@ -212,7 +215,7 @@ enum kms_status kms_ali_from_rrsa(struct kms_backend *b, const struct kms_http_w
         status = ask_sts(b, wait, kms_blob_span(&form), &response, err);
     }
     if (status == KMS_OK) {
-        status = read_sts(&response, slot, err);
+        status = kms_ali_read_sts("AssumeRoleWithOIDC", &response, slot, err);
     }
     if (status != KMS_OK) {
         kms_ali_name_request(&response, err);

@@ -54,6 +54,34 @@ struct kms_backend {
     bool asked;
 };
 
+/* ---- alibaba_request.c: the signature -------------------------------------------------------- */
+
+#define KMS_ALI_HOST_MAX    256
+#define KMS_ALI_DATE_SIZE   25
+#define KMS_ALI_NONCE_BYTES 16
+#define KMS_ALI_SIGNED_MAX  8
+
+/* What a request's headers say; they depend on the endpoint and the credential. The caller sets the
+ * first four, and wipes the authorization; the credential's part KMS_ALI_TOKEN may be NULL or "".
+ */
+struct kms_ali_signing {
+    const char *action;
+    const char *version;   /* of the API */
+    struct kms_span query; /* what kms_acs3_query() made */
+    const char *const *part;
+    char host[KMS_ALI_HOST_MAX];
+    char date[KMS_ALI_DATE_SIZE];
+    char nonce[2 * KMS_ALI_NONCE_BYTES + 1];
+    char payload_hash[KMS_ACS3_HASH_HEX];
+    char authorization[KMS_ACS3_AUTH_MAX];
+    struct kms_http_header headers[KMS_ALI_SIGNED_MAX + 2];
+};
+
+/* The prepare of struct kms_http_request, for each endpoint anew: another host is another
+ * signature. @ctx is a struct kms_ali_signing that outlives the exchange; there is no body. */
+enum kms_status kms_ali_prepare(void *ctx, const char *url, struct kms_http_request *request,
+                                struct kms_error *err) KMS_MUST_CHECK;
+
 /* ---- alibaba_call.c: one action ------------------------------------------------------------- */
 
 struct kms_ali_ask {
@@ -323,7 +351,8 @@ bool kms_ali_is_true(const char *variable);
 /* The name of the source that the configuration asks for; NULL: it is none. "auto" when absent. */
 bool kms_ali_source_known(const char *name);
 
-/* A role that is taken for a token; what is NULL or 0 is the environment's, or the default. */
+/* A role that is taken for a token, or by a key, which needs neither provider nor file; what is
+ * NULL or 0 is the environment's, or the default. */
 struct kms_ali_oidc {
     const char *role_arn, *provider_arn, *token_file, *session_name;
     unsigned seconds;
@@ -348,6 +377,12 @@ enum kms_status kms_ali_from_profile(struct kms_backend *b, const struct kms_htt
 /* Whether "auto" stops there: a file that is named or found. False: @why says why not. */
 bool kms_ali_has_cli(struct kms_backend *b, struct kms_error *why);
 bool kms_ali_has_profile(struct kms_backend *b, struct kms_error *why);
+/* STS's answer to @action: credentials, or KMS_E_AUTH for all that it may say of identities. */
+enum kms_status kms_ali_read_sts(const char *action, const struct kms_http_response *response,
+                                 struct kms_credential_slot *slot,
+                                 struct kms_error *err) KMS_MUST_CHECK;
+/* The way to STS. */
+struct kms_http_door *kms_ali_sts_door(const struct kms_backend *b);
 /* AccessKeyId, AccessKeySecret, SecurityToken, Expiration of @object. */
 enum kms_status kms_ali_offer_sts(const struct kms_json *object, struct kms_credential_slot *slot,
                                   struct kms_error *err) KMS_MUST_CHECK;
@@ -362,7 +397,8 @@ enum kms_ali_way {
     KMS_ALI_BY_TOKEN,
     KMS_ALI_BY_ECS,
     KMS_ALI_BY_OIDC,
-    KMS_ALI_BY_URI
+    KMS_ALI_BY_URI,
+    KMS_ALI_BY_ROLE /* that the key takes */
 };
 
 /* A profile of either file; NULL and "" are absent. The texts are the file's content. */
@@ -372,9 +408,17 @@ struct kms_ali_profile {
     const char *key_id, *secret, *token;
     const char *ecs_role;
     const char *uri;
-    const char *policy; /* of the session that begins with a token */
-    struct kms_ali_oidc oidc;
+    const char *policy; /* of a role's session: it takes rights away */
+    const char *external_id;
+    struct kms_ali_oidc oidc; /* a role, however it is taken */
 };
+
+/* alibaba_creds_role.c: what STS gives for @profile's role to its key, AssumeRole. Errors name
+ * neither file nor profile. */
+enum kms_status kms_ali_from_role(struct kms_backend *b, const struct kms_http_wait *wait,
+                                  const struct kms_ali_profile *profile,
+                                  struct kms_credential_slot *slot,
+                                  struct kms_error *err) KMS_MUST_CHECK;
 
 /*
  * The file to read: @configured, else what @variable names, else the first of @places (NULL ends

@@ -10,6 +10,7 @@
 
 unsigned ali_port_kms, ali_port_tls, ali_port_wrong, ali_port_sts, ali_port_imds, ali_port_uri;
 char ali_role_arn[128], ali_provider_arn[128], ali_role[64], ali_key_id[64], ali_secret[64];
+char ali_user_role_arn[128], ali_other_role_arn[128];
 const char *ali_dir;
 
 static unsigned port_control;
@@ -48,17 +49,20 @@ static bool read_fake(const char *line)
     struct kms_json_doc *doc = NULL;
     struct kms_json root;
     struct kms_error err = KMS_ERROR_INIT;
-    bool good = kms_json_parse("the fake", kms_span_str(line), &doc, &root, &err) == KMS_OK &&
-                read_port(&root, "kms", &ali_port_kms) && read_port(&root, "sts", &ali_port_sts) &&
-                read_port(&root, "imds", &ali_port_imds) &&
-                read_port(&root, "uri", &ali_port_uri) && read_port(&root, "tls", &ali_port_tls) &&
-                read_port(&root, "tls_wrong_name", &ali_port_wrong) &&
-                read_port(&root, "control", &port_control) &&
-                read_text(&root, "role_arn", ali_role_arn, sizeof(ali_role_arn)) &&
-                read_text(&root, "provider_arn", ali_provider_arn, sizeof(ali_provider_arn)) &&
-                read_text(&root, "role", ali_role, sizeof(ali_role)) &&
-                read_text(&root, "access_key", ali_key_id, sizeof(ali_key_id)) &&
-                read_text(&root, "secret", ali_secret, sizeof(ali_secret));
+    bool good =
+        kms_json_parse("the fake", kms_span_str(line), &doc, &root, &err) == KMS_OK &&
+        read_port(&root, "kms", &ali_port_kms) && read_port(&root, "sts", &ali_port_sts) &&
+        read_port(&root, "imds", &ali_port_imds) && read_port(&root, "uri", &ali_port_uri) &&
+        read_port(&root, "tls", &ali_port_tls) &&
+        read_port(&root, "tls_wrong_name", &ali_port_wrong) &&
+        read_port(&root, "control", &port_control) &&
+        read_text(&root, "role_arn", ali_role_arn, sizeof(ali_role_arn)) &&
+        read_text(&root, "provider_arn", ali_provider_arn, sizeof(ali_provider_arn)) &&
+        read_text(&root, "user_role_arn", ali_user_role_arn, sizeof(ali_user_role_arn)) &&
+        read_text(&root, "other_role_arn", ali_other_role_arn, sizeof(ali_other_role_arn)) &&
+        read_text(&root, "role", ali_role, sizeof(ali_role)) &&
+        read_text(&root, "access_key", ali_key_id, sizeof(ali_key_id)) &&
+        read_text(&root, "secret", ali_secret, sizeof(ali_secret));
 
     kms_json_free(doc);
     return good;

@@ -18,6 +18,8 @@
 extern unsigned ali_port_kms, ali_port_tls, ali_port_wrong, ali_port_sts, ali_port_imds,
     ali_port_uri;
 extern char ali_role_arn[128], ali_provider_arn[128], ali_role[64], ali_key_id[64], ali_secret[64];
+/* Roles that a key takes: of every key, and of none of ours. */
+extern char ali_user_role_arn[128], ali_other_role_arn[128];
 extern const char *ali_dir;
 
 /* Asks the control interface: @ask is JSON. True when it did it; @ret (NULL is fine) is freed by

@@ -290,6 +290,138 @@ static void the_file_of_the_cli(void)
     CU_ASSERT(unlink(path) == 0 && rmdir(folder) == 0);
 }
 
+/* A profile of the CLI for a role; @more is JSON behind a comma. */
+static bool write_role(const char *role, const char *id, const char *secret, const char *token,
+                       const char *more, char ret_path[256])
+{
+    static char content[8192];
+    int len = snprintf(content, sizeof(content),
+                       "{\"current\":\"a\",\"profiles\":[{\"name\":\"a\",\"mode\":\"RamRoleArn\","
+                       "\"access_key_id\":\"%s\",\"access_key_secret\":\"%s\",\"sts_token\":\"%s\","
+                       "\"ram_role_arn\":\"%s\"%s}]}",
+                       id, secret, token, role, more);
+
+    return len > 0 && (size_t)len < sizeof(content) &&
+           write_file("config.json", content, 0600, ret_path);
+}
+
+#define POLICY(action)                                                                             \
+    ",\"policy\":\"{\\\"Version\\\":\\\"1\\\",\\\"Statement\\\":[{\\\"Effect\\\":\\\"Allow\\\","   \
+    "\\\"Resource\\\":\\\"*\\\",\\\"Action\\\":\\\"" action "\\\"}]}\""
+
+/* What is refused is told with file and profile, and by the service's code and request. */
+static void a_role_by_a_key(void)
+{
+    static const struct {
+        const char *name;
+        const char *role, *secret; /* NULL: the right ones */
+        const char *more;
+        enum kms_status wanted;
+        const char *code;
+    } rows[] = {
+        {"a role", NULL, NULL, ",\"external_id\":\"mine\"", KMS_OK, ""},
+        {"all that it needs", NULL, NULL,
+         ",\"external_id\":\"mine\",\"ram_session_name\":\"me\",\"expired_seconds\":900" POLICY(
+             "kms:*"),
+         KMS_OK, ""},
+        {"less than it needs", NULL, NULL, ",\"external_id\":\"mine\"" POLICY("kms:Encrypt"),
+         KMS_E_DENIED, "Forbidden.NoPermission"},
+        {"another's external id", NULL, NULL, ",\"external_id\":\"yours\"", KMS_E_AUTH,
+         "NoPermission"},
+        {"a role of others", ali_other_role_arn, NULL, "", KMS_E_AUTH, "NoPermission"},
+        {"no such role", "acs:ram::1540355698840000:role/none", NULL, "", KMS_E_AUTH,
+         "EntityNotExist.Role"},
+        {"no role at all", "kmsbridge", NULL, "", KMS_E_AUTH, "InvalidParameter.RoleArn"},
+        {"another's secret", NULL, "no", "", KMS_E_AUTH, "SignatureDoesNotMatch"},
+        {"too short", NULL, NULL, ",\"expired_seconds\":899", KMS_E_AUTH,
+         "InvalidParameter.DurationSeconds"},
+        {"a session without a name", NULL, NULL, ",\"ram_session_name\":\" \"", KMS_E_AUTH,
+         "InvalidParameter.RoleSessionName"},
+        {"a policy that is none", NULL, NULL, ",\"policy\":\"x\"", KMS_E_AUTH,
+         "InvalidParameter.PolicyGrammar"},
+    };
+    struct ali ali;
+    struct kms_call call;
+    char path[256], start[512];
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        setup(&ali, "cli");
+        CU_ASSERT(ali_control("{\"do\":\"external_id\",\"wanted\":\"mine\"}", NULL, NULL));
+        CU_ASSERT_FATAL(write_role(rows[i].role == NULL ? ali_user_role_arn : rows[i].role,
+                                   ali_key_id, rows[i].secret == NULL ? ali_secret : rows[i].secret,
+                                   "", rows[i].more, path));
+        ali.settings.cli_file = path;
+        CU_ASSERT_FATAL(ali_open(&ali));
+        ALI_CHECK(&call, rows[i].name, ask(&ali, &call) == rows[i].wanted);
+        ALI_CHECK(&call, rows[i].name, strcmp(call.error.code, rows[i].code) == 0);
+        (void)snprintf(start, sizeof(start), "cli: %s: profile a: AssumeRole: HTTP 40", path);
+        ALI_CHECK(&call, rows[i].name,
+                  rows[i].wanted != KMS_E_AUTH ||
+                      (strncmp(call.error.text, start, strlen(start)) == 0 &&
+                       strstr(call.error.text, rows[i].code) != NULL &&
+                       strlen(call.error.request_id) == 36));
+        UNIT_CHECK(rows[i].name, strstr(call.error.text, ali_secret) == NULL);
+        ali_close(&ali);
+    }
+    CU_ASSERT(ali_control("{\"do\":\"external_id\"}", NULL, NULL));
+}
+
+/* A key that has a token takes the role by both; when it has ended, the file has the next. */
+static bool write_issued_role(char ret_path[256])
+{
+    struct kms_json_doc *doc = NULL;
+    struct kms_json sts;
+    const char *id = "", *secret = "", *token = "";
+    struct kms_error err = KMS_ERROR_INIT;
+    bool good = ali_control("{\"do\":\"issue\"}", &doc, &sts) &&
+                kms_json_text(&sts, "AccessKeyId", 64, &id, &err) == KMS_OK &&
+                kms_json_text(&sts, "AccessKeySecret", 64, &secret, &err) == KMS_OK &&
+                kms_json_text(&sts, "SecurityToken", 4096, &token, &err) == KMS_OK &&
+                write_role(ali_user_role_arn, id, secret, token, "", ret_path);
+
+    kms_json_free(doc);
+    return good;
+}
+
+static void a_role_is_taken_again(void)
+{
+    struct ali ali;
+    struct kms_call call;
+    char path[256], content[512];
+    const struct timespec second = {.tv_sec = 1, .tv_nsec = 100000000};
+
+    setup(&ali, "profile"); /* by a key that stays */
+    (void)snprintf(content, sizeof(content),
+                   "[default]\ntype = ram_role_arn\naccess_key_id = %s\naccess_key_secret = %s\n"
+                   "role_arn = %s\nrole_session_name = me\n",
+                   ali_key_id, ali_secret, ali_user_role_arn);
+    CU_ASSERT_FATAL(write_file("profile", content, 0600, path));
+    ali.settings.profile_file = path;
+    CU_ASSERT_FATAL(ali_open(&ali));
+    (void)ali_calls("");
+    ALI_CHECK(&call, "a role", ask(&ali, &call) == KMS_OK);
+    ALI_CHECK(&call, "a role", ask(&ali, &call) == KMS_OK);
+    CU_ASSERT_EQUAL(ali_calls("sts /"), 1); /* once for both */
+    (void)nanosleep(&second, NULL);
+    CU_ASSERT(ali_control("{\"do\":\"expire\"}", NULL, NULL));
+    ALI_CHECK(&call, "expired", ask(&ali, &call) == KMS_OK);
+    CU_ASSERT_EQUAL(ali_calls("sts /"), 1);
+    ali_close(&ali);
+
+    setup(&ali, "cli");
+    CU_ASSERT_FATAL(write_issued_role(path));
+    ali.settings.cli_file = path;
+    CU_ASSERT_FATAL(ali_open(&ali));
+    ALI_CHECK(&call, "by a token", ask(&ali, &call) == KMS_OK);
+    (void)nanosleep(&second, NULL);
+    CU_ASSERT(ali_control("{\"do\":\"expire\"}", NULL, NULL));
+    ALI_CHECK(&call, "the token has ended", ask(&ali, &call) == KMS_E_AUTH);
+    CU_ASSERT_STRING_EQUAL(call.error.code, "InvalidSecurityToken.Expired");
+    CU_ASSERT(write_issued_role(path));
+    CU_ASSERT(soon_well(&ali));
+    ali_close(&ali);
+}
+
 static void the_metadata_service(void)
 {
     struct ali ali;
@@ -553,8 +685,12 @@ static void renewed_ahead(struct ali *ali, const char *asked_for, char *token)
 static void tokens_are_renewed_ahead(void)
 {
     struct ali ali;
-    char token[256];
+    char token[256], path[256];
 
+    setup(&ali, "cli");
+    CU_ASSERT_FATAL(write_role(ali_user_role_arn, ali_key_id, ali_secret, "", "", path));
+    ali.settings.cli_file = path;
+    renewed_ahead(&ali, "sts /", NULL);
     setup(&ali, "ecs");
     renewed_ahead(&ali, "imds /latest/api/token", NULL);
     setup(&ali, "rrsa");
@@ -603,6 +739,8 @@ const struct unit_test ali_identity_tests[] = {
     {"bad tokens are told", bad_tokens_are_told},
     {"a profile file", a_profile_file},
     {"the file of the CLI", the_file_of_the_cli},
+    {"a role by a key", a_role_by_a_key},
+    {"a role is taken again", a_role_is_taken_again},
     {"the metadata service", the_metadata_service},
     {"a credentials URI", a_credentials_uri},
     {"each has its turn", each_has_its_turn},

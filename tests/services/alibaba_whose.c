@@ -40,6 +40,7 @@ int main(void)
     kms_log_setup(2, KMS_LOG_ERROR, KMS_LOG_TEXT);
     alibaba_plain(&settings, &conf);
     settings.credentials = settings.access_key_id = settings.access_key_secret = NULL;
+    settings.session_seconds = 3600; /* kmsbridge.yaml's default */
     if (kms_secure_init() != KMS_OK || kms_alibaba_ops.open(&conf, &b, &err) != KMS_OK) {
         printf("%s\n", err.text);
         return EXIT_FAILURE;

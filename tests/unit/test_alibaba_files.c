@@ -292,7 +292,7 @@ static const struct {
     bool is_cli;
     const char *text; /* "~token": the file of a token */
     const char *says;
-    const char *asked; /* what the last body that was sent has in it, if anything */
+    const char *asked; /* what the last query or body that was sent has in it, if anything */
 } profiles[] = {
     {"AK", true, ONE("\"mode\":\"AK\"," BOTH ",\"sts_token\":\"stale\""), "id/" SECRET "/", NULL},
     {"StsToken", true, ONE("\"mode\":\"StsToken\"," BOTH ",\"sts_token\":\"t\""), "id/" SECRET "/t",
@@ -312,7 +312,24 @@ static const struct {
      "of-sts/s/t",
      "DurationSeconds=3600&OIDCProviderArn=provider&OIDCToken=planted-token&RoleArn=arn&"
      "RoleSessionName=kmsbridge"},
+    {"RamRoleArn", true,
+     ONE("\"mode\":\"RamRoleArn\"," BOTH
+         ",\"ram_role_arn\":\"arn:a/b\",\"ram_session_name\":\"me\","
+         "\"expired_seconds\":900,\"policy\":\"{ }\",\"external_id\":\"e=\",\"sts_region\":\"x\""),
+     "of-sts/s/t",
+     ".com/?DurationSeconds=900&ExternalId=e%3D&Policy=%7B%20%7D&RoleArn=arn%3Aa%2Fb&"
+     "RoleSessionName=me"},
+    {"RamRoleArn by default", true,
+     ONE("\"mode\":\"RamRoleArn\"," BOTH ",\"ram_role_arn\":\"arn\",\"policy\":\"\","
+         "\"external_id\":\"\",\"expired_seconds\":0"),
+     "of-sts/s/t", ".com/?DurationSeconds=3600&RoleArn=arn&RoleSessionName=kmsbridge"},
     {"access_key", false, SECTION("default", "id"), "id/s/", NULL},
+    {"ram_role_arn", false,
+     "[default]\ntype = ram_role_arn\naccess_key_id = id\naccess_key_secret = s\nrole_arn = arn\n"
+     "role_session_name = me\npolicy = {\"Version\": \"1\"}\nexternal_id = not read\n",
+     "of-sts/s/t",
+     ".com/?DurationSeconds=3600&Policy=%7B%22Version%22%3A%20%221%22%7D&RoleArn=arn&"
+     "RoleSessionName=me"},
     {"sts", false, "[default]\ntype=sts\naccess_key_id=id\naccess_key_secret=s\nsecurity_token=t\n",
      "id/s/t", NULL},
     {"ecs_ram_role", false, "[default]\ntype = ecs_ram_role\nrole_name = node\n", "of-node/s/t",
@@ -357,8 +374,9 @@ static void each_kind_gives(void)
         write_text("token", "planted-token\n");
         write_profile(files[profiles[i].is_cli ? 0 : 1], profiles[i].text);
         expect(profiles[i].name, KMS_OK, profiles[i].says);
-        UNIT_CHECK(profiles[i].name,
-                   profiles[i].asked == NULL || strstr(identity.body, profiles[i].asked) != NULL);
+        UNIT_CHECK(profiles[i].name, profiles[i].asked == NULL ||
+                                         strstr(identity.body, profiles[i].asked) != NULL ||
+                                         strstr(identity.lines[0], profiles[i].asked) != NULL);
     }
 }
 
@@ -383,9 +401,18 @@ static const struct {
      CLI_FILE "profile p: it lacks access_key_id or access_key_secret"},
     {"no token", true, ONE("\"mode\":\"StsToken\"," BOTH),
      CLI_FILE "profile p: it lacks the token that its key needs"},
-    {"a mode of others", true, ONE("\"mode\":\"RamRoleArn\"," BOTH ",\"ram_role_arn\":\"arn\""),
-     CLI_FILE "profile p has the mode \"RamRoleArn\"; there are AK, StsToken, EcsRamRole, OIDC and "
-              "CredentialsURI"},
+    {"a mode of others", true, ONE("\"mode\":\"CloudSSO\"," BOTH ",\"ram_role_arn\":\"arn\""),
+     CLI_FILE "profile p has the mode \"CloudSSO\"; there are AK, StsToken, EcsRamRole, OIDC, "
+              "CredentialsURI and RamRoleArn"},
+    {"a role without a secret", true,
+     ONE("\"mode\":\"RamRoleArn\",\"access_key_id\":\"id\",\"ram_role_arn\":\"arn\""),
+     CLI_FILE "profile p: it lacks access_key_id or access_key_secret, by which to take the role"},
+    {"a key without a role", true, ONE("\"mode\":\"RamRoleArn\"," BOTH ",\"ram_role_arn\":\"\""),
+     CLI_FILE "profile p: it names no role, and ALIBABA_CLOUD_ROLE_ARN is not set"},
+    {"a key with a line end", true,
+     ONE("\"mode\":\"RamRoleArn\",\"access_key_id\":\"i\\nd\",\"access_key_secret\":\"" SECRET
+         "\",\"ram_role_arn\":\"arn\",\"sts_token\":\"t\\n\""),
+     CLI_FILE "profile p: the request cannot be signed; is there a line end in the access key?"},
     {"no mode", true, ONE(BOTH), CLI_FILE "profile p has the mode \"\""},
     {"an OIDC role with less", true, ONE("\"mode\":\"OIDC\"," ROLE "," TOKEN ",\"policy\":\"{}\""),
      CLI_FILE "profile p: its policy cannot be asked for from here"},
@@ -402,9 +429,11 @@ static const struct {
      CLI_FILE "profile p: uri: ALIBABA_CLOUD_CREDENTIALS_URI is not set"},
     {"no section", false, SECTION("other", "id"), "has no section [default]"},
     {"no type", false, "[default]\naccess_key_id = id\n", INI_FILE "[default] has no type"},
-    {"a type of others", false, "[default]\ntype = ram_role_arn\n",
-     INI_FILE "[default] is of type \"ram_role_arn\"; there are access_key, sts, ecs_ram_role and "
-              "oidc_role_arn"},
+    {"a type of others", false, "[default]\ntype = rsa_key_pair\n",
+     INI_FILE "[default] is of type \"rsa_key_pair\"; there are access_key, sts, ecs_ram_role, "
+              "oidc_role_arn and ram_role_arn"},
+    {"a role without a key", false, "[default]\ntype = ram_role_arn\nrole_arn = arn\n",
+     INI_FILE "[default]: it lacks access_key_id or access_key_secret, by which to take the role"},
     {"no secret in a section", false, "[default]\ntype = access_key\naccess_key_id = id\n",
      INI_FILE "[default]: it lacks access_key_id or access_key_secret"},
     {"no token in a section", false,

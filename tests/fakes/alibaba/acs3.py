@@ -60,7 +60,7 @@ class Gateway:
     """The access keys that there are, and the nonces that were."""
 
     def __init__(self):
-        self.keys = {}  # id: {secret, token, expires, denied}
+        self.keys = {}  # id: {secret, token, expires, denied}, allowed: patterns of what alone it may do
         self.nonces = {}
         self.skew = 0  # seconds that our clock is ahead
 
@@ -69,7 +69,8 @@ class Gateway:
 
     def add(self, key_id, secret, token=None, expires=None):
         self.keys[key_id] = {
-            "secret": secret, "token": token, "expires": expires, "denied": (), "revoked": False,
+            "id": key_id, "secret": secret, "token": token, "expires": expires, "denied": (),
+            "revoked": False, "allowed": None, "session": {},
         }
 
     def check(self, method, path, params, headers, body):

@@ -23,6 +23,7 @@ import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import kms
+import roles
 from acs3 import Gateway, Refused, parameters
 from identity import PROVIDER_ARN, ROLE, ROLE_ARN, Identity
 from keys import Store
@@ -37,6 +38,7 @@ class State:
         self.lock = threading.Lock()
         self.gateway, self.store = Gateway(), Store()
         self.identity = Identity(self.gateway)
+        self.roles = roles.Roles(self.identity)
         self.faults = []  # {"on", "action", "kind", "count", ...}, the first that fits counts
         self.calls = {}  # "kms Encrypt": how many
         self.last = {}  # the last KMS request: its request id and what it named
@@ -50,11 +52,13 @@ class State:
     def created(self):
         return self.gateway.now()
 
-    def allows(self, action):
-        """By the policy, if there is one; re-encrypting is two rights of one action."""
+    def allows(self, action, key):
+        """By the policies, if there are any, of the identity and of the key's session; re-encrypting
+        is two rights of one action."""
         rights = {"ReEncrypt": ("ReEncryptFrom", "ReEncryptTo")}.get(action, (action,))
-        return self.allowed is None or all(
-            any(fnmatch.fnmatchcase(f"kms:{right}", pattern) for pattern in self.allowed) for right in rights)
+        return all(allowed is None or all(
+            any(fnmatch.fnmatchcase(f"kms:{right}", pattern) for pattern in allowed) for right in rights)
+            for allowed in (self.allowed, key["allowed"]))
 
     def serve(self, name, handler, context=None, port=0):
         server = Server(("127.0.0.1", port), type(name, (handler,), {"state": self}))
@@ -212,7 +216,7 @@ class Kms(Handler):
             name = headers.get("x-acs-action", "")
             self.check_place(name, headers)
             state.last = {"action": name, "params": params, "request_id": request_id}
-            if name in state.denied or name in key["denied"] or not state.allows(name):
+            if name in state.denied or name in key["denied"] or not state.allows(name, key):
                 raise Refused(403, "Forbidden.NoPermission", "This operation is forbidden by permission system.")
             return 200, {"RequestId": request_id, **kms.call(state, name, params)}
         except Refused as e:
@@ -242,7 +246,11 @@ class Sts(Handler):
                 if headers.get("content-type") != "application/x-www-form-urlencoded":
                     raise Refused(400, "InvalidParameter", "the body is no form")
                 form = parameters(body.decode("ascii", "replace"))
-            reply = self.state.identity.sts(parameters(url.query), form, headers)
+            query = parameters(url.query)
+            if roles.is_asked(query, headers):
+                reply = self.state.roles.assume(self.command, url.path, query, form, headers, body)
+            else:
+                reply = self.state.identity.sts(query, form, headers)
             return 200, {"RequestId": request_id, **reply}
         except Refused as e:
             return e.status, {"RequestId": request_id, "HostId": "sts.aliyuncs.com", "Code": e.code,
@@ -346,6 +354,13 @@ class Control(Handler):
     def do_issue(self, seconds=3600):
         return self.state.identity.issue(seconds)
 
+    def do_session(self, id):
+        """What was asked of AssumeRole for this key, and "by" which key."""
+        return self.state.gateway.keys[id]["session"]
+
+    def do_external_id(self, wanted=None):
+        self.state.roles.external_id = wanted
+
     def do_calls(self):
         calls = dict(self.state.calls)
         self.state.calls.clear()
@@ -400,6 +415,7 @@ def main():
     for name in state.servers:
         state.start(name)
     known = {"role_arn": ROLE_ARN, "provider_arn": PROVIDER_ARN, "role": ROLE,
+             "user_role_arn": roles.USER_ROLE_ARN, "other_role_arn": roles.OTHER_ROLE_ARN,
              "access_key": "LTAI5tFakeFakeFakeFake", "secret": "fakeSecretFakeSecretFakeSecret"}
     if proxy is not None:
         known["proxy"] = proxy.server_address[1]
