@@ -218,7 +218,7 @@ func TestDocuments(t *testing.T) {
 	hsm := fixture.NewToken(t)
 	d := fixture.StartDaemon(t, hsm, fixture.Options{})
 	e := startEtcd(t)
-	a := newAPIServer(t, e, false, "secrets", identity)
+	a := newAPIServer(t, e, true, "secrets", identity) // with the two flags of README, step 5
 	a.start()
 	o := newOperator(t, a, hsm, d)
 
