@@ -30,6 +30,8 @@ KMSBRIDGED=$(absolute "$KMSBRIDGED")
 KMSBRIDGECTL=$(absolute "$KMSBRIDGECTL")
 KMSBRIDGE_SHIM=$(absolute "$KMSBRIDGE_SHIM")
 export KMSBRIDGED KMSBRIDGECTL KMSBRIDGE_SHIM
+KMSBRIDGE_SOURCE=$(cd "$here/../.." && pwd) # its documents are run
+export KMSBRIDGE_SOURCE
 
 export GOTOOLCHAIN=local GOWORK=off CGO_ENABLED=0 GOFLAGS='-trimpath -buildvcs=false -mod=readonly'
 
@@ -109,7 +111,7 @@ compile() {
     fi
 }
 
-# kube_build: kube-apiserver and etcd, in $KMSBRIDGE_KUBE.
+# kube_build: kube-apiserver, kubectl and etcd, in $KMSBRIDGE_KUBE.
 kube_build() {
     status=0
     "$here/apiserver/build.sh" >"$TMPDIR/dir" 2>"$TMPDIR/build.log" || status=$?
@@ -118,7 +120,7 @@ kube_build() {
     0) ;;
     77) missing "$(tail -n 1 "$TMPDIR/build.log")" ;;
     *)
-        echo "$tier: FAIL: kube-apiserver and etcd were not built"
+        echo "$tier: FAIL: kube-apiserver, kubectl and etcd were not built"
         exit 1
         ;;
     esac

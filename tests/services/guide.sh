@@ -5,8 +5,9 @@
 #
 #   guide DOCUMENT    what is fenced as ```sh run is run, in order, by one bash -e. What is fenced as
 #                     ```text seen are lines that the block before it has printed; `...` in them is
-#                     any text. Other fences are not run. The lane exports what the document says
-#                     that its reader sets.
+#                     any text. Other fences are not run: ```sh run kubernetes is run by
+#                     tests/kubernetes/harness/cluster/documents_test.go. The lane exports what the
+#                     document says that its reader sets.
 #   guide_end NAME    counts: a block that ran and a line that was seen are a pass each
 passed=0 failed=0
 
@@ -28,11 +29,12 @@ guide_take() {
                 print "set -eu -o pipefail\ntrap \"kill \\$(jobs -p) 2>/dev/null; wait\" EXIT" >script }
         /^```/ && fenced { fenced = 0; to = ""; next }
         /^```/ { fenced = 1; to = ""
+                 if ($0 ~ /^```sh run/) ours = $0 == "```sh run"
                  if ($0 == "```sh run") {
                      n++; to = script
                      printf "exec >%s/%d.out 2>&1\n", dir, n >script
                      print NR >(dir "/" n ".line")
-                 } else if ($0 == "```text seen") to = dir "/" n ".seen"
+                 } else if ($0 == "```text seen" && ours) to = dir "/" n ".seen"
                  next }
         to != "" { print >to }
         END { print "exec >" dir "/end" >script }' "$1"
@@ -88,6 +90,7 @@ guide_tools() {
 guide_planted() {
     local kept="$passed $failed" ran
     printf '```sh run\necho one [two] three\n```\n```text seen\none [two]...\n```\n' >"$tmp/planted.md"
+    printf '```sh run kubernetes\nfalse\n```\n```text seen\nnever\n```\n' >>"$tmp/planted.md" # not run here
     guide "$tmp/planted.md" >/dev/null
     ran=$((passed + failed))
     printf '```sh run\necho one\nfalse\necho two\n```\n' >"$tmp/planted.md"

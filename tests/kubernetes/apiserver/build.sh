@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
 #
-# Builds kube-apiserver, etcd and etcdctl from their Go modules, at the versions that go.mod here
-# names, and prints the folder that holds them. The result is kept in
+# Builds kube-apiserver, kubectl, etcd and etcdctl from their Go modules, at the versions that go.mod
+# here names, and prints the folder that holds them. The result is kept in
 #     ${KMSBRIDGE_CACHE:-$HOME/.cache/kmsbridge}/kube-<version>-<key>/
 # where the key is a hash of go.mod, go.sum, this script and the Go version, so that the
 # many minutes of a cold build are paid once per version and machine.
@@ -25,7 +25,9 @@ cache=${KMSBRIDGE_CACHE:-$HOME/.cache/kmsbridge}
 dir=$cache/kube-$version-$key
 
 built() {
-    [ -x "$dir/kube-apiserver" ] && [ -x "$dir/etcd" ] && [ -x "$dir/etcdctl" ]
+    for name in kube-apiserver kubectl etcd etcdctl; do
+        [ -x "$dir/$name" ] || return 1
+    done
 }
 
 if ! built; then
@@ -44,12 +46,14 @@ if ! built; then
         minor=${minor%%.*}
         pkg=k8s.io/component-base/version
         began=$(date +%s)
-        echo "building kube-apiserver $version and etcd (many minutes when cold)" >&2
+        echo "building kube-apiserver and kubectl $version and etcd (many minutes when cold)" >&2
         nice -n 10 go build -o "$tmp/etcd" -ldflags '-s -w' go.etcd.io/etcd/server/v3 >&2
         nice -n 10 go build -o "$tmp/etcdctl" -ldflags '-s -w' go.etcd.io/etcd/etcdctl/v3 >&2
-        nice -n 10 go build -o "$tmp/kube-apiserver" \
-            -ldflags "-s -w -X $pkg.gitVersion=$version -X $pkg.gitMajor=1 -X $pkg.gitMinor=$minor" \
-            k8s.io/kubernetes/cmd/kube-apiserver >&2
+        for name in kube-apiserver kubectl; do
+            nice -n 10 go build -o "$tmp/$name" \
+                -ldflags "-s -w -X $pkg.gitVersion=$version -X $pkg.gitMajor=1 -X $pkg.gitMinor=$minor" \
+                "k8s.io/kubernetes/cmd/$name" >&2
+        done
         rm -rf "$dir"
         mv "$tmp" "$dir"
         chmod 755 "$dir"
