@@ -60,16 +60,18 @@ class Gateway:
     """The access keys that there are, and the nonces that were."""
 
     def __init__(self):
-        self.keys = {}  # id: {secret, token, expires, denied}
+        self.keys = {}  # id: {secret, token, expires, denied, revoked, role}
         self.nonces = {}
         self.skew = 0  # seconds that our clock is ahead
 
     def now(self):
         return time.time() + self.skew
 
-    def add(self, key_id, secret, token=None, expires=None):
+    def add(self, key_id, secret, token=None, expires=None, role=None):
+        """@role: of RAM, whose rights the key has; None is the account itself."""
         self.keys[key_id] = {
             "secret": secret, "token": token, "expires": expires, "denied": (), "revoked": False,
+            "role": role,
         }
 
     def check(self, method, path, params, headers, body):
