@@ -46,6 +46,10 @@ ACCESS_KEY_ID=$(fake_field access_key)
 guide_planted
 guide "$top/docs/alibaba.md"
 
+# the machine insists on tokens
+code=$(curl -sS -o "$tmp/out" -w '%{http_code}' --max-time 10 "$METADATA/latest/meta-data/ram/security-credentials/")
+guide_say "metadata without a token: $code" "$([ "$code" = 403 ] && echo yes)"
+
 # the documents' commands against the SDK, also those in running text
 cp "$top/kmsbridge/kmsbridge-services.7" "$top/docs/alibaba.md" "$tmp/"
 commands=0
@@ -88,6 +92,10 @@ refused 'Rejected.DeletionProtection' aliyun kms ScheduleKeyDeletion --KeyId "$k
 refused 'EntityNotExist.Role' aliyun ram AttachPolicyToRole --PolicyType Custom --PolicyName kmsbridge --RoleName no-such-role
 refused 'EntityAlreadyExists.Policy' aliyun ram CreatePolicy --PolicyName kmsbridge --PolicyDocument "$(cat "$EXAMPLES/ram-policy.json")"
 refused 'InvalidParameter.PolicyDocument' aliyun ram CreatePolicy --PolicyName other --PolicyDocument "$(cat "$EXAMPLES/rrsa-trust-policy.json")"
+refused 'AssumeRolePolicyDocument' aliyun ram CreateRole --RoleName other --AssumeRolePolicyDocument \
+    "$(sed '/oidc:aud/d' "$EXAMPLES/rrsa-trust-policy.json")"
+refused 'AssumeRolePolicyDocument' aliyun ram CreateRole --RoleName other --AssumeRolePolicyDocument \
+    "$(sed 's/"Federated".*/"Federated": []/' "$EXAMPLES/rrsa-trust-policy.json")"
 refused 'InvalidRamRole.NotEcsRole' aliyun ecs AttachInstanceRamRole --RegionId "$REGION" --RamRoleName kmsbridge --InstanceIds "[\"$INSTANCE\"]"
 # the clean-up that the text tells of
 other=$(control '{"do":"key","alias":"other"}' | sed -n 's/.*"id": "\([^"]*\)".*/\1/p')

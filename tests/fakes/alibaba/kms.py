@@ -300,9 +300,10 @@ UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
 
 
 def boolean(p, name):
-    if p[name] not in ("true", "false"):
+    text = p[name].lower()  # the SDK for Python has a capital
+    if text not in ("true", "false"):
         raise invalid(name)
-    return p[name] == "true"
+    return text == "true"
 
 
 @action("KeyId EnableAutomaticRotation", "RotationInterval")

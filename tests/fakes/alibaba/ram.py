@@ -91,11 +91,12 @@ def CreateRole(s, p):
     trust = statements(p, "AssumeRolePolicyDocument", 4096, {"Action", "Principal"})
     for statement in trust:
         wanted, principal = statement.get("Condition", {}), statement["Principal"]
-        if statement["Action"] != ["sts:AssumeRole"] or len(principal) != 1:
+        if not isinstance(principal, dict) or len(principal) != 1 or statement["Action"] != ["sts:AssumeRole"]:
             raise invalid("AssumeRolePolicyDocument")
         # whom a provider vouches for must be named by issuer and audience
-        if "Federated" in principal and (set(wanted) != {"StringEquals"} or not {"oidc:iss", "oidc:aud"} <= set(
-                wanted["StringEquals"]) <= set(CONDITIONS)):
+        equal = wanted.get("StringEquals") if isinstance(wanted, dict) and len(wanted) == 1 else None
+        if "Federated" in principal and not (
+                isinstance(equal, dict) and {"oidc:iss", "oidc:aud"} <= set(equal) <= set(CONDITIONS)):
             raise invalid("AssumeRolePolicyDocument")
         if not texts(principal.get("Federated") or principal.get("Service")):
             raise invalid("AssumeRolePolicyDocument")

@@ -46,7 +46,8 @@ def snake(name):
 
 
 def checked(words, literal=True):
-    """The SDK's module, its method and the request of a command; @literal: values are what they are, and all is there."""
+    """The SDK's client, its method and the request of a command. Without @literal it is as a document has it: a
+    value with a $ in it may be anything, and an action may stand alone."""
     product, action, *rest = words
     if product not in PRODUCTS:
         raise Wrong(f"{product}: no such product here")
@@ -98,12 +99,14 @@ def run(words):
 
 def quoted(text):
     """`aliyun ...` in running text, and as mdoc's .Ql or .Li has it."""
-    return re.findall(r"(?<!`)`aliyun ([^`]+)`(?!`)", text) + re.findall(r"^\.(?:Ql|Li) aliyun (.+)$", text, re.MULTILINE)
+    return (re.findall(r"(?<!`)`aliyun ([^`]+)`(?!`)", text)
+            + re.findall(r"^\.(?:Ql|Li) aliyun (.+)$", text, re.MULTILINE))
 
 
 def fenced(text):
     """(whether it is run, the command), of fences and of mdoc's literal displays."""
-    blocks = [(kind == "sh run", block) for kind, block in re.findall(r"^```(sh.*)\n((?:.*\n)*?)```$", text, re.MULTILINE)]
+    fences = re.findall(r"^```(sh.*)\n((?:.*\n)*?)```$", text, re.MULTILINE)
+    blocks = [(kind == "sh run", block) for kind, block in fences]
     blocks += [(False, block) for block in re.findall(r"^\.Bd -literal\n((?:.*\n)*?)\.Ed$", text, re.MULTILINE)]
     for ran, block in blocks:
         for command in re.findall(r"(?:^|\()aliyun (.+)$", block.replace("\\\n", " "), re.MULTILINE):

@@ -112,7 +112,25 @@ def symmetric():
             m.DecryptRequest(ciphertext_blob=bound.ciphertext_blob))
     refused("too long a data key", "InvalidParameter", kms.generate_data_key,
             m.GenerateDataKeyRequest(key_id=key.key_id, number_of_bytes=1025))
+    policies(key.key_id)
     states(key.key_id)
+
+
+def policies(key):
+    kms.update_rotation_policy(m.UpdateRotationPolicyRequest(
+        key_id=key, enable_automatic_rotation=True, rotation_interval="365d"))
+    kms.set_deletion_protection(m.SetDeletionProtectionRequest(
+        protected_resource_arn=kms.describe_key(m.DescribeKeyRequest(key_id=key)).body.key_metadata.arn,
+        enable_deletion_protection=True))
+    found = kms.describe_key(m.DescribeKeyRequest(key_id=key)).body.key_metadata
+    check("UpdateRotationPolicy", (found.automatic_rotation, found.rotation_interval) == ("Enabled", "31536000s"))
+    check("SetDeletionProtection", found.deletion_protection == "Enabled")
+    refused("a default key, every 90 days", "InvalidParameter", kms.update_rotation_policy,
+            m.UpdateRotationPolicyRequest(key_id=key, enable_automatic_rotation=True, rotation_interval="90d"))
+    refused("a protected key", "Rejected.DeletionProtection", kms.schedule_key_deletion,
+            m.ScheduleKeyDeletionRequest(key_id=key, pending_window_in_days=7))
+    kms.set_deletion_protection(m.SetDeletionProtectionRequest(
+        protected_resource_arn=found.arn, enable_deletion_protection=False))
 
 
 def states(key):
