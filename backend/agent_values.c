@@ -6,7 +6,7 @@
 
 /* What crosses as it is: numbers of version 1, which the enums may never leave. */
 _Static_assert(KMS_KEY_AES == 0 && KMS_KEY_GENERIC == 1 && KMS_KEY_RSA == 2 && KMS_KEY_EC == 3 &&
-                   KMS_KEY_EDDSA == 4 && KMS_KEY_CHACHA20 == 5,
+                   KMS_KEY_EDDSA == 4 && KMS_KEY_CHACHA20 == 5 && KMS_KEY_SM4 == 6,
                "key types cross the wire");
 _Static_assert(KMS_USE_ENCRYPT == 1 && KMS_USE_DECRYPT == 2 && KMS_USE_WRAP == 4 &&
                    KMS_USE_UNWRAP == 8 && KMS_USE_SIGN == 16 && KMS_USE_VERIFY == 32,

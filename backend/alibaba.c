@@ -218,7 +218,7 @@ static enum kms_status ali_describe(struct kms_backend *b, struct kms_call *call
         .manufacturer = "Alibaba Cloud",
         .model = "KMS 2016-01-20",
         .data_keys = true,
-        .generates = 1u << KMS_KEY_AES | 1u << KMS_KEY_RSA | 1u << KMS_KEY_EC,
+        .generates = 1u << KMS_KEY_AES | 1u << KMS_KEY_SM4 | 1u << KMS_KEY_RSA | 1u << KMS_KEY_EC,
     };
 
     (void)call;

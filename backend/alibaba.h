@@ -13,9 +13,10 @@
  * full name: of the key's ARN for symmetric keys, each of their versions and HMAC keys, of
  * ARN/KeyVersionId for key pairs.
  *
- *   Aliyun_AES_256  sealed: the ciphertext is the service's base64 text, unchanged. The version
- *                   that encrypts is the service's choice and comes with its reply; any version's
- *                   ref decrypts whatever the key has encrypted.
+ *   Aliyun_AES_*,   sealed: the ciphertext is the service's base64 text, unchanged. The version
+ *   Aliyun_SM4      that encrypts is the service's choice and comes with its reply; any version's
+ *                   ref decrypts whatever the key has encrypted. To this API the two differ by
+ *                   name; SM4 keys of hardware key management instances do not rotate.
  *   RSA_*, EC_P256  sign (SHA-256 only), RSA-OAEP; verifying, and encrypting by OAEP, with the
  *                   public key, here
  *
@@ -31,8 +32,8 @@
  * here; the version may be the former one. If it is what seals, what another key of the account
  * sealed may be taken, too, where our identity may decrypt by that one.
  *
- * Not shown: SM4, SM2, SM3 and P-256K keys, which the waist has no type for. HMAC keys are not made
- * from here: which KeySpec to ask for is told nowhere.
+ * Not shown: SM2, SM3 and P-256K keys, which the waist has no type for. HMAC keys are not made from
+ * here: which KeySpec to ask for is told nowhere.
  * There are no random bytes to be had.
  */
 #ifndef KMS_BACKEND_ALIBABA_H

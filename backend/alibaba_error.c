@@ -28,6 +28,7 @@ static const struct row {
     {"NoPermission*", KMS_E_DENIED, false},
     {"Rejected.AlreadyExist*", KMS_E_EXISTS, false},
     {"Rejected.LimitExceeded", KMS_E_DENIED, false},
+    {"Rejected.UnsupportedOperation", KMS_E_UNSUPPORTED, false}, /* as of keys that do not rotate */
     {"Rejected.*", KMS_E_KEY_STATE, false}, /* Disabled, PendingDeletion, PendingImport, ... */
     {"InvalidAccessKeyId*", KMS_E_AUTH, true},
     {"InvalidSecurityToken*", KMS_E_AUTH, true},

@@ -19,6 +19,7 @@ static const struct kms_ali_spec specs[] = {
     {"Aliyun_AES_256", KMS_KEY_AES, 256, KMS_ALG_NONE},
     {"Aliyun_AES_192", KMS_KEY_AES, 192, KMS_ALG_NONE},
     {"Aliyun_AES_128", KMS_KEY_AES, 128, KMS_ALG_NONE},
+    {"Aliyun_SM4", KMS_KEY_SM4, 128, KMS_ALG_NONE},
     {"RSA_2048", KMS_KEY_RSA, 2048, KMS_ALG_NONE},
     {"RSA_3072", KMS_KEY_RSA, 3072, KMS_ALG_NONE},
     {"RSA_4096", KMS_KEY_RSA, 4096, KMS_ALG_NONE},
@@ -191,7 +192,7 @@ enum kms_status kms_ali_key_read(const struct kms_json *metadata, struct kms_ali
         (key.primary[0] != '\0' && !kms_ali_is_id(key.primary, strlen(key.primary)))) {
         return kms_error_set(err, KMS_E_PROTOCOL, "the reply's KeyMetadata has an id that is none");
     }
-    if (key.spec != NULL && key.spec->type == KMS_KEY_AES && key.primary[0] == '\0') {
+    if (key.spec != NULL && kms_ali_seals(key.spec->type) && key.primary[0] == '\0') {
         return kms_error_set(err, KMS_E_PROTOCOL, "the reply lacks KeyMetadata.PrimaryKeyVersion");
     }
     if (key.spec != NULL && key.spec->type == KMS_KEY_GENERIC &&

@@ -20,6 +20,7 @@ static const struct kms_ali_spec *spec_for(const struct kms_key_template *tmpl)
     } all[] = {
         {KMS_KEY_AES, 0, "Aliyun_AES_256"},   {KMS_KEY_AES, 256, "Aliyun_AES_256"},
         {KMS_KEY_AES, 192, "Aliyun_AES_192"}, {KMS_KEY_AES, 128, "Aliyun_AES_128"},
+        {KMS_KEY_SM4, 0, "Aliyun_SM4"},       {KMS_KEY_SM4, 128, "Aliyun_SM4"},
         {KMS_KEY_RSA, 0, "RSA_3072"},         {KMS_KEY_RSA, 2048, "RSA_2048"},
         {KMS_KEY_RSA, 3072, "RSA_3072"},      {KMS_KEY_RSA, 4096, "RSA_4096"},
         {KMS_KEY_EC, 0, "EC_P256"},           {KMS_KEY_EC, 256, "EC_P256"},
@@ -42,7 +43,7 @@ static const char *usage_for(const struct kms_key_template *tmpl)
     bool sign = (tmpl->uses & ~crypts) != 0;
 
     if (tmpl->uses == 0) {
-        return tmpl->type == KMS_KEY_AES ? "ENCRYPT/DECRYPT" : "SIGN/VERIFY";
+        return kms_ali_seals(tmpl->type) ? "ENCRYPT/DECRYPT" : "SIGN/VERIFY";
     }
     if (crypt == sign) {
         return "";
@@ -59,12 +60,15 @@ static bool is_alias(const char *label)
     return len > 0 && len <= 249 && strspn(label, chars) == len;
 }
 
+static bool has_instance(const struct kms_alibaba_conf *ali)
+{
+    return ali->instance != NULL && ali->instance[0] != '\0';
+}
+
 /* Other services have such keys; AES of less than 256 bits is for a KMS instance of one's own. */
 static bool is_elsewhere(const struct kms_alibaba_conf *ali, const struct kms_key_template *tmpl)
 {
-    bool has_instance = ali->instance != NULL && ali->instance[0] != '\0';
-
-    return (tmpl->type == KMS_KEY_AES && !has_instance &&
+    return (tmpl->type == KMS_KEY_AES && !has_instance(ali) &&
             (tmpl->bits == 128 || tmpl->bits == 192)) ||
            (tmpl->type == KMS_KEY_EC && (tmpl->bits == 384 || tmpl->bits == 521));
 }
@@ -85,7 +89,7 @@ static enum kms_status check_template(const struct kms_alibaba_conf *ali,
         return kms_error_set(err, KMS_E_UNSUPPORTED,
                              "HMAC keys of Alibaba Cloud KMS are made in its console");
     }
-    if (tmpl->type != KMS_KEY_AES && tmpl->type != KMS_KEY_RSA && tmpl->type != KMS_KEY_EC) {
+    if (!kms_ali_seals(tmpl->type) && tmpl->type != KMS_KEY_RSA && tmpl->type != KMS_KEY_EC) {
         return kms_error_set(err, KMS_E_UNSUPPORTED, "Alibaba Cloud KMS makes no %s keys",
                              kms_key_type_name(tmpl->type));
     }
@@ -136,6 +140,22 @@ static enum kms_status tell_of_key(struct kms_call *call, const struct kms_ali_r
         call->error.text);
 }
 
+/* Instances have SM4 keys, and regions with managed HSMs had them without one: so the service is
+ * asked, which does not say what it misses. */
+static enum kms_status tell_of_instance(const struct kms_alibaba_conf *ali, struct kms_call *call,
+                                        const struct kms_key_template *tmpl)
+{
+    enum kms_status status = call->error.status;
+
+    if (tmpl->type != KMS_KEY_SM4 || has_instance(ali) ||
+        (status != KMS_E_INVALID && status != KMS_E_UNSUPPORTED)) {
+        return status;
+    }
+    return kms_error_reword(&call->error, status,
+                            "%s (SM4 keys are of a KMS instance, and alibaba.instance is not set)",
+                            call->error.text);
+}
+
 static enum kms_status create_key(struct kms_backend *b, struct kms_call *call,
                                   const struct kms_key_template *tmpl, const char *alias,
                                   struct kms_ali_key *ret_key)
@@ -150,7 +170,7 @@ static enum kms_status create_key(struct kms_backend *b, struct kms_call *call,
     kms_ali_param_text(&ask, "KeyUsage", usage_for(tmpl));
     (void)snprintf(description, sizeof(description), DESCRIPTION "%s", alias);
     kms_ali_param_text(&ask, "Description", description);
-    if (b->ali->instance != NULL && b->ali->instance[0] != '\0') {
+    if (has_instance(b->ali)) {
         kms_ali_param_text(&ask, "DKMSInstanceId", b->ali->instance);
     }
     status = kms_ali_call(b, call, &ask, &reply);
@@ -164,6 +184,7 @@ static enum kms_status create_key(struct kms_backend *b, struct kms_call *call,
         status = kms_ali_protocol(call, &reply, ask.action, "is about another kind of key");
     }
     if (status != KMS_OK) {
+        status = tell_of_instance(b->ali, call, tmpl);
         status = tell_of_key(call, &reply, description);
     }
     kms_ali_reply_done(call, &reply);

@@ -153,6 +153,12 @@ struct kms_ali_spec {
     enum kms_alg mac; /* of an HMAC key: the one that it is for */
 };
 const struct kms_ali_spec *kms_ali_spec_named(const char *name);
+/* The symmetric keys, which Encrypt takes: all that the service tells of one kind of them it tells
+ * of the other. */
+static inline bool kms_ali_seals(enum kms_key_type type)
+{
+    return type == KMS_KEY_AES || type == KMS_KEY_SM4;
+}
 
 /* DescribeKey's or CreateKey's KeyMetadata. */
 struct kms_ali_key {

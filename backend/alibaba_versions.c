@@ -19,6 +19,7 @@ static void add_algs(const struct kms_ali_key *key, struct kms_key_info *info)
         enum kms_alg alg;
     } all[] = {
         {KMS_KEY_AES, true, KMS_ALG_SEALED},
+        {KMS_KEY_SM4, true, KMS_ALG_SEALED},
         {KMS_KEY_RSA, true, KMS_ALG_RSA_OAEP_SHA1},
         {KMS_KEY_RSA, true, KMS_ALG_RSA_OAEP_L_SHA256},
         {KMS_KEY_RSA, false, KMS_ALG_RSA_PKCS1},
@@ -92,7 +93,7 @@ static struct kms_key_info info_of(const struct kms_ali_key *key, bool latest, c
         .always_sensitive = key->local,
         .never_extractable = key->local,
         .local = key->local,
-        .seal = latest && key->spec->type == KMS_KEY_AES ? KMS_ALG_SEALED : KMS_ALG_NONE,
+        .seal = latest && kms_ali_seals(key->spec->type) ? KMS_ALG_SEALED : KMS_ALG_NONE,
         .latest = latest,
     };
 
@@ -109,7 +110,7 @@ static enum kms_status no_identity(struct kms_error *err)
 
 bool kms_ali_is_logical(const struct kms_ali_key *key)
 {
-    return key->spec->type == KMS_KEY_AES;
+    return kms_ali_seals(key->spec->type);
 }
 
 enum kms_status kms_ali_logical_info(const struct kms_ali_key *key, const char *label,

@@ -46,6 +46,7 @@ static const struct {
 static const char *const key_types[KMS_KEY_TYPE_COUNT] = {
     [KMS_KEY_AES] = "aes", [KMS_KEY_GENERIC] = "generic", [KMS_KEY_RSA] = "rsa",
     [KMS_KEY_EC] = "ec",   [KMS_KEY_EDDSA] = "eddsa",     [KMS_KEY_CHACHA20] = "chacha20",
+    [KMS_KEY_SM4] = "sm4",
 };
 
 const char *kms_alg_name(enum kms_alg alg)

@@ -44,6 +44,7 @@ enum kms_key_type {
     KMS_KEY_EC,       /* P-256, P-384, P-521 by bits */
     KMS_KEY_EDDSA,    /* Ed25519 */
     KMS_KEY_CHACHA20, /* 256 bits, with Poly1305 (RFC 8439) */
+    KMS_KEY_SM4,      /* 128 bits (GB/T 32907), by KMS_ALG_SEALED alone */
     KMS_KEY_TYPE_COUNT
 };
 
@@ -216,8 +217,8 @@ struct kms_params {
     unsigned salt_len;   /* bytes */
 };
 
-/* What encrypt made. The two bufs' storage is the caller's: cap KMS_IV_MAX, and plaintext + 1024.
- */
+/* What encrypt made. The two bufs' storage is the caller's: cap KMS_IV_MAX, and plaintext + 1024; a
+ * third of the plaintext more with a key that has KMS_ALG_SEALED, whose blob may be base64 text. */
 struct kms_sealed {
     enum kms_alg alg; /* never KMS_ALG_BEST */
     struct kms_buf iv;

@@ -10,7 +10,7 @@
  *
  * (of HMAC keys Transit tells no creation time: "mac:" and, in hex, 16 bytes of HMAC-SHA256 by that
  * version over the first of these texts stand for it, so that listing them needs the right to
- * <mount>/hmac/<name>/, and one that we may not ask is not shown)
+ * <mount>/hmac/<name>/, and one that we may not ask is not shown; vault_marks.c)
  *
  * each but the version (8 bytes, big-endian) as 4 bytes of length, big-endian, and bytes; the
  * creation time as Transit writes it (seconds since 1970 in decimal for symmetric keys, RFC 3339
@@ -25,6 +25,8 @@
  * Encryption names the version of the ref in the request, and the reply must name it, too: what
  * Status announces is what is used. What is known of a key is read anew when it is older than ten
  * seconds; a key that was deleted and made again meanwhile would be used as the old one until then.
+ * A key that was seen once is asked for by its name, whatever became of it; the mount is listed for
+ * a ref that was never seen, and for who wants all keys.
  * Decryption refuses a version that has gone. Transit's ciphertext "vault:vN:" base64(nonce || ct
  * || tag) of AES-GCM and ChaCha20-Poly1305 keys goes apart into IV and ciphertext, and is rebuilt
  * for decryption.

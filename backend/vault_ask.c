@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "backend/vault_parts.h"
+#include "common/clock.h"
 #include "common/codec.h"
 #include "common/secure.h"
 
@@ -222,22 +223,6 @@ enum kms_status kms_vault_ask_as(struct kms_backend *backend, const struct kms_h
     return status;
 }
 
-/*
- * 403 "permission denied" is said of a token that is not good, and of a good one that may not: the
- * token is asked about itself, which the policy `default` lets it.
- */
-static bool is_token_bad(struct kms_backend *backend, const struct kms_http_wait *wait,
-                         const char *token)
-{
-    const struct kms_vault_ask ask = {.method = KMS_HTTP_GET, .path = "/v1/auth/token/lookup-self"};
-    struct kms_vault_reply reply = {.doc = NULL};
-    struct kms_error ignored = KMS_ERROR_INIT;
-    enum kms_status status = kms_vault_ask_as(backend, wait, token, &ask, &reply, &ignored);
-
-    kms_vault_reply_done(&reply);
-    return status == KMS_E_DENIED;
-}
-
 /* What a call tells of the service, for health. */
 static void note(struct kms_backend *backend, enum kms_status status, const struct kms_error *err,
                  const struct kms_http_response *response)
@@ -255,10 +240,65 @@ static void note(struct kms_backend *backend, enum kms_status status, const stru
     pthread_mutex_unlock(&backend->lock);
 }
 
+/* ---- a token that is refused -------------------------------------------------------------- */
+
+#define UNSURE_NS (60 * KMS_NS_PER_S) /* how often a token is replaced that is perhaps good */
+
 static enum kms_status refuse_token(struct kms_backend *backend, struct kms_error *err)
 {
     return kms_error_reword(err, KMS_E_AUTH, "%s refuses our token (auth method %s)",
                             kms_endpoints_first(backend->endpoints), backend->vault->auth->method);
+}
+
+/* True once a minute: a policy that denies for good would have us log in for each call. */
+static bool may_doubt(struct kms_backend *backend)
+{
+    uint64_t now = kms_now_ns();
+    bool may = false;
+
+    pthread_mutex_lock(&backend->lock);
+    may = backend->doubted_ns == 0 || now - backend->doubted_ns > UNSURE_NS;
+    backend->doubted_ns = may ? now : backend->doubted_ns;
+    pthread_mutex_unlock(&backend->lock);
+    return may;
+}
+
+/*
+ * Nobody lets us see whether the token is good: another one is tried, and what is denied to a token
+ * of a new login, too, is denied. A token that is given may be the one that it was, and no good:
+ * the operator is to look at it first.
+ */
+static enum kms_status doubt_token(struct kms_backend *backend,
+                                   const struct kms_credential_value *token, bool *ret_again,
+                                   struct kms_error *err)
+{
+    bool is_given = strcmp(backend->vault->auth->method, "token") == 0;
+
+    *ret_again =
+        (is_given || may_doubt(backend)) && kms_credential_refused(backend->credential, token);
+    return kms_error_reword(
+        err, is_given ? KMS_E_AUTH : KMS_E_DENIED,
+        "%s (denied, or our token is refused: which of them cannot be told of a "
+        "token without `read` on auth/token/lookup-self, as in the policy "
+        "default)",
+        err->text);
+}
+
+static enum kms_status weigh_token(struct kms_backend *backend, const struct kms_http_wait *wait,
+                                   const struct kms_credential_value *token, bool *ret_again,
+                                   struct kms_error *err)
+{
+    switch (kms_vault_weigh(backend, wait, token->part[0], err)) {
+    case KMS_VAULT_TOKEN_BAD:
+        *ret_again = kms_credential_refused(backend->credential, token);
+        return refuse_token(backend, err);
+    case KMS_VAULT_TOKEN_UNSURE:
+        return doubt_token(backend, token, ret_again, err);
+    case KMS_VAULT_TOKEN_GOOD:
+    case KMS_VAULT_TOKEN_UNASKED: /* the next call may be told */
+        break;
+    }
+    return KMS_E_DENIED;
 }
 
 /* One round; *ret_again: the token was bad, and another one is to be had. */
@@ -274,10 +314,8 @@ static enum kms_status ask_once(struct kms_backend *backend, const struct kms_ht
         return status;
     }
     status = kms_vault_ask_as(backend, wait, token->part[0], ask, ret, err);
-    if (status == KMS_E_DENIED && ret->http.status == 403 &&
-        is_token_bad(backend, wait, token->part[0])) {
-        *ret_again = kms_credential_refused(backend->credential, token);
-        status = refuse_token(backend, err);
+    if (status == KMS_E_DENIED && ret->http.status == 403) {
+        status = weigh_token(backend, wait, token, ret_again, err);
     }
     kms_credential_give(backend->credential, token);
     return status;

@@ -1,15 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Listing, and finding a key by its ref. */
+/* Listing, and reading a key by its name. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "backend/vault_parts.h"
-#include "common/clock.h"
 #include "common/codec.h"
 #include "common/log.h"
-
-#define LACKING_NS KMS_NS_PER_S /* how long a use that a key lacks is not asked for anew */
 
 /* Transit's rule for names: word characters, and dots and dashes between them. */
 bool kms_vault_name_is_valid(const char *name)
@@ -51,49 +48,6 @@ static enum kms_status publish(struct kms_backend *backend, struct kms_call *cal
     return status;
 }
 
-/* What stands for a creation time that is not told: see vault.h. */
-static enum kms_status take_marks(struct kms_backend *backend, struct kms_call *call,
-                                  const char *name, struct kms_vault_read *read)
-{
-    const struct kms_vault_sign *row = kms_vault_sign_for(KMS_ALG_HMAC_SHA256);
-    struct kms_vault_key key = {.type = read->type, .bits = read->bits};
-    enum kms_status status = KMS_OK;
-    size_t count = read->count;
-
-    (void)snprintf(key.name, sizeof(key.name), "%s", name);
-    read->count = 0;
-    for (size_t i = 0; status == KMS_OK && i < count; i++) {
-        struct kms_vault_version *version = &read->versions[i];
-        uint8_t mark[32];
-        struct kms_buf out = KMS_BUF_OVER(mark);
-
-        if (version->created[0] != '\0') {
-            read->versions[read->count++] = *version;
-            continue;
-        }
-        key.version = version->version;
-        memcpy(version->created, "mac:", 4);
-        status = kms_vault_mac_of(backend, call, &key, row,
-                                  kms_span_str("kmsbridge vault key id v1"), &out);
-        if (status == KMS_OK) {
-            status = kms_hex_encode(kms_span_of(mark, 16), version->created + 4,
-                                    sizeof(version->created) - 4);
-            read->versions[read->count++] = *version;
-        } else if (status == KMS_E_KEY_STATE) { /* below min_encryption_version: it makes none */
-            kms_error_clear(&call->error);
-            status = KMS_OK;
-        }
-    }
-    if (status == KMS_E_DENIED) {
-        kms_log_error(KMS_LOG_DEBUG, &call->error, "backend %s: key %s is not shown",
-                      backend->conf->name, name);
-        kms_error_clear(&call->error);
-        read->count = 0;
-        return KMS_OK;
-    }
-    return status;
-}
-
 static enum kms_status take_key(struct kms_backend *backend, struct kms_call *call,
                                 const char *name, const struct kms_vault_reply *reply,
                                 kms_key_visit visit, void *ctx, bool *ret_stop)
@@ -111,7 +65,7 @@ static enum kms_status take_key(struct kms_backend *backend, struct kms_call *ca
         read.count = 0;
     }
     if (status == KMS_OK) {
-        status = take_marks(backend, call, name, &read);
+        status = kms_vault_take_marks(backend, call, name, &read);
     }
     if (status == KMS_OK) {
         status = publish(backend, call, name, &read, visit, ctx, ret_stop);
@@ -294,6 +248,20 @@ static enum kms_status list_all(struct kms_backend *backend, struct kms_call *ca
     return status;
 }
 
+static bool look_on(void *ctx, const struct kms_key_info *info)
+{
+    (void)ctx;
+    (void)info;
+    return true;
+}
+
+enum kms_status kms_vault_read_all(struct kms_backend *backend, struct kms_call *call)
+{
+    struct sieve all = {.visit = look_on};
+
+    return list_all(backend, call, &all);
+}
+
 static enum kms_status list_one(struct kms_backend *backend, struct kms_call *call,
                                 struct sieve *sieve)
 {
@@ -313,6 +281,7 @@ enum kms_status kms_vault_list_keys(struct kms_backend *backend, struct kms_call
 {
     struct sieve sieve = {.tag2 = filter->tag, .ref = filter->ref, .visit = visit, .ctx = ctx};
     struct kms_vault_key known;
+    struct kms_vault_lost lost;
     bool stale = false;
     enum kms_status status = read_spec(filter->spec, &sieve, &call->error);
 
@@ -325,98 +294,11 @@ enum kms_status kms_vault_list_keys(struct kms_backend *backend, struct kms_call
     narrow(&sieve, filter->label);
     if (sieve.ref != NULL && kms_vault_table_find(&backend->table, sieve.ref, &known, &stale)) {
         narrow(&sieve, known.name);
+    } else if (sieve.ref != NULL && kms_vault_table_lost(&backend->table, sieve.ref, &lost)) {
+        narrow(&sieve, lost.name);
     }
     if (sieve.nothing) {
         return KMS_OK;
     }
     return sieve.label != NULL ? list_one(backend, call, &sieve) : list_all(backend, call, &sieve);
-}
-
-/* ---- by ref ------------------------------------------------------------------------------- */
-
-static bool look_on(void *ctx, const struct kms_key_info *info)
-{
-    (void)ctx;
-    (void)info;
-    return true;
-}
-
-static enum kms_status find_known(struct kms_backend *backend, struct kms_call *call,
-                                  const char *ref, struct kms_vault_key *ret_key)
-{
-    bool stale = false;
-
-    if (kms_vault_table_find(&backend->table, ref, ret_key, &stale)) {
-        return KMS_OK;
-    }
-    return kms_error_set(&call->error, KMS_E_NOT_FOUND,
-                         "Transit has no key %s (any more) that we can see in %s", ref,
-                         backend->mount);
-}
-
-/* What is known of @ret_key is old. */
-static enum kms_status read_again(struct kms_backend *backend, struct kms_call *call,
-                                  const char *ref, struct kms_vault_key *ret_key)
-{
-    enum kms_status status = kms_vault_read(backend, call, ret_key->name, NULL, NULL);
-
-    if (status == KMS_E_NOT_FOUND) { /* said below, by its ref */
-        kms_error_clear(&call->error);
-        status = KMS_OK;
-    }
-    return status == KMS_OK ? find_known(backend, call, ref, ret_key) : status;
-}
-
-/* Known, and read lately; or what is not known is looked for in the whole mount. */
-static enum kms_status look_up(struct kms_backend *backend, struct kms_call *call, const char *ref,
-                               struct kms_vault_key *ret_key)
-{
-    struct sieve all = {.visit = look_on};
-    enum kms_status status = KMS_OK;
-    bool stale = false;
-    bool mine = false;
-    bool found = kms_vault_table_find(&backend->table, ref, ret_key, &stale);
-
-    if (found && !stale) {
-        return KMS_OK;
-    }
-    if (found) {
-        return read_again(backend, call, ref, ret_key);
-    }
-    status = kms_vault_table_may_list(&backend->table, call, &mine);
-    if (mine) {
-        status = list_all(backend, call, &all);
-        kms_vault_table_listed(&backend->table, status == KMS_OK);
-    }
-    return status == KMS_OK ? find_known(backend, call, ref, ret_key) : status;
-}
-
-enum kms_status kms_vault_find(struct kms_backend *backend, struct kms_call *call, const char *ref,
-                               enum kms_alg alg, unsigned use, struct kms_vault_key *ret_key)
-{
-    enum kms_status status = look_up(backend, call, ref, ret_key);
-    struct kms_alg_set algs;
-
-    if (status != KMS_OK) {
-        return status;
-    }
-    algs = kms_vault_type_algs(ret_key->type);
-    if ((alg != KMS_ALG_NONE && !kms_alg_set_has(&algs, alg)) ||
-        ((ret_key->type->seal_uses | ret_key->type->open_uses) & use) != use) {
-        return kms_error_set(&call->error, KMS_E_UNSUPPORTED, "key %s (%s) does no %s",
-                             ret_key->name, ret_key->type->name, kms_alg_name(alg));
-    }
-    if ((ret_key->uses & use) != use && kms_now_ns() - ret_key->seen_ns > LACKING_NS) {
-        status = read_again(backend, call, ref, ret_key); /* it may have been allowed again */
-        if (status != KMS_OK) {
-            return status;
-        }
-    }
-    if ((ret_key->uses & use) != use) {
-        return kms_error_set(&call->error, KMS_E_KEY_STATE,
-                             "version %llu of key %s is not for that any more "
-                             "(min_encryption_version, min_decryption_version, or soft-deleted)",
-                             (unsigned long long)ret_key->version, ret_key->name);
-    }
-    return KMS_OK;
 }

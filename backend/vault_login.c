@@ -13,6 +13,7 @@
 #include "common/clock.h"
 #include "common/codec.h"
 #include "common/file.h"
+#include "common/log.h"
 #include "common/secret.h"
 #include "common/secure.h"
 
@@ -162,8 +163,39 @@ static bool renew(struct kms_vault_login *login, const struct kms_http_wait *wai
 
 /* ---- a token that is given ---------------------------------------------------------------- */
 
+/*
+ * The policy does not let it look itself up, or it is no good. Perhaps good will do: what it is
+ * used for next will tell. Nothing is known of its end, and it is not renewed.
+ */
+static enum kms_status look_at_blind(struct kms_vault_login *login,
+                                     const struct kms_http_wait *wait, const char *token,
+                                     bool is_new, struct kms_error *err)
+{
+    const char *ref = login->backend->vault->auth->token;
+
+    switch (kms_vault_weigh_blind(login->backend, wait, token, err)) {
+    case KMS_VAULT_TOKEN_BAD:
+        return kms_error_reword(err, KMS_E_AUTH, "the token of %s is refused", ref);
+    case KMS_VAULT_TOKEN_UNASKED:
+        return kms_error_reword(err, KMS_E_UNAVAILABLE, "the token of %s cannot be looked at now",
+                                ref);
+    case KMS_VAULT_TOKEN_GOOD:
+    case KMS_VAULT_TOKEN_UNSURE:
+        break;
+    }
+    kms_log_error(
+        is_new ? KMS_LOG_WARN : KMS_LOG_DEBUG, err,
+        "backend %s: the token of %s may not look itself up, so that it is used without "
+        "renewing it: give it the policy default, or `read` on auth/token/lookup-self and "
+        "`update` on auth/token/renew-self",
+        login->backend->conf->name, ref);
+    kms_error_clear(err);
+    return KMS_OK;
+}
+
 static enum kms_status look_up_self(struct kms_vault_login *login, const struct kms_http_wait *wait,
-                                    const char *token, struct granted *ret, struct kms_error *err)
+                                    const char *token, bool is_new, struct granted *ret,
+                                    struct kms_error *err)
 {
     const struct kms_vault_ask ask = {.method = KMS_HTTP_GET, .path = "/v1/auth/token/lookup-self"};
     struct kms_vault_reply reply = {.doc = NULL};
@@ -181,11 +213,7 @@ static enum kms_status look_up_self(struct kms_vault_login *login, const struct 
         status = kms_json_bool_maybe(&data, "renewable", &ret->renewable, err);
     }
     kms_vault_reply_done(&reply);
-    if (status == KMS_E_DENIED) {
-        status = kms_error_reword(err, KMS_E_AUTH, "the token of %s is refused",
-                                  login->backend->vault->auth->token);
-    }
-    return status;
+    return status == KMS_E_DENIED ? look_at_blind(login, wait, token, is_new, err) : status;
 }
 
 static enum kms_status take_token(struct kms_vault_login *login, const struct kms_http_wait *wait,
@@ -194,15 +222,19 @@ static enum kms_status take_token(struct kms_vault_login *login, const struct km
 {
     struct granted granted = {.token = NULL};
     char *token = NULL;
+    bool is_new = true;
     enum kms_status status = load(login->backend->vault->auth->token, &token, err);
 
-    if (status == KMS_OK && old != NULL && (old->flags & RENEWABLE) != 0 &&
-        strcmp(old->part[0], token) == 0 && renew(login, wait, old, slot)) {
+    if (status == KMS_OK) {
+        is_new = old == NULL || strcmp(old->part[0], token) != 0;
+    }
+    if (status == KMS_OK && !is_new && (old->flags & RENEWABLE) != 0 &&
+        renew(login, wait, old, slot)) {
         kms_secure_free(token);
         return KMS_OK;
     }
     if (status == KMS_OK) {
-        status = look_up_self(login, wait, token, &granted, err);
+        status = look_up_self(login, wait, token, is_new, &granted, err);
     }
     if (status == KMS_OK) {
         login->lease_ns = 0; /* nobody else logs in for it: a renewal may give what it likes */

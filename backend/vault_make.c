@@ -71,6 +71,10 @@ static enum kms_status check_template(struct kms_call *call, const struct kms_ke
 {
     const struct kms_vault_type *type = kms_vault_type_for(tmpl->type, tmpl->bits);
 
+    if (type == NULL && kms_vault_type_for(tmpl->type, 0) == NULL) {
+        return kms_error_set(&call->error, KMS_E_UNSUPPORTED, "Transit makes no %s keys",
+                             kms_key_type_name(tmpl->type));
+    }
     if (type == NULL) {
         return kms_error_set(&call->error, KMS_E_INVALID, "Transit makes no %s key of %u bits",
                              kms_key_type_name(tmpl->type), tmpl->bits);

@@ -289,6 +289,10 @@ enum kms_status kms_vault_describe_key(const struct kms_backend *backend, const 
                                       .bits = read->bits,
                                       .uses = ret_info->uses};
     memcpy(ret_key->id, ret_info->id, sizeof(ret_key->id));
+    if (strncmp(version->created, KMS_VAULT_MARK, strlen(KMS_VAULT_MARK)) == 0) {
+        (void)snprintf(ret_key->mark, sizeof(ret_key->mark), "%.*s", (int)sizeof(ret_key->mark) - 1,
+                       version->created);
+    }
     (void)snprintf(ret_key->name, sizeof(ret_key->name), "%s", name);
     return KMS_OK;
 }

@@ -17,7 +17,10 @@
 #define KMS_VAULT_VERSIONS_MAX 4096 /* of a key, from min_decryption_version on */
 /* Of a reply: all versions of a key, with 1 KiB for each: an RSA-4096's PEM takes 950 bytes. */
 #define KMS_VAULT_REPLY_MAX (KMS_VAULT_VERSIONS_MAX * 1024u + 8192u)
-#define KMS_VAULT_KEYS_MAX  1024 /* of one mount */
+#define KMS_VAULT_KEYS_MAX  1024   /* of one mount */
+#define KMS_VAULT_MARK      "mac:" /* how the mark of an HMAC key's version begins: vault.h */
+#define KMS_VAULT_MARK_MAX  40     /* with NUL */
+#define KMS_VAULT_LOST_MAX  256    /* versions that went, which are remembered */
 #define KMS_VAULT_DIGEST    32
 
 /* ---- vault_types.c: what Transit has -------------------------------------------------------- */
@@ -61,6 +64,23 @@ enum kms_status kms_vault_login(void *ctx, const struct kms_http_wait *wait,
                                 struct kms_credential_slot *slot, struct kms_error *err);
 void kms_vault_login_done(struct kms_vault_login *login);
 
+/* ---- vault_token.c: whether it is the token's fault ------------------------------------------ */
+
+enum kms_vault_verdict {
+    KMS_VAULT_TOKEN_GOOD,
+    KMS_VAULT_TOKEN_BAD,    /* unknown, expired, revoked, or not to be used from here */
+    KMS_VAULT_TOKEN_UNSURE, /* the server lets nobody see */
+    KMS_VAULT_TOKEN_UNASKED /* no answer: the server is ill, or there is no time left */
+};
+/* Of a token with which something has just been denied, as @said says. */
+enum kms_vault_verdict kms_vault_weigh(struct kms_backend *backend,
+                                       const struct kms_http_wait *wait, const char *token,
+                                       const struct kms_error *said);
+/* The same where that something was to look the token up. */
+enum kms_vault_verdict kms_vault_weigh_blind(struct kms_backend *backend,
+                                             const struct kms_http_wait *wait, const char *token,
+                                             const struct kms_error *said);
+
 /* ---- vault_table.c: keys that were seen ----------------------------------------------------- */
 
 struct kms_vault_key {
@@ -70,7 +90,15 @@ struct kms_vault_key {
     const struct kms_vault_type *type;
     unsigned bits;
     unsigned uses;
+    char mark[KMS_VAULT_MARK_MAX]; /* what stands for its creation time, of an HMAC key; or "" */
     uint64_t seen_ns;
+};
+
+/* A version that was seen, and then was not there any more. */
+struct kms_vault_lost {
+    char id[KMS_KEY_ID_MAX];
+    char name[KMS_VAULT_NAME_MAX];
+    uint64_t version;
 };
 
 struct kms_vault_table {
@@ -79,12 +107,17 @@ struct kms_vault_table {
     struct kms_vault_key *keys;
     size_t count;
     size_t room;
+    struct kms_vault_lost lost[KMS_VAULT_LOST_MAX]; /* a ring */
+    size_t lost_count;
     uint64_t listed_ns; /* when a list came last; 0: none, or the last one failed */
     bool is_listing;
 };
 void kms_vault_table_init(struct kms_vault_table *table);
 void kms_vault_table_done(struct kms_vault_table *table);
-/* All versions of @name are now these (@count 0: it is gone, which cannot fail). */
+/*
+ * All versions of @name are now these, ascending (@count 0: it is gone, which cannot fail); what
+ * else was known of it is lost from then on.
+ */
 enum kms_status kms_vault_table_replace(struct kms_vault_table *table, const char *name,
                                         const struct kms_vault_key *keys, size_t count,
                                         struct kms_error *err) KMS_MUST_CHECK;
@@ -94,6 +127,16 @@ enum kms_status kms_vault_table_replace(struct kms_vault_table *table, const cha
  */
 bool kms_vault_table_find(struct kms_vault_table *table, const char *ref,
                           struct kms_vault_key *ret_key, bool *ret_stale);
+/*
+ * True for one that was known once and is lost: its name is known still, so that whoever asks for
+ * it need not list the mount.
+ */
+bool kms_vault_table_lost(struct kms_vault_table *table, const char *ref,
+                          struct kms_vault_lost *ret_lost);
+struct kms_vault_read;
+/* The marks that are known of the versions of @name, into ->recalled of @read's. */
+void kms_vault_table_recall(struct kms_vault_table *table, const char *name,
+                            struct kms_vault_read *read);
 /*
  * *ret_may: nobody has listed for a moment, and it is this caller's to do, who then calls
  * kms_vault_table_listed(). A list that is on its way is waited for, and one that failed says
@@ -122,6 +165,7 @@ struct kms_backend {
     bool ready;
     struct kms_error trouble;
     uint64_t relogins;
+    uint64_t doubted_ns; /* when a token was replaced that was perhaps good; 0: never */
     char gone[KMS_VAULT_GONE_MAX][KMS_KEY_ID_MAX]; /* ids of what we destroyed, a ring */
     size_t gone_count;
 };
@@ -182,10 +226,9 @@ void kms_vault_body_done(struct kms_vault_body *body);
 enum kms_status kms_vault_list_keys(struct kms_backend *backend, struct kms_call *call,
                                     const struct kms_key_filter *filter, kms_key_visit visit,
                                     void *ctx);
-/* KMS_E_NOT_FOUND; KMS_E_KEY_STATE when it lacks @use now, KMS_E_UNSUPPORTED when its type does. */
-enum kms_status kms_vault_find(struct kms_backend *backend, struct kms_call *call, const char *ref,
-                               enum kms_alg alg, unsigned use,
-                               struct kms_vault_key *ret_key) KMS_MUST_CHECK;
+/* Reads each key of the mount that may be read; KMS_E_DENIED without the right to LIST. */
+enum kms_status kms_vault_read_all(struct kms_backend *backend,
+                                   struct kms_call *call) KMS_MUST_CHECK;
 /*
  * Reads the key @name, and what is known of it is that from then on. Visits its versions, oldest
  * first (@visit may be NULL). KMS_E_NOT_FOUND; a key of another kind than ours has no versions.
@@ -193,6 +236,23 @@ enum kms_status kms_vault_find(struct kms_backend *backend, struct kms_call *cal
 enum kms_status kms_vault_read(struct kms_backend *backend, struct kms_call *call, const char *name,
                                kms_key_visit visit, void *ctx) KMS_MUST_CHECK;
 bool kms_vault_name_is_valid(const char *name);
+
+/* ---- vault_find.c --------------------------------------------------------------------------- */
+
+/*
+ * KMS_E_NOT_FOUND; KMS_E_KEY_STATE when it lacks @use now, or is a version that was archived;
+ * KMS_E_UNSUPPORTED when its type lacks @use. KMS_E_DENIED of a ref that was never seen by name,
+ * where the keys may not be listed.
+ */
+enum kms_status kms_vault_find(struct kms_backend *backend, struct kms_call *call, const char *ref,
+                               enum kms_alg alg, unsigned use,
+                               struct kms_vault_key *ret_key) KMS_MUST_CHECK;
+
+/* ---- vault_marks.c -------------------------------------------------------------------------- */
+
+/* Fills ->created of HMAC keys' versions, and leaves out those that have none: see there. */
+enum kms_status kms_vault_take_marks(struct kms_backend *backend, struct kms_call *call,
+                                     const char *name, struct kms_vault_read *read) KMS_MUST_CHECK;
 
 /* ---- vault_parse.c: what is read of a key --------------------------------------------------- */
 
@@ -205,8 +265,9 @@ struct kms_vault_read {
     size_t count;
     struct kms_vault_version {
         uint64_t version;
-        char created[KMS_VAULT_TIME_MAX]; /* "" where Transit does not tell, of HMAC keys */
-    } * versions;                         /* ascending; on the heap */
+        char created[KMS_VAULT_TIME_MAX];  /* "" where Transit does not tell, of HMAC keys */
+        char recalled[KMS_VAULT_MARK_MAX]; /* vault_marks.c */
+    } * versions;                          /* ascending; on the heap */
 };
 enum kms_status kms_vault_parse_key(const struct kms_json *data, struct kms_vault_read *ret,
                                     struct kms_error *err) KMS_MUST_CHECK;

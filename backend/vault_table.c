@@ -25,7 +25,67 @@ void kms_vault_table_done(struct kms_vault_table *table)
     (void)pthread_mutex_destroy(&table->lock);
 }
 
-static void remove_locked(struct kms_vault_table *table, const char *name)
+/* ---- what was lost ------------------------------------------------------------------------ */
+
+static struct kms_vault_lost *find_lost_locked(struct kms_vault_table *table, const char *ref)
+{
+    for (size_t i = 0; i < KMS_VAULT_LOST_MAX; i++) {
+        if (strcmp(table->lost[i].id, ref) == 0) {
+            return &table->lost[i];
+        }
+    }
+    return NULL;
+}
+
+static void lose_locked(struct kms_vault_table *table, const struct kms_vault_key *key)
+{
+    struct kms_vault_lost *lost = find_lost_locked(table, key->id);
+
+    if (lost == NULL) {
+        lost = &table->lost[table->lost_count++ % KMS_VAULT_LOST_MAX];
+        memcpy(lost->id, key->id, sizeof(lost->id));
+        memcpy(lost->name, key->name, sizeof(lost->name));
+        lost->version = key->version;
+    }
+}
+
+bool kms_vault_table_lost(struct kms_vault_table *table, const char *ref,
+                          struct kms_vault_lost *ret_lost)
+{
+    struct kms_vault_lost *lost = NULL;
+
+    pthread_mutex_lock(&table->lock);
+    lost = ref[0] == '\0' ? NULL : find_lost_locked(table, ref);
+    if (lost != NULL) {
+        *ret_lost = *lost;
+    }
+    pthread_mutex_unlock(&table->lock);
+    return lost != NULL;
+}
+
+/* ---- what is known ------------------------------------------------------------------------ */
+
+static int compare_versions(const void *a, const void *b)
+{
+    const struct kms_vault_key *x = a;
+    const struct kms_vault_key *y = b;
+
+    return x->version < y->version ? -1 : x->version > y->version ? 1 : 0;
+}
+
+/* Whether @key, by the same identity, is among @keys, which ascend by version. */
+static bool is_among(const struct kms_vault_key *key, const struct kms_vault_key *keys,
+                     size_t count)
+{
+    const struct kms_vault_key *found =
+        count == 0 ? NULL : bsearch(key, keys, count, sizeof(*keys), compare_versions);
+
+    return found != NULL && strcmp(found->id, key->id) == 0;
+}
+
+/* Takes what is known of @name out; what is not in @keys is lost. */
+static void remove_locked(struct kms_vault_table *table, const char *name,
+                          const struct kms_vault_key *keys, size_t count)
 {
     size_t kept = 0;
 
@@ -35,6 +95,8 @@ static void remove_locked(struct kms_vault_table *table, const char *name)
                 table->keys[kept] = table->keys[i];
             }
             kept++;
+        } else if (!is_among(&table->keys[i], keys, count)) {
+            lose_locked(table, &table->keys[i]);
         }
     }
     table->count = kept;
@@ -71,7 +133,7 @@ enum kms_status kms_vault_table_replace(struct kms_vault_table *table, const cha
     bool fits = true;
 
     pthread_mutex_lock(&table->lock);
-    remove_locked(table, name);
+    remove_locked(table, name, keys, count);
     fits = count == 0 || make_room_locked(table, count);
     for (size_t i = 0; fits && i < count; i++) {
         table->keys[table->count] = keys[i];
@@ -105,6 +167,30 @@ bool kms_vault_table_find(struct kms_vault_table *table, const char *ref,
     pthread_mutex_unlock(&table->lock);
     return found != NULL;
 }
+
+void kms_vault_table_recall(struct kms_vault_table *table, const char *name,
+                            struct kms_vault_read *read)
+{
+    size_t at = 0;
+
+    pthread_mutex_lock(&table->lock);
+    for (size_t i = 0; i < table->count; i++) { /* a key's versions stand there ascending, too */
+        const struct kms_vault_key *key = &table->keys[i];
+
+        if (key->mark[0] == '\0' || strcmp(key->name, name) != 0) {
+            continue;
+        }
+        while (at < read->count && read->versions[at].version < key->version) {
+            at++;
+        }
+        if (at < read->count && read->versions[at].version == key->version) {
+            memcpy(read->versions[at].recalled, key->mark, sizeof(key->mark));
+        }
+    }
+    pthread_mutex_unlock(&table->lock);
+}
+
+/* ---- lists -------------------------------------------------------------------------------- */
 
 static enum kms_status await_locked(struct kms_vault_table *table, struct kms_call *call)
 {

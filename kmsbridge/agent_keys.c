@@ -162,9 +162,9 @@ static enum kms_status list(const struct kms_agentd_token *token, struct kms_wai
     return status;
 }
 
-static bool is_pair(const struct kms_key_info *info)
+bool kms_agentd_is_pair(enum kms_key_type type)
 {
-    return info->type == KMS_KEY_RSA || info->type == KMS_KEY_EC || info->type == KMS_KEY_EDDSA;
+    return type == KMS_KEY_RSA || type == KMS_KEY_EC || type == KMS_KEY_EDDSA;
 }
 
 /* One that cannot be had is left out, and asked for again with the next list. */
@@ -175,7 +175,7 @@ static struct kms_span public_of(struct kms_waist *waist, const struct kms_call 
     struct kms_call one = {.deadline_ns = call->deadline_ns, .trace_id = call->trace_id};
     struct kms_buf spki = kms_buf_over(room, KMS_PUBLIC_KEY_MAX);
 
-    if (!is_pair(info)) {
+    if (!kms_agentd_is_pair(info->type)) {
         return KMS_SPAN_NONE;
     }
     if (was != NULL && was->spki.len != 0 && strcmp(was->info.id, info->id) == 0) {

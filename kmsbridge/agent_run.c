@@ -220,8 +220,7 @@ static enum kms_status run_generate(struct kms_agentd_work *work, struct kms_wai
         work->made_uses = work->made.uses;
         work->made.uses = kms_policy_uses(work->made.uses, kms_agentd_rights_on(work, &key));
         kms_agent_put_key(&work->made, &work->made_key, &work->made_algs);
-        if (work->made.type != KMS_KEY_AES && work->made.type != KMS_KEY_GENERIC &&
-            work->made.type != KMS_KEY_CHACHA20 &&
+        if (kms_agentd_is_pair(work->made.type) &&
             kms_waist_public_key(waist, &one, work->made.ref, &spki) == KMS_OK) {
             work->made_key.spki = kms_agent_put_span(kms_buf_span(&spki));
         }

@@ -61,6 +61,9 @@ enum kms_status kms_agentd_tokens_new(struct kms_agentd_backends *backends, stru
                                       struct kms_error *err) KMS_MUST_CHECK;
 void kms_agentd_tokens_done(struct kms_agentd_tokens *tokens);
 
+/* Whether such a key has a public half. */
+bool kms_agentd_is_pair(enum kms_key_type type);
+
 const struct kms_agentd_token_conf *kms_agentd_token_conf(const struct kms_agentd_token *token);
 const char *kms_agentd_token_name(const struct kms_agentd_token *token);
 struct kms_agentd_token *kms_agentd_tokens_find(const struct kms_agentd_tokens *tokens,

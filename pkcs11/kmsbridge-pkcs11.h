@@ -33,7 +33,8 @@
  *  8 + n + m         ciphertext, to the end
  *
  * The algorithm authenticates IV, ciphertext and AAD; a changed header names another algorithm or
- * key, which do not open it. It is longer than what was sealed by less than 1200 bytes.
+ * key, which do not open it. It is longer than what was sealed by less than 1200 bytes; base64 text
+ * by a third besides.
  *
  * pParameter: NULL with length 0, or a CK_KMSBRIDGE_SEALED_PARAMS whose AAD must be the same when
  * it is opened (at most 1024 bytes).
@@ -45,6 +46,19 @@ typedef struct {
     CK_BYTE_PTR pAAD;   /* may be NULL when ulAADLen is 0 */
     CK_ULONG ulAADLen;
 } CK_KMSBRIDGE_SEALED_PARAMS;
+
+/*
+ * CKA_KEY_TYPE of an SM4 key of Alibaba Cloud KMS (GB/T 32907, 128 bits), for which PKCS#11 has no
+ * key type: the vendor-defined one. Always a token's secret key, of CKA_VALUE_LEN 16, that
+ * CKM_KMSBRIDGE_SEALED alone is for.
+ */
+#define CKK_KMSBRIDGE_SM4 0x80000000UL /* CKK_VENDOR_DEFINED */
+
+/*
+ * C_GenerateKey of such a key in the service, with CKA_TOKEN true and without a parameter.
+ * CKA_VALUE_LEN may be 16 or absent.
+ */
+#define CKM_KMSBRIDGE_SM4_KEY_GEN (CKM_KMSBRIDGE_BASE | 0x03UL)
 
 /*
  * C_GenerateKey of an AES session key (CKA_VALUE_LEN 16, 24 or 32) together with its form wrapped

@@ -20,7 +20,7 @@ static const struct option_row {
     [KMS_OPT_KEY] = {"key", "LABEL", "label of the new key-encryption key"},
     [KMS_OPT_MONITOR] = {"monitor", "ADDR", "where the daemon serves health and metrics"},
     [KMS_OPT_PRIVATE_SOFTHSM] = {"private-softhsm", NULL, "keep SoftHSM's tokens in DIR"},
-    [KMS_OPT_TYPE] = {"type", "TYPE", "aes (default), rsa, ec or chacha20"},
+    [KMS_OPT_TYPE] = {"type", "TYPE", "aes (default), rsa, ec, chacha20 or sm4"},
     [KMS_OPT_BITS] = {"bits", "N", "key size; default: AES 256, RSA 3072, EC 256"},
     [KMS_OPT_LABEL] = {"label", "LABEL", "label of the key; default: the configured kms.key"},
     [KMS_OPT_RESOURCES] = {"resources", "LIST", "what to encrypt; default: secrets"},

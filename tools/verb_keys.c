@@ -258,10 +258,8 @@ static const struct type_row {
     const char *name;
     enum kms_key_type type;
 } type_rows[] = {
-    {"aes", KMS_KEY_AES},
-    {"rsa", KMS_KEY_RSA},
-    {"ec", KMS_KEY_EC},
-    {"chacha20", KMS_KEY_CHACHA20},
+    {"aes", KMS_KEY_AES},           {"rsa", KMS_KEY_RSA}, {"ec", KMS_KEY_EC},
+    {"chacha20", KMS_KEY_CHACHA20}, {"sm4", KMS_KEY_SM4},
 };
 
 /* --type and --bits into @tmpl. */
@@ -280,7 +278,7 @@ static enum kms_exit read_template(const struct kms_options *options, struct kms
     }
     if (i == sizeof(type_rows) / sizeof(type_rows[0])) {
         (void)kms_error_set(&failure->error, KMS_E_INVALID, "--type: \"%s\" is no key type", type);
-        return kms_fail(failure, KMS_EXIT_USAGE, "give one of aes, rsa, ec, chacha20");
+        return kms_fail(failure, KMS_EXIT_USAGE, "give one of aes, rsa, ec, chacha20, sm4");
     }
     if (kms_parse_u64(bits, 0, 65536, &number) != KMS_OK ||
         (number == 0 && kms_option_given(options, KMS_OPT_BITS))) {

@@ -37,6 +37,7 @@ path "transit/decrypt/kmsbridge-kek" {
 # path "transit/keys/+/rotate" { capabilities = ["update"] }
 
 # The policy `default`, which every token has unless it was left out, lets a token look itself up and
-# renew itself; without it:
+# renew itself. Without these rights it is replaced by another login ahead of its end; a token from a
+# file is used for as long as it is good:
 # path "auth/token/lookup-self" { capabilities = ["read"] }
 # path "auth/token/renew-self" { capabilities = ["update"] }

@@ -88,13 +88,15 @@ static const struct type_row {
     CK_KEY_TYPE key_type;
     enum kms_key_type type;
     unsigned uses; /* that a key of this type can have */
+    bool one_size; /* which need not be said */
 } types[] = {
-    {CKK_AES, KMS_KEY_AES, CRYPTS | WRAPS},
-    {CKK_GENERIC_SECRET, KMS_KEY_GENERIC, SIGNS},
-    {CKK_RSA, KMS_KEY_RSA, CRYPTS | WRAPS | SIGNS},
-    {CKK_EC, KMS_KEY_EC, SIGNS},
-    {CKK_EC_EDWARDS, KMS_KEY_EDDSA, SIGNS},
-    {CKK_CHACHA20, KMS_KEY_CHACHA20, CRYPTS | WRAPS},
+    {CKK_AES, KMS_KEY_AES, CRYPTS | WRAPS, false},
+    {CKK_GENERIC_SECRET, KMS_KEY_GENERIC, SIGNS, false},
+    {CKK_RSA, KMS_KEY_RSA, CRYPTS | WRAPS | SIGNS, false},
+    {CKK_EC, KMS_KEY_EC, SIGNS, false},
+    {CKK_EC_EDWARDS, KMS_KEY_EDDSA, SIGNS, false},
+    {CKK_CHACHA20, KMS_KEY_CHACHA20, CRYPTS | WRAPS, true}, /* has no CKA_VALUE_LEN (3.0, 2.55.2) */
+    {CKK_KMSBRIDGE_SM4, KMS_KEY_SM4, CRYPTS | WRAPS, true},
 };
 
 /* CKA_EC_PARAMS: DER of a named curve's OID, or its name as a PrintableString. */
@@ -331,7 +333,7 @@ static CK_RV generate(struct kms_session *session, struct wish *wish, bool pair,
     uint8_t bytes[KMS_PUBLIC_KEY_MAX];
     struct kms_buf spki = KMS_BUF_OVER(bytes);
 
-    if (!wish->sized) {
+    if (!wish->sized && !wish->type->one_size) {
         return kms_p11_refuse(CKR_TEMPLATE_INCOMPLETE,
                               "CKA_VALUE_LEN, CKA_MODULUS_BITS or CKA_EC_PARAMS is missing");
     }

@@ -10,7 +10,8 @@
 #define RSA    CKK_RSA, 1024, 16384 /* bits; the public halves of old keys too */
 #define EC     CKK_EC, 256, 521
 #define EDDSA  CKK_EC_EDWARDS, 255, 255
-#define CHACHA CKK_CHACHA20, 256, 256 /* bits */
+#define CHACHA CKK_CHACHA20, 256, 256    /* bits */
+#define SM4    CKK_KMSBRIDGE_SM4, 16, 16 /* bytes */
 
 #define CRYPT      (CKF_ENCRYPT | CKF_DECRYPT)
 #define WRAPS      (CKF_WRAP | CKF_UNWRAP)
@@ -69,6 +70,8 @@ static const struct kms_mech rows[] = {
 
     ROW(CHACHA20_KEY_GEN, CHACHA, 0, CKF_GENERATE, NO, KMS_PARAM_NONE, NULL, NULL, KMS_MECH_KEY_GEN,
         NO),
+    ROW(KMSBRIDGE_SM4_KEY_GEN, SM4, 0, CKF_GENERATE, NO, KMS_PARAM_NONE, NULL, NULL,
+        KMS_MECH_KEY_GEN, NO),
 
     /* AES */
     ROW(AES_GCM, AES, CRYPT | WRAPS | MESSAGES, CRYPT | WRAPS | MESSAGES, KMS_ALG_AES_GCM,
@@ -187,7 +190,7 @@ bool kms_mech_takes(const struct kms_mech *mech, CK_KEY_TYPE type)
     case KMS_MECH_HKDF: /* any secret may be a base */
         return is_mac_key(type) || type == CKK_HKDF || type == CKK_AES;
     case KMS_MECH_SEALED:
-        return type == CKK_AES || type == CKK_CHACHA20;
+        return type == CKK_AES || type == CKK_CHACHA20 || type == CKK_KMSBRIDGE_SM4;
     default:
         return mech->key_type == type;
     }

@@ -47,20 +47,18 @@ static bool has_alg(const struct kms_mech *mech, const struct kms_alg_set *algs)
     return false;
 }
 
+static const CK_KEY_TYPE types[KMS_KEY_TYPE_COUNT] = {
+    [KMS_KEY_AES] = CKK_AES,           [KMS_KEY_GENERIC] = CKK_GENERIC_SECRET,
+    [KMS_KEY_RSA] = CKK_RSA,           [KMS_KEY_EC] = CKK_EC,
+    [KMS_KEY_EDDSA] = CKK_EC_EDWARDS,  [KMS_KEY_CHACHA20] = CKK_CHACHA20,
+    [KMS_KEY_SM4] = CKK_KMSBRIDGE_SM4,
+};
+
 static bool waist_type(CK_KEY_TYPE type, enum kms_key_type *ret_type)
 {
-    static const struct {
-        CK_KEY_TYPE type;
-        enum kms_key_type waist;
-    } types[] = {
-        {CKK_AES, KMS_KEY_AES},          {CKK_GENERIC_SECRET, KMS_KEY_GENERIC},
-        {CKK_RSA, KMS_KEY_RSA},          {CKK_EC, KMS_KEY_EC},
-        {CKK_EC_EDWARDS, KMS_KEY_EDDSA}, {CKK_CHACHA20, KMS_KEY_CHACHA20},
-    };
-
-    for (size_t i = 0; i < sizeof(types) / sizeof(types[0]); i++) {
-        if (types[i].type == type) {
-            *ret_type = types[i].waist;
+    for (size_t i = 0; i < KMS_KEY_TYPE_COUNT; i++) {
+        if (types[i] == type) {
+            *ret_type = (enum kms_key_type)i;
             return true;
         }
     }
@@ -153,12 +151,6 @@ static CK_FLAGS flags_of_uses(unsigned uses)
 
 static bool takes(const struct kms_mech *mech, enum kms_key_type type)
 {
-    static const CK_KEY_TYPE types[KMS_KEY_TYPE_COUNT] = {
-        [KMS_KEY_AES] = CKK_AES,          [KMS_KEY_GENERIC] = CKK_GENERIC_SECRET,
-        [KMS_KEY_RSA] = CKK_RSA,          [KMS_KEY_EC] = CKK_EC,
-        [KMS_KEY_EDDSA] = CKK_EC_EDWARDS, [KMS_KEY_CHACHA20] = CKK_CHACHA20,
-    };
-
     return (unsigned)type < KMS_KEY_TYPE_COUNT && kms_mech_takes(mech, types[type]);
 }
 

@@ -162,7 +162,7 @@ CK_RV kms_token_encrypt(struct kms_token_use *use, enum kms_token_op how, struct
 {
     uint8_t small[SMALL];
     uint8_t iv[KMS_IV_MAX];
-    size_t cap = in.len + ROOM;
+    size_t cap = use->sealed ? kms_token_encrypted_room(use, in.len) : in.len + ROOM;
     uint8_t *data = cap <= sizeof(small) ? small : malloc(cap);
     struct kms_sealed sealed = {
         .alg = KMS_ALG_NONE, .iv = KMS_BUF_OVER(iv), .ciphertext = kms_buf_over(data, cap)};

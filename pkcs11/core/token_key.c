@@ -24,6 +24,7 @@ static const struct {
     [KMS_KEY_EC] = {CKK_EC, CKM_EC_KEY_PAIR_GEN, true},
     [KMS_KEY_EDDSA] = {CKK_EC_EDWARDS, CKM_EC_EDWARDS_KEY_PAIR_GEN, true},
     [KMS_KEY_CHACHA20] = {CKK_CHACHA20, CKM_CHACHA20_KEY_GEN, false},
+    [KMS_KEY_SM4] = {CKK_KMSBRIDGE_SM4, CKM_KMSBRIDGE_SM4_KEY_GEN, false},
 };
 
 /* An object being made: the first failure stays. */

@@ -63,6 +63,13 @@ static size_t tag_len(const struct kms_token_use *use)
     return use->params.tag_len == 0 ? TAG_LEN : use->params.tag_len;
 }
 
+/* A service's own blob may be the base64 text of what others give as bytes (Alibaba Cloud KMS's).
+ */
+static size_t text_room(const struct kms_token_use *use, size_t len)
+{
+    return kms_alg_set_has(&use->key->algs, KMS_ALG_SEALED) ? len / 3 + 4 : 0;
+}
+
 size_t kms_token_encrypted_room(const struct kms_token_use *use, size_t len)
 {
     switch (grows_of(use->params.alg)) {
@@ -80,7 +87,7 @@ size_t kms_token_encrypted_room(const struct kms_token_use *use, size_t len)
         return bytes_of_key(use);
     case GROWS_SEALED:
     default:
-        return len + KMS_SEALED_ROOM;
+        return len + text_room(use, len) + KMS_SEALED_ROOM;
     }
 }
 

@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 # Both commands of the README, each in a Debian 12 of its own with nothing installed but what
 # debootstrap's minbase has; then the README's tour, as it stands there, under a systemd started in the
-# first one. Needs root; has mounts and processes of its own, which end with it.
+# first one, and docs/openbao.md. Needs root; has mounts and processes of its own, which end with it.
 # usage: tests/checks/fresh-debian.sh [1] [2] [tour]     (default: all; 2 with --quick; tour needs 1)
 # shellcheck disable=SC2016 # many a $ here is for another shell
 . "$(dirname "$0")/lib/check.sh"
 . "$(dirname "$0")/lib/chroot.sh"
+. "$(dirname "$0")/lib/tour_openbao.sh"
 
 own_namespaces fresh-debian "$0" "$@"
 [ $# -gt 0 ] || set -- 1 tour 2
@@ -133,6 +134,7 @@ tour() { # root in which command 1 has built
             sleep 1
         done
         exit 1'
+    tour_openbao "$root"
     if [ "$check_failed" -gt 0 ]; then
         in_booted journalctl -b --no-pager -u kmsbridged -u kmsbridge-kms.socket -o cat | tail -n 40 || true
     fi

@@ -120,6 +120,7 @@ static void set_alibaba(struct opened *o, unsigned sessions)
                                            .access_key_id = getenv("KMS_TEST_ALIBABA_KEY"),
                                            .access_key_secret = unconst("env:KMS_TEST_PIN"),
                                            .connections = sessions,
+                                           .instance = unconst("kst-hzz0123456789"),
                                            .deletion_days = 7};
     o->backend = (struct kms_backend_conf){
         .name = unconst(fx_token), .type = unconst("alibaba"), .alibaba = &o->alibaba};
@@ -323,6 +324,7 @@ static const char *const service_tests[] = {
     "wrong ways are refused",
     "unwraps by decrypting",
     "a token tells what it is",
+    "what it has not is not made",
     "random fills what is left",
     "a rotated key is newer",
     "data keys open",

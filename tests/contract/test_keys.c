@@ -373,6 +373,32 @@ static void bad_templates_are_refused(void)
     fx_close(waist);
 }
 
+/* What the token says that it does not make it refuses in words, not as a mistake of the caller's.
+ */
+static void what_it_has_not_is_not_made(void)
+{
+    struct kms_waist *waist = fx_open(NULL, NULL, 0);
+    struct kms_call call = fx_call();
+    struct kms_token_info token;
+
+    CU_ASSERT_EQUAL_FATAL(kms_waist_describe(waist, &call, &token), KMS_OK);
+    for (unsigned type = 0; type < KMS_KEY_TYPE_COUNT; type++) {
+        const char *name = kms_key_type_name((enum kms_key_type)type);
+        const struct kms_key_template tmpl = {.type = (enum kms_key_type)type, .label = fx_label()};
+        struct kms_key_info info;
+
+        if ((token.generates >> type & 1u) != 0) {
+            continue;
+        }
+        call = fx_call();
+        UNIT_CHECK(name, kms_waist_generate(waist, &call, &tmpl, &info) == KMS_E_UNSUPPORTED);
+        UNIT_CHECK(name, strlen(call.error.text) > 10);
+        UNIT_CHECK(name, list(waist, (struct kms_key_filter){.label = tmpl.label}).count == 0);
+    }
+    CU_ASSERT_EQUAL((token.generates >> KMS_KEY_SM4 & 1u) != 0, fx_seals_itself());
+    fx_close(waist);
+}
+
 static void destroyed_is_not_found(void)
 {
     static const enum kms_key_type types[] = {KMS_KEY_AES, KMS_KEY_RSA, KMS_KEY_EC, KMS_KEY_EDDSA,
@@ -412,6 +438,7 @@ const struct unit_test fx_key_tests[] = {
     {"made keys never leave", made_keys_never_leave},
     {"newer tags sort after", newer_tags_sort_after},
     {"bad templates are refused", bad_templates_are_refused},
+    {"what it has not is not made", what_it_has_not_is_not_made},
     {"destroyed is not found", destroyed_is_not_found},
 };
 const size_t fx_key_test_count = UNIT_COUNT(fx_key_tests);

@@ -20,8 +20,10 @@ static const struct scheme {
     {"aes-cbc-hmac", KMS_ALG_AES_CBC_HMAC, KMS_KEY_AES, 256, 16, 0, KMS_PLAINTEXT_MAX},
     {"rsa-oaep", KMS_ALG_RSA_OAEP_SHA256, KMS_KEY_RSA, 2048, 0, 0, 256 - 66},
     {"chacha20-poly1305", KMS_ALG_CHACHA20_POLY1305, KMS_KEY_CHACHA20, 256, 12, 0,
-     KMS_PLAINTEXT_MAX},                                      /* Transit */
-    {"sealed", KMS_ALG_SEALED, KMS_KEY_AES, 256, 0, 1, 6144}, /* Alibaba Cloud KMS */
+     KMS_PLAINTEXT_MAX}, /* Transit */
+    /* Alibaba Cloud KMS */
+    {"sealed by SM4", KMS_ALG_SEALED, KMS_KEY_SM4, 128, 0, 1, 6144},
+    {"sealed", KMS_ALG_SEALED, KMS_KEY_AES, 256, 0, 1, 6144},
 };
 
 static struct fx_sealed sealed;

@@ -62,7 +62,7 @@ static struct kms_call new_call(void)
 
 static bool keep(void *ctx, const struct kms_key_info *info)
 {
-    const bool whole = info->type == KMS_KEY_GENERIC || (logical && info->type == KMS_KEY_AES);
+    const bool whole = info->type == KMS_KEY_GENERIC || (logical && kms_ali_seals(info->type));
     struct kms_ali_ref ref;
 
     demand(kms_ali_ref_parse(info->ref, &ref, NULL) == KMS_OK);

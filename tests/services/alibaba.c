@@ -149,6 +149,21 @@ bool ali_new_key(const char *spec, const char *usage, char ret_alias[64])
     return ali_control(ask, NULL, NULL);
 }
 
+void ali_each_symmetric(void (*test)(const struct ali_symmetric *kind))
+{
+    static const struct ali_symmetric kinds[] = {{"Aliyun_AES_256", KMS_KEY_AES, 256},
+                                                 {"Aliyun_SM4", KMS_KEY_SM4, 128}};
+
+    for (size_t i = 0; i < UNIT_COUNT(kinds); i++) {
+        unsigned before = CU_get_number_of_failures();
+
+        test(&kinds[i]);
+        if (CU_get_number_of_failures() != before) {
+            fprintf(stderr, "... with %s\n", kinds[i].spec);
+        }
+    }
+}
+
 /* ---- the backend -------------------------------------------------------------------------- */
 
 static char *unconst(const char *text)
@@ -288,6 +303,7 @@ int main(void)
         !add_suite("keys", ali_key_tests, ali_key_test_count) ||
         !add_suite("logical keys", ali_logical_tests, ali_logical_test_count) ||
         !add_suite("macs", ali_mac_tests, ali_mac_test_count) ||
+        !add_suite("SM4", ali_sm4_tests, ali_sm4_test_count) ||
         !add_suite("identity", ali_identity_tests, ali_identity_test_count) ||
         !add_suite("faults", ali_fault_tests, ali_fault_test_count)) {
         fprintf(stderr, "alibaba: cannot begin: %s\n", err.text);
@@ -298,7 +314,7 @@ int main(void)
     failed = CU_get_number_of_tests_failed();
     good = CU_get_number_of_failures() == 0 &&
            ran == ali_key_test_count + ali_logical_test_count + ali_mac_test_count +
-                      ali_fault_test_count + ali_identity_test_count;
+                      ali_sm4_test_count + ali_fault_test_count + ali_identity_test_count;
     unit_print_failures();
     printf("alibaba: %u passed, %u failed, 0 skipped\n", ran - failed, failed);
     CU_cleanup_registry();

@@ -34,6 +34,15 @@ bool ali_named(const struct kms_call *call, const char *action);
 /* A symmetric key with an alias of its own; the alias to @ret_alias. */
 bool ali_new_key(const char *spec, const char *usage, char ret_alias[64]);
 
+/* The kinds of symmetric keys: what holds for one holds for each. */
+struct ali_symmetric {
+    const char *spec; /* KeySpec */
+    enum kms_key_type type;
+    unsigned bits;
+};
+/* @test with each; a failure's says with which. */
+void ali_each_symmetric(void (*test)(const struct ali_symmetric *kind));
+
 /* An opened backend, by its ops and by the waist, over one configuration. */
 struct ali {
     struct kms_alibaba_conf settings;
@@ -70,8 +79,8 @@ enum kms_status ali_unseal(struct ali *ali, struct kms_call *call, const char *r
             false))
 
 extern const struct unit_test ali_key_tests[], ali_logical_tests[], ali_mac_tests[],
-    ali_fault_tests[], ali_identity_tests[];
+    ali_sm4_tests[], ali_fault_tests[], ali_identity_tests[];
 extern const size_t ali_key_test_count, ali_logical_test_count, ali_mac_test_count,
-    ali_fault_test_count, ali_identity_test_count;
+    ali_sm4_test_count, ali_fault_test_count, ali_identity_test_count;
 
 #endif

@@ -18,7 +18,7 @@ static struct kms_span span(const char *words)
 
 /* ---- sealing ------------------------------------------------------------------------------ */
 
-static void sealed_opens(void)
+static void seal_and_open(const struct ali_symmetric *kind)
 {
     static const size_t lengths[] = {1, 15, 32, 4096, 6144};
     struct ali ali;
@@ -26,7 +26,7 @@ static void sealed_opens(void)
     char alias[64], id[64];
 
     ali_setup(&ali);
-    if (!ali_open(&ali) || !ali_new_key("Aliyun_AES_256", "ENCRYPT/DECRYPT", alias) ||
+    if (!ali_open(&ali) || !ali_new_key(kind->spec, "ENCRYPT/DECRYPT", alias) ||
         !ali_find(&ali, alias, &info)) {
         CU_FAIL("no key");
         return;
@@ -51,6 +51,11 @@ static void sealed_opens(void)
         CU_ASSERT(kms_span_equal(kms_buf_span(&out), in));
     }
     ali_close(&ali);
+}
+
+static void sealed_opens(void)
+{
+    ali_each_symmetric(seal_and_open);
 }
 
 static void bounds_are_told(void)
@@ -85,7 +90,7 @@ static void bounds_are_told(void)
 }
 
 /* The AAD, the configured context and the key are each part of what is sealed. */
-static void what_is_bound_is_bound(void)
+static void bind(const struct ali_symmetric *kind)
 {
     static char tenant[] = "tenant=a b/+", other[] = "tenant=other";
     char *entries[] = {tenant}, *others[] = {other};
@@ -102,8 +107,8 @@ static void what_is_bound_is_bound(void)
     wrong.settings.encryption_context = others;
     with.settings.encryption_context_count = wrong.settings.encryption_context_count = 1;
     CU_ASSERT_FATAL(ali_open(&plain) && ali_open(&with) && ali_open(&wrong));
-    CU_ASSERT_FATAL(ali_new_key("Aliyun_AES_256", "ENCRYPT/DECRYPT", alias) &&
-                    ali_new_key("Aliyun_AES_256", "ENCRYPT/DECRYPT", alias2) &&
+    CU_ASSERT_FATAL(ali_new_key(kind->spec, "ENCRYPT/DECRYPT", alias) &&
+                    ali_new_key(kind->spec, "ENCRYPT/DECRYPT", alias2) &&
                     ali_find(&plain, alias, &info) && ali_find(&plain, alias2, &another));
 
     CU_ASSERT_EQUAL(ali_seal(&with, &call, info.ref, span("aad"), span("text"), &sealed), KMS_OK);
@@ -135,6 +140,11 @@ static void what_is_bound_is_bound(void)
     ali_close(&plain);
     ali_close(&with);
     ali_close(&wrong);
+}
+
+static void what_is_bound_is_bound(void)
+{
+    ali_each_symmetric(bind);
 }
 
 /* ---- versions ----------------------------------------------------------------------------- */
@@ -172,7 +182,7 @@ static struct seen list(struct ali *ali, struct kms_key_filter filter)
 }
 
 /* The service rotates by itself; what Encrypt answers says so, and the list follows. */
-static void a_rotation_is_another_key_id(void)
+static void rotate_by_service(const struct ali_symmetric *kind)
 {
     struct ali ali;
     struct kms_key_info before, after;
@@ -182,7 +192,7 @@ static void a_rotation_is_another_key_id(void)
     struct seen seen;
 
     ali_setup(&ali);
-    CU_ASSERT_FATAL(ali_open(&ali) && ali_new_key("Aliyun_AES_256", "ENCRYPT/DECRYPT", alias) &&
+    CU_ASSERT_FATAL(ali_open(&ali) && ali_new_key(kind->spec, "ENCRYPT/DECRYPT", alias) &&
                     ali_find(&ali, alias, &before));
     CU_ASSERT_EQUAL(ali_seal(&ali, &call, before.ref, span("aad"), span("old"), &sealed), KMS_OK);
     (void)snprintf(ask, sizeof(ask), "{\"do\":\"rotate\",\"key\":\"alias/%s\"}", alias);
@@ -213,18 +223,23 @@ static void a_rotation_is_another_key_id(void)
     ali_close(&ali);
 }
 
-static void found_by_each_name(void)
+static void a_rotation_is_another_key_id(void)
+{
+    ali_each_symmetric(rotate_by_service);
+}
+
+static void find_by_names(const struct ali_symmetric *kind)
 {
     struct ali ali;
     struct kms_key_info info;
     char alias[64], prefixed[80], id[KMS_KEY_REF_MAX], arn[KMS_KEY_NAME_MAX], hex[64], by_tag[80];
 
     ali_setup(&ali);
-    CU_ASSERT_FATAL(ali_open(&ali) && ali_new_key("Aliyun_AES_256", "ENCRYPT/DECRYPT", alias) &&
+    CU_ASSERT_FATAL(ali_open(&ali) && ali_new_key(kind->spec, "ENCRYPT/DECRYPT", alias) &&
                     ali_find(&ali, alias, &info));
     CU_ASSERT_STRING_EQUAL(info.label, alias);
     CU_ASSERT_EQUAL(strlen(info.id), 45);
-    CU_ASSERT(info.type == KMS_KEY_AES && info.bits == 256 && info.local && info.latest);
+    CU_ASSERT(info.type == kind->type && info.bits == kind->bits && info.local && info.latest);
     CU_ASSERT(!info.extractable && info.never_extractable && info.tag_len == 20);
     (void)snprintf(prefixed, sizeof(prefixed), "alias/%s", alias);
     (void)snprintf(id, sizeof(id), "%.*s", (int)strcspn(info.ref, "/"), info.ref);
@@ -259,6 +274,11 @@ static void found_by_each_name(void)
         CU_ASSERT_EQUAL(list(&ali, none[i]).count, 0);
     }
     ali_close(&ali);
+}
+
+static void found_by_each_name(void)
+{
+    ali_each_symmetric(find_by_names);
 }
 
 static void all_pages_are_read(void)
@@ -569,12 +589,14 @@ static void keys_are_made_rotated_and_gone(void)
 {
     static const struct kms_key_template keys[] = {
         {.type = KMS_KEY_AES, .label = "made/aes"},
+        {.type = KMS_KEY_SM4, .label = "made/sm4"}, /* of an instance */
         {.type = KMS_KEY_RSA, .bits = 2048, .label = "made/rsa"},
         {.type = KMS_KEY_EC, .label = "made/ec"},
     };
     struct ali ali;
 
     ali_setup(&ali);
+    ali.settings.instance = (char *)(uintptr_t) "kst-hzz0123456789";
     CU_ASSERT_FATAL(ali_open(&ali));
     for (size_t i = 0; i < UNIT_COUNT(keys); i++) {
         struct kms_call call = ali_call();
@@ -593,7 +615,8 @@ static void keys_are_made_rotated_and_gone(void)
                   kms_alibaba_ops.rotate(ali.backend, &call, info.ref, &rotated) == KMS_OK);
         CU_ASSERT_STRING_NOT_EQUAL(rotated.id, info.id);
         CU_ASSERT_EQUAL(list(&ali, (struct kms_key_filter){.label = keys[i].label}).count, 2);
-        if (keys[i].type == KMS_KEY_AES) { /* one version alone cannot go */
+        if (keys[i].type == KMS_KEY_AES ||
+            keys[i].type == KMS_KEY_SM4) { /* one version alone cannot go */
             CU_ASSERT_EQUAL(kms_waist_destroy(ali.waist, &call, info.ref), KMS_E_UNSUPPORTED);
         }
         rotated = list(&ali, (struct kms_key_filter){.label = keys[i].label}).newest;
@@ -616,6 +639,7 @@ static void bad_templates_are_refused(void)
         enum kms_status status;
     } bad[] = {
         {{.type = KMS_KEY_AES, .bits = 255, .label = "x"}, KMS_E_INVALID},
+        {{.type = KMS_KEY_SM4, .bits = 256, .label = "x"}, KMS_E_INVALID},
         {{.type = KMS_KEY_RSA, .bits = 1024, .label = "x"}, KMS_E_INVALID},
         {{.type = KMS_KEY_EC, .bits = 384, .label = "x"}, KMS_E_UNSUPPORTED},
         {{.type = KMS_KEY_EDDSA, .label = "x"}, KMS_E_UNSUPPORTED},
@@ -778,6 +802,7 @@ static void a_token_tells_what_it_is(void)
     CU_ASSERT_STRING_EQUAL(info.label, "ali");
     CU_ASSERT(!info.random && kms_alg_set_has(&info.algs, KMS_ALG_SEALED));
     CU_ASSERT((info.generates & 1u << KMS_KEY_AES) != 0);
+    CU_ASSERT((info.generates & 1u << KMS_KEY_SM4) != 0);
     ali_close(&ali);
 }
 

@@ -21,6 +21,7 @@ text_of() { sed -n "s/.*\"$1\": \"\\([^\"]*\\)\".*/\\1/p"; } # FIELD
 key=$(control '{"do":"key","alias":"kmsbridge-kek"}' | text_of id)
 control '{"do":"key","alias":"web","spec":"EC_P256"}' >/dev/null
 control '{"do":"key","alias":"mac","spec":"HMAC_SHA_256"}' >/dev/null
+sm4=$(control '{"do":"key","alias":"sm4","spec":"Aliyun_SM4"}' | text_of id)
 control '{"do":"token"}' | text_of token >"$tmp/token"
 (
     umask 077
@@ -38,6 +39,7 @@ backends:
       oidc_provider_arn: "$(fake_field provider_arn)"
       oidc_token_file: $tmp/token
       encryption_context: [cluster=test]
+      instance: kst-hzz0123456789
 kms:
   socket: $tmp/kms.sock
   backend: alibaba
@@ -58,8 +60,8 @@ daemon_pid=$!
 # shellcheck disable=SC2317
 leave() {
     local rc=$?
-    kill "$daemon_pid" 2>/dev/null
-    wait "$daemon_pid" 2>/dev/null
+    kill "$daemon_pid" ${sm4_pid:+"$sm4_pid"} 2>/dev/null
+    wait "$daemon_pid" ${sm4_pid:+"$sm4_pid"} 2>/dev/null
     [ "$failed" -eq 0 ] || { rc=1 && tail -n 15 "$tmp/daemon.log"; }
     (exit "$rc")
     fake_stop
@@ -148,6 +150,34 @@ sleep 1.1
 control '{"do":"expire"}' >/dev/null
 round_trip 'expired credentials are renewed' "$tmp/record2"
 
+# --- KMS v2 with an SM4 key ------------------------------------------------------------------------
+
+sed -e "s|$tmp/kms.sock|$tmp/sm4.sock|; s|key: kmsbridge-kek|key: sm4|; /^agent:/,\$d" "$tmp/kmsbridge.yaml" >"$tmp/sm4.yaml"
+chmod 600 "$tmp/sm4.yaml"
+"$daemon" --config "$tmp/sm4.yaml" >"$tmp/sm4.log" 2>&1 </dev/null &
+sm4_pid=$!
+for _ in {1..75}; do
+    timeout 20 "$ctl" kms status --socket "$tmp/sm4.sock" >/dev/null 2>&1 && break
+    sleep 0.2
+done
+under_sm4() { timeout 20 "$ctl" kms "$1" --socket "$tmp/sm4.sock" <"$2" 2>&1; } # VERB FILE
+under_sm4 encrypt "$tmp/plain" >"$tmp/sm4-record1"
+control "{\"do\":\"rotate\",\"key\":\"$sm4\"}" >/dev/null
+under_sm4 encrypt "$tmp/plain" >"$tmp/sm4-record2"
+then=$(key_id <"$tmp/sm4-record1") now=$(key_id <"$tmp/sm4-record2")
+if [ -n "$then" ] && [ -n "$now" ] && [ "$then" != "$now" ] && [ "$now" != "$second" ]; then good 'an SM4 key is a KEK whose rotation is followed'; else
+    bad "under SM4: \"$then\", then \"$now\": $(tail -n 3 "$tmp/sm4.log")"
+fi
+for record in 1 2; do
+    if under_sm4 decrypt "$tmp/sm4-record$record" | cmp -s - "$tmp/plain"; then good "... and decrypts (record $record)"; else
+        bad "SM4, record $record: $(under_sm4 decrypt "$tmp/sm4-record$record" | head -c 300)"
+    fi
+done
+kill "$sm4_pid" && wait "$sm4_pid" 2>/dev/null
+sm4_pid=
+# what one KEK sealed is no other's, of whatever kind
+if timeout 20 "$ctl" kms decrypt --socket "$tmp/kms.sock" <"$tmp/sm4-record1" >/dev/null 2>&1; then bad "the AES key decrypts what SM4 encrypted"; else good '... and no other KEK does'; fi
+
 # --- PKCS#11 -------------------------------------------------------------------------------------
 
 policy -agent
@@ -179,19 +209,21 @@ else
     bad "rewrap: $(tail -n 1 "$tmp/out")"
 fi
 if timeout 20 "$ctl" keys rewrap --config "$tmp/kmsbridge.yaml" --aad other --in "$tmp/wrapped" >/dev/null 2>&1; then bad 'rewrapped with another AAD'; else good '... with its own AAD only'; fi
-lists kmsbridge-kek web mac
+lists kmsbridge-kek web mac sm4
 # it has three versions by now, and is one object, of the CKA_ID that its name makes
-one_object() {
+one_object() { # NAME [LABEL KEYID]
     local id name
     p11 -O --type secrkey
     id=$(timeout 30 pkcs11-tool --module "$module" -O --type secrkey 2>/dev/null |
-        awk '/label:/ { l = $2 } /^ *ID:/ && l == "kmsbridge-kek" { print $2 }')
-    name="acs:kms:$(fake_field region):$(fake_field account):key/$key"
+        awk -v label="${2:-kmsbridge-kek}" '/label:/ { l = $2 } /^ *ID:/ && l == label { print $2 }')
+    name="acs:kms:$(fake_field region):$(fake_field account):key/${3:-$key}"
     if [ "$id" = "$(printf %s "$name" | sha256sum | cut -c 1-40)" ]; then good "$1"; else bad "$1: \"$id\" in: $said"; fi
 }
 one_object 'one object for all versions'
-rotation="curl -sS --fail-with-body --max-time 10 -o /dev/null -d '{\"do\":\"rotate\",\"key\":\"$key\"}' http://127.0.0.1:$(fake_field control)/"
-if envelope rotate "$rotation"; then good 'a pinned CKA_ID and its handle outlive a rotation'; else bad "rotate: $(tail -n 1 "$tmp/out")"; fi
+rotation() { # KEYID: the command
+    echo "curl -sS --fail-with-body --max-time 10 -o /dev/null -d '{\"do\":\"rotate\",\"key\":\"$1\"}' http://127.0.0.1:$(fake_field control)/"
+}
+if envelope rotate "$(rotation "$key")"; then good 'a pinned CKA_ID and its handle outlive a rotation'; else bad "rotate: $(tail -n 1 "$tmp/out")"; fi
 if envelope open "$tmp/sealed"; then good '... what was wrapped before opens by it'; else bad "unwrap: $(tail -n 1 "$tmp/out")"; fi
 one_object '... and no object is added'
 said=$(timeout 20 "$ctl" keys list --config "$tmp/kmsbridge.yaml" 2>&1)
@@ -217,7 +249,7 @@ head -c 48 /dev/urandom >"$tmp/long-digest"
 p11 --sign -m ECDSA --label web -i "$tmp/long-digest" -o "$tmp/signature-2"
 if [[ $said == *CKR_DATA_LEN_RANGE* ]]; then good "... and a digest of another length is refused"; else bad "signed or refused otherwise: $said"; fi
 
-# --- MACs ----------------------------------------------------------------------------------------
+# --- SM4 keys: CKK_VENDOR_DEFINED, and otherwise as AES's ------------------------------------------
 
 tool() { timeout 30 pkcs11-tool --module "$module" "$@" >"$tmp/out" 2>&1; }
 try() { # NAME COMMAND...
@@ -226,6 +258,35 @@ try() { # NAME COMMAND...
     if "$@"; then good "$name"; else bad "$name: $(tail -n 1 "$tmp/out")"; fi
 }
 id_of() { tool -O --type "$2" && awk -v label="$1" '/label:/ { l = $2 } /^ *ID:/ && l == label { print $2; exit }' "$tmp/out"; } # LABEL TYPE
+sm4() { timeout 60 "$build/tests/services/sm4" "$module" "$@" >"$tmp/out" 2>&1; }
+try 'an SM4 key says what it is, and seals, up to 6144 bytes' sm4 sm4 look
+one_object 'an SM4 key is one object' sm4 "$sm4"
+id=$(id_of sm4 secrkey)
+p11 -O --type secrkey
+if [[ $said =~ 'Secret Key Object; unknown key algorithm 2147483648'\ +label:\ +sm4\ +ID:\ +"$id"\ +Usage:\ +'encrypt, decrypt, wrap, unwrap' ]]; then
+    good 'pkcs11-tool shows what it is'
+else
+    bad "shown: $said"
+fi
+by_sm4() { timeout 60 "$build/tests/services/envelope" "$module" sm4 "$@" >"$tmp/out" 2>&1; }
+try 'a session key is wrapped by SM4' by_sm4 seal "$tmp/sealed-5"
+try '... and unwrapped in another process' by_sm4 open "$tmp/sealed-5"
+try 'the service makes a data key under SM4' by_sm4 datakey "$tmp/sealed-6"
+try '... that another process unwraps' by_sm4 open "$tmp/sealed-6"
+audited data_key ok GenerateDataKey
+try 'its CKA_ID and its handle outlive a rotation' by_sm4 rotate "$(rotation "$sm4")"
+try '... what was wrapped before opens by it' by_sm4 open "$tmp/sealed-5"
+wrapped "$tmp/sealed-5" >"$tmp/wrapped"
+try 'keys rewrap puts it under the newest version' timeout 20 "$ctl" keys rewrap --config "$tmp/kmsbridge.yaml" --label sm4 \
+    --aad 'backup 7 of db-1' --in "$tmp/wrapped" --out "$tmp/rewrapped-2"
+wrapped "$tmp/sealed-5" "$tmp/rewrapped-2" >"$tmp/sealed-7"
+try '... and that opens' by_sm4 open "$tmp/sealed-7"
+if cmp -s -n 48 "$tmp/wrapped" "$tmp/rewrapped-2"; then bad 'rewrapped under the same version'; else good '... and is of another version'; fi
+said=$(timeout 20 "$ctl" keys list --config "$tmp/kmsbridge.yaml" 2>&1)
+if [ "$(grep -cE ' sm4 .* sm4 +128 ' <<<"$said")" = 3 ] && [ "$(grep -cE ' sm4 .* sm4 +128 .* sealed ' <<<"$said")" = 1 ]; then good 'keys list has its three versions'; else bad "keys list: $said"; fi
+
+# --- MACs ----------------------------------------------------------------------------------------
+
 head -c 3000 /dev/urandom >"$tmp/text"
 mac=$(id_of mac secrkey)
 try 'C_Sign makes a MAC' tool --sign --id "$mac" --mechanism SHA256-HMAC --input-file "$tmp/text" --output-file "$tmp/mac"
@@ -268,6 +329,14 @@ key_id_of() { grep "\"op\":\"$1\"" "$tmp/audit.log" | grep '"verdict":"ok"' | ta
 if [ -n "$(key_id_of generate)" ] && [ "$(key_id_of generate)" = "$(key_id_of destroy)" ]; then good '... the one that was made'; else
     bad "made $(key_id_of generate), destroyed $(key_id_of destroy)"
 fi
+try 'an SM4 key is made by C_GenerateKey' sm4 made-sm4 make
+audited generate ok CreateKey
+try '... and is destroyed' tool --delete-object --type secrkey --id "$(id_of made-sm4 secrkey)"
+said=$(timeout 20 "$ctl" keys create --config "$tmp/kmsbridge.yaml" --type sm4 --label created-sm4 2>&1)
+if grep -qE ' created-sm4 .* sm4 +128 .* sealed ' <<<"$said"; then good 'keys create --type sm4'; else bad "keys create: $said"; fi
+made=$(key_id <<<"$said")
+said=$(timeout 20 "$ctl" keys rotate --config "$tmp/kmsbridge.yaml" --label created-sm4 2>&1)
+if [ -n "$made" ] && [ -n "$(key_id <<<"$said")" ] && ! grep -q "$made" <<<"$said"; then good '... keys rotate --label'; else bad "keys rotate: $said"; fi
 kms_soon 'Status is well again' 'ok.*ali1-[0-9a-f]{40}|ali1-[0-9a-f]{40}.*ok'
 
 if grep -qF "$(cut -c1-200 "$tmp/token")" "$tmp/daemon.log" "$tmp/audit.log"; then bad 'a token is in a log'; else good 'no token in a log'; fi

@@ -64,7 +64,7 @@ static bool same(const struct kms_key_info *a, const struct kms_key_info *b)
            a->latest == b->latest;
 }
 
-static void a_symmetric_key_is_one(void)
+static void see_one(const struct ali_symmetric *kind)
 {
     const struct kms_params seal = {.alg = KMS_ALG_SEALED, .aad = kms_span_str("aad")};
     const unsigned all = KMS_USE_ENCRYPT | KMS_USE_DECRYPT | KMS_USE_WRAP | KMS_USE_UNWRAP;
@@ -76,7 +76,7 @@ static void a_symmetric_key_is_one(void)
     struct kms_buf out = KMS_BUF_OVER(opened);
 
     ali_setup(&ali);
-    CU_ASSERT_FATAL(ali_open(&ali) && ali_new_key("Aliyun_AES_256", "ENCRYPT/DECRYPT", alias) &&
+    CU_ASSERT_FATAL(ali_open(&ali) && ali_new_key(kind->spec, "ENCRYPT/DECRYPT", alias) &&
                     ali_find(&ali, alias, &first));
     (void)ali_calls("");
     CU_ASSERT_FATAL(list(&ali, (struct kms_key_filter){.label = alias, .logical = true}, &seen) ==
@@ -112,8 +112,13 @@ static void a_symmetric_key_is_one(void)
     ali_close(&ali);
 }
 
+static void a_symmetric_key_is_one(void)
+{
+    ali_each_symmetric(see_one);
+}
+
 /* The CKA_ID of the versions is that of the key: what names one, names all. */
-static void its_versions_are_told_by_their_order(void)
+static void see_versions(const struct ali_symmetric *kind)
 {
     struct ali ali;
     struct seen seen;
@@ -121,7 +126,7 @@ static void its_versions_are_told_by_their_order(void)
     char alias[64], hex[64], spec[80];
 
     ali_setup(&ali);
-    CU_ASSERT_FATAL(ali_open(&ali) && ali_new_key("Aliyun_AES_256", "ENCRYPT/DECRYPT", alias) &&
+    CU_ASSERT_FATAL(ali_open(&ali) && ali_new_key(kind->spec, "ENCRYPT/DECRYPT", alias) &&
                     rotate(alias) && rotate(alias)); /* in one second: the latest is the newest */
     CU_ASSERT_FATAL(list(&ali, (struct kms_key_filter){.label = alias, .logical = true}, &seen) ==
                     1);
@@ -151,6 +156,11 @@ static void its_versions_are_told_by_their_order(void)
         }
     }
     ali_close(&ali);
+}
+
+static void its_versions_are_told_by_their_order(void)
+{
+    ali_each_symmetric(see_versions);
 }
 
 /* Where a request names the version, each is an object, and what it is called stays as well. */
@@ -183,10 +193,10 @@ static void a_key_pair_is_one_for_each_version(void)
     ali_close(&ali);
 }
 
-static void one_is_made_and_gone(void)
+static void make_and_destroy(const struct ali_symmetric *kind)
 {
-    static const struct kms_key_template tmpl = {
-        .type = KMS_KEY_AES, .label = "made/logical", .logical = true};
+    const struct kms_key_template tmpl = {
+        .type = kind->type, .label = "made/logical", .logical = true};
     struct ali ali;
     struct kms_call call = ali_call();
     struct kms_key_info made, ec;
@@ -194,6 +204,7 @@ static void one_is_made_and_gone(void)
     char alias[64], any[KMS_KEY_REF_MAX];
 
     ali_setup(&ali);
+    ali.settings.instance = (char *)(uintptr_t) "kst-hzz0123456789";
     CU_ASSERT_FATAL(ali_open(&ali));
     ALI_CHECK(&call, "make", kms_waist_generate(ali.waist, &call, &tmpl, &made) == KMS_OK);
     CU_ASSERT_FATAL(
@@ -209,6 +220,11 @@ static void one_is_made_and_gone(void)
     (void)snprintf(any, sizeof(any), "%.*s/any", (int)strcspn(ec.ref, "/"), ec.ref);
     CU_ASSERT_EQUAL(kms_waist_destroy(ali.waist, &call, any), KMS_E_UNSUPPORTED);
     ali_close(&ali);
+}
+
+static void one_is_made_and_gone(void)
+{
+    ali_each_symmetric(make_and_destroy);
 }
 
 const struct unit_test ali_logical_tests[] = {

@@ -19,11 +19,13 @@
 #                                                                  gone
 #   clock skew             JWT of tomorrow (its nbf and iat);      clock behind, clock ahead (the date
 #                          Transit itself asks for no time         of the signature), token of tomorrow
-#   denied                 denied                                  denied
+#   denied                 denied; it and token revoked also by    denied
+#                          one that may not look itself up (bare)
 #   key disabled           there is no such state: not to encrypt  disabled
 #                          (min_encryption_version)
 #   scheduled for deletion soft-deleted (OpenBao)                  scheduled for deletion
-#   key gone               deleted, and restored from a backup     there is no undoing: alibaba_faults.c
+#   key gone               deleted; deleted, and looked for; both  there is no undoing: alibaba_faults.c
+#                          restored from a backup
 #   version destroyed      version too old (min_decryption_        version destroyed
 #                          version), version trimmed
 #   metadata service       there is none: login gone               metadata absent, answers 503, slow,
@@ -136,7 +138,8 @@ also() { # PATTERN
 named() { # OP CLASS ID: each attempt that failed so has that request id, with none where it is "none"
     local all strangers
     all=$(since | grep " debug call: $1: .* class=$2")
-    strangers=$(grep -v ' left alone for a while' <<<"$all") # then nobody is asked
+    # nobody is asked of an endpoint that fails, nor of a key that was looked at within the last second
+    strangers=$(grep -vE ' left alone for a while| is not for that any more ' <<<"$all")
     if [ "$3" = none ]; then strangers=$(grep ' request_id=' <<<"$strangers"); else
         strangers=$(grep -vE " request_id=$3( |\$)|^\$" <<<"$strangers"); fi
     if [ -n "$all" ] && [ -z "$strangers" ]; then good "$row: request id: $3"; else

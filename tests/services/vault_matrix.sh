@@ -14,7 +14,7 @@ authority
 certify right 'DNS:openbao.test,IP:127.0.0.1'
 certify wrong 'DNS:other.example'
 for name in right wrong; do cat "$tmp/$name.key" >>"$tmp/$name.pem"; done
-trap 'daemons_stop; bao_exit' EXIT
+trap 'code=$?; daemons_stop; (exit "$code"); bao_exit' EXIT
 proxy_start "$port" "$tmp/right.pem" "$tmp/wrong.pem"
 policy() { # CAPABILITY of encrypting
     api PUT sys/policies/acl/user "{\"policy\":\"path \\\"transit/keys/kek\\\" {capabilities=[\\\"read\\\"]} path \\\"transit/encrypt/kek\\\" {capabilities=[\\\"$1\\\"]} path \\\"transit/decrypt/kek\\\" {capabilities=[\\\"update\\\"]}\"}"
@@ -30,7 +30,7 @@ backend() { # AUTH
 # --- a token -------------------------------------------------------------------------------------
 
 new_token() { # [TTL]: in the file
-    token=$(api POST auth/token/create "{\"policies\":[\"user\"],\"ttl\":\"${1:-1h}\",\"explicit_max_ttl\":\"${1:-1h}\"}" | field client_token)
+    token=$(api POST auth/token/create "{\"policies\":[\"user\"],\"ttl\":\"${1:-1h}\",\"explicit_max_ttl\":\"${1:-1h}\"${no_default-}}" | field client_token)
     secret "$tmp/token" "$token"
 }
 revoke() {
@@ -40,15 +40,18 @@ revoke() {
 new_token
 by_token=$(backend "method: token, token: 'file:$tmp/token'")
 
+# by Transit's answer to the call, or to a look at the key, where what the daemon knows of it is older
+# than ten seconds by then; that look's answer is a good one
+looked_at="($id_like|[0-9a-f-]{36})"
 # versions; each daemon has listed the key before its latest version was made, and not since
 daemon old "$by_token"
 cp "$tmp/old.record" "$tmp/first"
 key /rotate '{}'
-record=$tmp/first row 'version too old' decrypt key_state 'too old' "key /config '{\"min_decryption_version\":2}'" \
+called=$looked_at record=$tmp/first row 'version too old' decrypt key_state 'too old' "key /config '{\"min_decryption_version\":2}'" \
     "key /config '{\"min_decryption_version\":1}'"
 daemon next "$by_token"
 key /rotate '{}'
-row 'not to encrypt' encrypt key_state 'less than the minimum' "key /config '{\"min_encryption_version\":3}'" \
+called=$looked_at row 'not to encrypt' encrypt key_state '(less than the minimum|is not for that any more)' "key /config '{\"min_encryption_version\":3}'" \
     "key /config '{\"min_encryption_version\":0}'"
 daemon trim "$by_token"
 trimmed() {
@@ -56,7 +59,7 @@ trimmed() {
     key /trim '{"min_available_version":2}'
 }
 # there is no undoing: other versions open
-record=$tmp/first row 'version trimmed' decrypt key_state 'too old' trimmed "record=$tmp/trim.record"
+called=$looked_at record=$tmp/first row 'version trimmed' decrypt key_state 'too old' trimmed "record=$tmp/trim.record"
 
 daemon token "$by_token" kek
 # the policy has no LIST: what the configuration names is there
@@ -89,16 +92,37 @@ row 'sealed' encrypt unavailable '503' 'api PUT sys/seal' bao_unsealed
 row 'stopped' encrypt unavailable 'cut off before the reply' bao_stop bao_again
 
 # the key
-row 'soft-deleted (encrypt)' encrypt key_state 'soft.deleted' 'ask DELETE transit/keys/kek/soft-delete' 'key /soft-delete-restore {}'
-row 'soft-deleted (decrypt)' decrypt key_state 'soft.deleted' 'ask DELETE transit/keys/kek/soft-delete' 'key /soft-delete-restore {}'
+called=$looked_at row 'soft-deleted (encrypt)' encrypt key_state 'soft.deleted' 'ask DELETE transit/keys/kek/soft-delete' 'key /soft-delete-restore {}'
+called=$looked_at row 'soft-deleted (decrypt)' decrypt key_state 'soft.deleted' 'ask DELETE transit/keys/kek/soft-delete' 'key /soft-delete-restore {}'
 deleted() {
     backup=$(api GET transit/backup/kek | field backup)
     key /config '{"deletion_allowed":true}'
     api DELETE transit/keys/kek
 }
 restored() { api POST transit/restore "{\"backup\":\"$backup\"}"; }
-# a key that was there is not given up at once
-answer=unavailable row 'deleted' decrypt not_found 'key not found' deleted restored
+# a key that was there is not given up at once; by Transit's answer to decrypt, or, where the key has been
+# looked for since, by its answer to that
+answer=unavailable row 'deleted' decrypt not_found '(key not found|no key kek .any more.)' deleted restored
+looked_for() { # a call that fails has the probe look for the key
+    deleted
+    mark=$(stat -c %s "$tmp/$by.log")
+    for _ in {1..100}; do
+        kms decrypt
+        if since | grep -q ' debug rest: GET .* status=404 '; then return; fi
+        sleep 0.1
+    done
+    return 1
+}
+answer=unavailable row 'deleted, and looked for' decrypt not_found 'no key kek .any more.*answers 404' looked_for restored
+
+# --- a token without the policy `default`, which may not look itself up ---------------------------
+
+no_default=',"no_default_policy":true'
+new_token
+daemon bare "$by_token"
+row 'denied' encrypt denied 'answers 403: .*permission denied' 'policy deny' 'policy update'
+row 'token revoked' encrypt auth "$refused" revoke new_token
+no_default=
 
 # --- by the root token: what only an operator may -------------------------------------------------
 

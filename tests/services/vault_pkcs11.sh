@@ -150,6 +150,7 @@ tool --verify --id "$before" --mechanism ECDSA-SHA256 --signature-format openssl
     --signature-file "$tmp/web.sig" >"$tmp/out" 2>&1
 if grep -q 'Signature is valid' "$tmp/out"; then good "the older one verifies"; else bad "older: $(cat "$tmp/out")"; fi
 
+refused "what Transit has not is not made" 'Transit makes no sm4 keys' "$ctl" keys create --config "$tmp/kms.yaml" --type sm4 --label sm4
 try "a key is made" tool --keygen --key-type AES:32 --label made
 if api GET transit/keys/made | grep -q '"exportable":false'; then good "... in OpenBao, not exportable"; else bad "made"; fi
 refused "destroying is denied unless allowed" CKR_ tool --delete-object --type secrkey --id "$(id made secrkey)"

@@ -633,7 +633,7 @@ void fake_begin(void)
     make_pairs();
     fake.slot.ops = &ops;
     atomic_init(&fake.slot.open, true);
-    fake.slot.token.info.generates = 0x1f;
+    fake.slot.token.info.generates = (1u << KMS_KEY_TYPE_COUNT) - 1;
     fake.session.slot = &fake.slot;
     fake.session.handle = 1;
     fake.session.rw = true;

@@ -138,7 +138,7 @@ static const struct {
     {OF(list_keys), 1, BYTES, 127},
     {OF(list_keys), 2, BYTES, 64},
     {OF(list_keys), 3, BYTES, 255},
-    {OF(generate), 1, NUMBER, 5},
+    {OF(generate), 1, NUMBER, 6},
     {OF(generate), 2, NUMBER, 65536},
     {OF(generate), 3, BYTES, 255},
     {OF(generate), 4, BYTES, 64},

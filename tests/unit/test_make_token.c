@@ -106,6 +106,36 @@ static const struct row {
      NULL,
      {.type = KMS_KEY_AES, .bits = 128, .label = "a", .uses = 0}},
 
+    {"SM4, whose length need not be said",
+     CKM_KMSBRIDGE_SM4_KEY_GEN,
+     {NUM(CKA_CLASS, CKO_SECRET_KEY), NUM(CKA_KEY_TYPE, CKK_VENDOR_DEFINED), YES(CKA_ENCRYPT),
+      YES(CKA_WRAP), YES(CKA_SIGN), TEXT(CKA_LABEL, "a")},
+     {{TMPL_END, 0, 0, NULL}},
+     CKR_OK,
+     "CKA_SIGN",
+     {.type = KMS_KEY_SM4, .bits = 0, .label = "a", .uses = KMS_USE_ENCRYPT | KMS_USE_WRAP}},
+    {"SM4, with its length",
+     CKM_KMSBRIDGE_SM4_KEY_GEN,
+     {NUM(CKA_VALUE_LEN, 16), TEXT(CKA_LABEL, "a")},
+     {{TMPL_END, 0, 0, NULL}},
+     CKR_OK,
+     NULL,
+     {.type = KMS_KEY_SM4, .bits = 128, .label = "a", .uses = 0}},
+    {"ChaCha20, which has no length to say",
+     CKM_CHACHA20_KEY_GEN,
+     {NUM(CKA_KEY_TYPE, CKK_CHACHA20), YES(CKA_DECRYPT), TEXT(CKA_LABEL, "a")},
+     {{TMPL_END, 0, 0, NULL}},
+     CKR_OK,
+     NULL,
+     {.type = KMS_KEY_CHACHA20, .bits = 0, .label = "a", .uses = KMS_USE_DECRYPT}},
+    {"SM4 of another type",
+     CKM_KMSBRIDGE_SM4_KEY_GEN,
+     {NUM(CKA_KEY_TYPE, CKK_AES), TEXT(CKA_LABEL, "a")},
+     {{TMPL_END, 0, 0, NULL}},
+     CKR_TEMPLATE_INCONSISTENT,
+     "CKA_KEY_TYPE",
+     {.type = KMS_KEY_SM4}},
+
     {"extractable",
      CKM_AES_KEY_GEN,
      {NUM(CKA_VALUE_LEN, 32), YES(CKA_EXTRACTABLE)},
@@ -299,11 +329,32 @@ static void test_where(void)
     fake_end();
 }
 
+/* No session key is of the service's kinds. */
+static void test_session(void)
+{
+    static const CK_MECHANISM_TYPE makers[] = {CKM_KMSBRIDGE_SM4_KEY_GEN, CKM_CHACHA20_KEY_GEN};
+    static const struct tmpl_row session[] = {NO(CKA_TOKEN), TEXT(CKA_LABEL, "a")};
+
+    for (size_t i = 0; i < UNIT_COUNT(makers); i++) {
+        CK_MECHANISM mechanism = {makers[i], NULL, 0};
+        CK_OBJECT_HANDLE handle = CK_INVALID_HANDLE;
+        struct tmpl one = {.count = 0};
+
+        fake_begin();
+        tmpl_add(&one, session, UNIT_COUNT(session));
+        CU_ASSERT_EQUAL(kms_make_key(&fake.session, &mechanism, one.attrs, one.count, &handle),
+                        CKR_TEMPLATE_INCONSISTENT);
+        CU_ASSERT(fake_p11_log_says("CKA_TOKEN") && fake.generates == 0);
+        fake_end();
+    }
+}
+
 int main(void)
 {
     static const struct unit_test tests[] = {
         {"templates", test_templates},
         {"where they are made", test_where},
+        {"no session keys", test_session},
     };
 
     return unit_main("test_make_token", tests, UNIT_COUNT(tests));

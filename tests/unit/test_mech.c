@@ -69,6 +69,12 @@ static void takes(void)
         {CKM_ECDSA, CKK_EC, true},
         {CKM_EDDSA, CKK_EC, false},
         {CKM_KMSBRIDGE_SEALED, CKK_AES, true},
+        {CKM_KMSBRIDGE_SEALED, CKK_CHACHA20, true},
+        {CKM_KMSBRIDGE_SEALED, CKK_VENDOR_DEFINED, true},
+        {CKM_KMSBRIDGE_SEALED, CKK_GENERIC_SECRET, false},
+        {CKM_AES_GCM, CKK_VENDOR_DEFINED, false},
+        {CKM_HKDF_DERIVE, CKK_VENDOR_DEFINED, false},
+        {CKM_SHA256_HMAC, CKK_VENDOR_DEFINED, false},
     };
 
     for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
@@ -77,6 +83,8 @@ static void takes(void)
         UNIT_CHECK(mech->name, kms_mech_takes(mech, rows[i].key) == rows[i].takes);
     }
 }
+
+#define CRYPTS (KMS_USE_ENCRYPT | KMS_USE_DECRYPT)
 
 /* ---- lists -------------------------------------------------------------------------------- */
 
@@ -92,6 +100,27 @@ static bool listed(const struct kms_slot *slot, CK_MECHANISM_TYPE type)
         }
     }
     return false;
+}
+
+/* What makes keys is listed where the token makes such keys, and no session key is made by ours. */
+static void sm4_keys_are_made_by_who_has_them(void)
+{
+    static struct kms_slot slot;
+    CK_MECHANISM_INFO info;
+
+    memset(&slot, 0, sizeof(slot));
+    slot.token.info.generates = ~0u & ~(1u << KMS_KEY_SM4);
+    CU_ASSERT_FALSE(listed(&slot, CKM_KMSBRIDGE_SM4_KEY_GEN));
+    slot.token.info.generates = 1u << KMS_KEY_SM4;
+    kms_alg_set_add(&slot.token.info.algs, KMS_ALG_SEALED);
+    CU_ASSERT_TRUE(listed(&slot, CKM_KMSBRIDGE_SM4_KEY_GEN));
+    CU_ASSERT_EQUAL(kms_mech_info(&slot, CKM_KMSBRIDGE_SM4_KEY_GEN, &info), CKR_OK);
+    CU_ASSERT(info.ulMinKeySize == 16 && info.ulMaxKeySize == 16 && info.flags == CKF_GENERATE);
+    CU_ASSERT_EQUAL(kms_mech_info(&slot, CKM_KMSBRIDGE_SEALED, &info), CKR_OK);
+    CU_ASSERT(info.ulMinKeySize == 16 && info.ulMaxKeySize == 32);
+    CU_ASSERT_EQUAL(info.flags, CKF_ENCRYPT | CKF_DECRYPT | CKF_WRAP | CKF_UNWRAP);
+    CU_ASSERT_EQUAL(kms_mech_info(&slot, CKM_AES_KEY_GEN, &info), CKR_OK);
+    CU_ASSERT_EQUAL(info.flags, CKF_GENERATE); /* here, of session keys */
 }
 
 static void lists_follow_the_token(void)
@@ -178,6 +207,10 @@ static void allowed(void)
          {CKM_AES_KEY_WRAP_PAD, CKM_AES_KEY_WRAP_KWP},
          2},
         {"sealed", {KMS_ALG_BEST}, KMS_KEY_AES, KMS_USE_DECRYPT, {CKM_KMSBRIDGE_SEALED}, 1},
+        {"sealed by the service", {KMS_ALG_SEALED}, KMS_KEY_AES, CRYPTS, {CKM_KMSBRIDGE_SEALED}, 1},
+        {"sm4", {KMS_ALG_SEALED}, KMS_KEY_SM4, CRYPTS, {CKM_KMSBRIDGE_SEALED}, 1},
+        {"sm4 to wrap", {KMS_ALG_SEALED}, KMS_KEY_SM4, KMS_USE_WRAP, {CKM_KMSBRIDGE_SEALED}, 1},
+        {"sm4 to sign", {KMS_ALG_SEALED}, KMS_KEY_SM4, KMS_USE_SIGN, {0}, 0},
         {"hmac", {KMS_ALG_HMAC_SHA256}, KMS_KEY_GENERIC, KMS_USE_VERIFY, {CKM_SHA256_HMAC}, 1},
         {"oaep by another hash",
          {KMS_ALG_RSA_OAEP_SHA1},
@@ -516,6 +549,7 @@ int main(void)
         {"hashes", hashes},
         {"takes", takes},
         {"lists follow the token", lists_follow_the_token},
+        {"SM4 keys are made by who has them", sm4_keys_are_made_by_who_has_them},
         {"allowed", allowed},
         {"parameters", parameters},
         {"parameters arrive", parameters_arrive},

@@ -2,6 +2,7 @@
 /* Parts come to the same as the whole, wherever they are cut; and signatures verify. */
 #include <string.h>
 
+#include "pkcs11/core/token.h"
 #include "tests/unit/op_mechs.h"
 
 #define LEN_MAX 66
@@ -433,6 +434,25 @@ static void test_sealed(void)
     fake_end();
 }
 
+/* A service's own blob may be base64 text: 6144 bytes, Alibaba Cloud KMS's most, come to 8280. */
+static void test_text_has_room(void)
+{
+    struct kms_token_use use = {.sealed = true, .params = {.alg = KMS_ALG_BEST}};
+
+    fake_begin();
+    use.key = fake.key[FAKE_AES];
+    CU_ASSERT(kms_token_encrypted_room(&use, 6144) >= 6144 + 1024);
+    CU_ASSERT(kms_token_encrypted_room(&use, 6144) < 6144 + 1200); /* as the header promises */
+    kms_alg_set_add(&fake.key[FAKE_AES]->algs, KMS_ALG_SEALED);
+    for (size_t len = 0; len <= 6144; len++) {
+        size_t text = (36 + 12 + len + 32 + 2) / 3 * 4; /* version, IV and tag beside it */
+
+        CU_ASSERT(kms_token_encrypted_room(&use, len) >= text);
+    }
+    CU_ASSERT(kms_token_encrypted_room(&use, 6144) < 6144 + 6144 / 3 + 1200);
+    fake_end();
+}
+
 int main(void)
 {
     static const struct unit_test tests[] = {
@@ -445,6 +465,7 @@ int main(void)
         {"a MAC key that only verifies", test_mac_verify_only},
         {"lengths", test_lengths},
         {"CKM_KMSBRIDGE_SEALED", test_sealed},
+        {"base64 text has room", test_text_has_room},
     };
 
     for (size_t i = 0; i < sizeof(message); i++) {

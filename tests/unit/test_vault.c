@@ -44,6 +44,9 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
         return fake_http_reply(request, ret, self_status,
                                self_status == 200 ? SELF : "{\"errors\":[\"permission denied\"]}");
     }
+    if (strstr(path, "sys/internal/ui/mounts") != NULL) { /* a bad token sees nothing */
+        return fake_http_reply(request, ret, 403, "{\"errors\":[\"permission denied\"]}");
+    }
     if (request->method == KMS_HTTP_GET && strstr(path, "/keys/huge") != NULL) {
         return fake_http_reply(request, ret, 200, huge_body);
     }

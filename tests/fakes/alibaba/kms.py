@@ -23,6 +23,10 @@ DEDICATED = {"Encrypt", "Decrypt", "GenerateDataKey", "GenerateDataKeyWithoutPla
              "VerifyMac"}
 
 
+# "Key management types and key specifications": no default key has these
+INSTANCES_ONLY = {"Aliyun_AES_128", "Aliyun_AES_192", "Aliyun_SM4"}
+
+
 def enters(actions):
     """The decorator of what is an action of one service, for the table of that service."""
     def action(mandatory="", optional=""):
@@ -239,7 +243,7 @@ def CreateKey(s, p):
         raise invalid("Description")
     if p.get("Origin", "Aliyun_KMS") not in ("Aliyun_KMS", "EXTERNAL"):
         raise invalid("Origin")
-    if p.get("KeySpec") in ("Aliyun_AES_128", "Aliyun_AES_192") and "DKMSInstanceId" not in p:
+    if p.get("KeySpec") in INSTANCES_ONLY and "DKMSInstanceId" not in p:
         raise invalid("KeySpec")
     key = s.store.create(p.get("KeySpec", "Aliyun_AES_256"), p.get("KeyUsage"), s.created(),
                          p.get("Description", ""))
@@ -254,6 +258,8 @@ def CreateKeyVersion(s, p):
     key = usable(s, p, None)
     if key.usage == MAC:
         raise Refused(400, "UnsupportedOperation", "HMAC keys do not rotate.")
+    if key.level == "HSM":  # "Configure key rotation": software-protected keys alone have versions
+        raise Refused(400, "Rejected.UnsupportedOperation", "Unsupported operation.")
     return {"KeyVersion": version_row(key, key.add_version(s.created()))}
 
 
@@ -314,7 +320,7 @@ def UpdateRotationPolicy(s, p):
     if not boolean(p, "EnableAutomaticRotation"):
         key.automatic, key.interval = "Disabled", None
         return {}
-    if not key.symmetric or key.usage == MAC:
+    if not key.symmetric or key.usage == MAC or key.level == "HSM":
         raise Refused(400, "Rejected.UnsupportedOperation", "Unsupported operation.")
     match = re.fullmatch(r"(\d{1,8})([dhms])", p.get("RotationInterval", ""))
     seconds = int(match[1]) * UNITS[match[2]] if match else 0

@@ -315,8 +315,8 @@ class Control(Handler):
         self.state.denied.clear()
         self.state.gateway.skew = 0
 
-    def do_key(self, alias=None, spec="Aliyun_AES_256", usage=None):
-        key = self.state.store.create(spec, usage, self.state.created())
+    def do_key(self, alias=None, spec="Aliyun_AES_256", usage=None, level="SOFTWARE"):
+        key = self.state.store.create(spec, usage, self.state.created(), level=level)
         if alias is not None:
             self.state.store.aliases["alias/" + alias] = key.id
         return {"id": key.id, "version": key.primary.id}

@@ -133,6 +133,39 @@ def policies(key):
         protected_resource_arn=found.arn, enable_deletion_protection=False))
 
 
+def sm4():
+    """As AES, but of an instance alone; with a key of its own length, and no version where it is hardware."""
+    refused("SM4 outside an instance", "InvalidParameter", kms.create_key, m.CreateKeyRequest(key_spec="Aliyun_SM4"))
+    key = kms.create_key(m.CreateKeyRequest(key_spec="Aliyun_SM4", dkmsinstance_id="kst-hzz0123456789")).body.key_metadata
+    check("CreateKey of SM4", key.key_spec == "Aliyun_SM4" and key.key_usage == "ENCRYPT/DECRYPT"
+          and key.primary_key_version != "")
+    context, secret = {"k": "v"}, bytes(range(256)) * 24
+    sealed = kms.encrypt(m.EncryptRequest(key_id=key.key_id, plaintext=b64(secret), encryption_context=context)).body
+    opened = kms.decrypt(m.DecryptRequest(ciphertext_blob=sealed.ciphertext_blob, encryption_context=context)).body
+    check("SM4: Encrypt and Decrypt 6 KiB", base64.b64decode(opened.plaintext) == secret
+          and opened.key_id == key.key_id and sealed.key_version_id == key.primary_key_version)
+    refused("SM4: another context", "InvalidParameter", kms.decrypt, m.DecryptRequest(
+        ciphertext_blob=sealed.ciphertext_blob, encryption_context={"k": "w"}))
+    refused("SM4: a byte too many", "InvalidParameter", kms.encrypt,
+            m.EncryptRequest(key_id=key.key_id, plaintext=b64(secret + b"x")))
+    refused("SM4: an altered blob", "InvalidParameter", kms.decrypt, m.DecryptRequest(
+        ciphertext_blob=sealed.ciphertext_blob[:100] + ("A" if sealed.ciphertext_blob[100] != "A" else "B")
+        + sealed.ciphertext_blob[101:], encryption_context=context))
+    data = kms.generate_data_key(m.GenerateDataKeyRequest(key_id=key.key_id, number_of_bytes=16)).body
+    again = kms.decrypt(m.DecryptRequest(ciphertext_blob=data.ciphertext_blob)).body
+    check("SM4: GenerateDataKey", again.plaintext == data.plaintext and len(base64.b64decode(data.plaintext)) == 16)
+    version = kms.create_key_version(m.CreateKeyVersionRequest(key_id=key.key_id)).body.key_version
+    moved = kms.re_encrypt(m.ReEncryptRequest(ciphertext_blob=sealed.ciphertext_blob, source_encryption_context=context,
+                                              destination_key_id=key.key_id)).body
+    check("SM4: CreateKeyVersion and ReEncrypt", moved.key_version_id == version.key_version_id
+          and version.key_version_id != key.primary_key_version)
+    hardware = control("key", spec="Aliyun_SM4", level="HSM")["id"]
+    refused("SM4 in hardware has one version", "Rejected.UnsupportedOperation", kms.create_key_version,
+            m.CreateKeyVersionRequest(key_id=hardware))
+    refused("SM4 signs nothing", "InvalidParameter", kms.create_key, m.CreateKeyRequest(
+        key_spec="Aliyun_SM4", key_usage="SIGN/VERIFY", dkmsinstance_id="kst-hzz0123456789"))
+
+
 def states(key):
     kms.disable_key(m.DisableKeyRequest(key_id=key))
     refused("disabled", "Rejected.Disabled", kms.encrypt, m.EncryptRequest(key_id=key, plaintext="eA=="))
@@ -275,7 +308,7 @@ def providers():
     check("credentials URI", by_credentials(Credentials(config)).list_keys(listing).body.total_count > 0)
 
 
-for part in (symmetric, asymmetric, macs, lists, signatures, providers):
+for part in (symmetric, sm4, asymmetric, macs, lists, signatures, providers):
     try:
         part()
     except Exception as e:
