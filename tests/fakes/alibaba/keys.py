@@ -250,6 +250,8 @@ class Store:
             version_id = raw[:36].decode("ascii")
         except ValueError:
             raise invalid from None
+        if base64.b64encode(raw).decode() != blob:  # other bits behind the last byte: w= is 7= to b64decode()
+            raise invalid
         for key in self.keys.values():
             if any(v.id == version_id for v in key.versions):
                 return key, version_id, raw[36:]

@@ -75,6 +75,10 @@ def symmetric():
         ciphertext_blob=sealed.ciphertext_blob, encryption_context={"k": "v"}))
     refused("no context", "InvalidParameter", kms.decrypt,
             m.DecryptRequest(ciphertext_blob=sealed.ciphertext_blob))
+    blob = kms.encrypt(m.EncryptRequest(key_id=key.key_id, plaintext=b64(b"xyz"))).body.ciphertext_blob
+    other = blob[:-3] + chr(ord(blob[-3]) + 1) + "=="
+    check("a blob with bits behind its last byte", blob.endswith("==") and base64.b64decode(other) == base64.b64decode(blob))
+    refused("... is another blob", "InvalidParameter", kms.decrypt, m.DecryptRequest(ciphertext_blob=other))
     refused("a byte too many", "InvalidParameter", kms.encrypt,
             m.EncryptRequest(key_id=key.key_id, plaintext=b64(secret + b"x")))
     data = kms.generate_data_key(m.GenerateDataKeyRequest(key_id=key.key_id, number_of_bytes=16)).body
