@@ -216,7 +216,7 @@ one_object() { # NAME [LABEL KEYID]
     p11 -O --type secrkey
     id=$(timeout 30 pkcs11-tool --module "$module" -O --type secrkey 2>/dev/null |
         awk -v label="${2:-kmsbridge-kek}" '/label:/ { l = $2 } /^ *ID:/ && l == label { print $2 }')
-    name="acs:kms:cn-hangzhou:154035569884****:key/${3:-$key}"
+    name="acs:kms:$(fake_field region):$(fake_field account):key/${3:-$key}"
     if [ "$id" = "$(printf %s "$name" | sha256sum | cut -c 1-40)" ]; then good "$1"; else bad "$1: \"$id\" in: $said"; fi
 }
 one_object 'one object for all versions'

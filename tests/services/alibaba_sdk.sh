@@ -18,7 +18,7 @@ for _ in $(seq 100); do
     sleep 0.1
 done
 run "$venv/bin/python" "$here/alibaba/use_sdk.py" "$(cat "$tmp/ports")"
-check_lines sdk 68
+check_lines sdk 74
 whose=$build/tests/services/alibaba_whose
 [ -x "$whose" ] || { not_ok "not built: $whose" && lane_end; }
 run "$venv/bin/python" "$here/alibaba/use_chain.py" "$whose"

@@ -60,17 +60,19 @@ class Gateway:
     """The access keys that there are, and the nonces that were."""
 
     def __init__(self):
-        self.keys = {}  # id: {secret, token, expires, denied}, allowed: patterns of what alone it may do
+        # id: {secret, token, expires, denied, revoked, role, allowed: patterns of what alone it may do}
+        self.keys = {}
         self.nonces = {}
         self.skew = 0  # seconds that our clock is ahead
 
     def now(self):
         return time.time() + self.skew
 
-    def add(self, key_id, secret, token=None, expires=None):
+    def add(self, key_id, secret, token=None, expires=None, role=None):
+        """@role: of RAM, whose rights the key has; None is the account itself."""
         self.keys[key_id] = {
             "id": key_id, "secret": secret, "token": token, "expires": expires, "denied": (),
-            "revoked": False, "allowed": None, "session": {},
+            "revoked": False, "role": role, "allowed": None, "session": {},
         }
 
     def check(self, method, path, params, headers, body):

@@ -5,6 +5,7 @@ credentials URI."""
 import base64
 import calendar
 import json
+import os
 import re
 import secrets
 import time
@@ -14,13 +15,14 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from acs3 import Refused
-from keys import iso
+from keys import ACCOUNT, REGION, iso
 
-ISSUER = "https://oidc-ack-cn-hangzhou.oss-cn-hangzhou.aliyuncs.com/c0123456789"
+CLUSTER = os.environ.get("FAKE_CLUSTER", "c0123456789")
+ISSUER = f"https://oidc-ack-{REGION}.oss-{REGION}.aliyuncs.com/{CLUSTER}"
 AUDIENCE = "sts.aliyuncs.com"
 SUBJECT = "system:serviceaccount:kube-system:kmsbridge"
-PROVIDER_ARN = "acs:ram::154035569884****:oidc-provider/ack-rrsa-c0123456789"
-ROLE_ARN = "acs:ram::154035569884****:role/kmsbridge"
+PROVIDER_ARN = f"acs:ram::{ACCOUNT}:oidc-provider/ack-rrsa-{CLUSTER}"
+ROLE_ARN = f"acs:ram::{ACCOUNT}:role/kmsbridge"
 ROLE = "kmsbridge-node"  # of the metadata service
 
 
@@ -77,24 +79,38 @@ def verify(token, jwks, now):
     audience = claims.get("aud")
     if AUDIENCE not in (audience if isinstance(audience, list) else [audience]):
         raise Refused(400, "AuthenticationFail.AudienceMismatch", "The client id does not match.")
-    if claims.get("sub") != SUBJECT:
-        raise Refused(403, "AuthenticationFail.NoPermission",
-                      "This operator is not authorized to perform this action: the role's policy.")
     return claims
+
+
+class Given:
+    """Where no RAM is kept (ram.py): one role that trusts one subject, one of the machine, and they may all."""
+
+    instance_role = ROLE
+
+    def role(self, role_arn):
+        if role_arn != ROLE_ARN:
+            raise Refused(404, "EntityNotExist.Role", "The role not exists.")
+        return role_arn.rsplit("/", 1)[1]
+
+    def trusts(self, role, claims):
+        return claims.get("sub") == SUBJECT
+
+    def rights_of(self, role):
+        return None
 
 
 class Identity:
     def __init__(self, gateway):
-        self.gateway, self.issuer = gateway, Issuer()
+        self.gateway, self.issuer, self.ram = gateway, Issuer(), Given()
         self.lifetime = 3600  # of what the metadata service and the URI hand out
         self.imds, self.tokens = "both", {}  # "v2": token mode only; "v1": it has no tokens; "off"
         self.nonces = set()
 
-    def issue(self, seconds):
-        """A fresh STS access key."""
+    def issue(self, seconds, role=None):
+        """A fresh STS access key, with the rights of @role."""
         key_id, secret = "STS." + secrets.token_hex(10), secrets.token_hex(20)
         token, expires = "CAIS" + secrets.token_urlsafe(600), self.gateway.now() + seconds
-        self.gateway.add(key_id, secret, token, expires)
+        self.gateway.add(key_id, secret, token, expires, role and self.ram.rights_of(role))
         return {"AccessKeyId": key_id, "AccessKeySecret": secret, "SecurityToken": token,
                 "Expiration": iso(expires)}
 
@@ -119,13 +135,15 @@ class Identity:
             raise Refused(400, "InvalidParameter.DurationSeconds", "The Min/Max value is wrong.")
         if p["OIDCProviderArn"] != PROVIDER_ARN:
             raise Refused(404, "EntityNotExist.OIDCProvider", "The OIDC provider does not exist.")
-        if p["RoleArn"] != ROLE_ARN:
-            raise Refused(404, "EntityNotExist.Role", "The role not exists.")
+        role = self.ram.role(p["RoleArn"])
         claims = verify(p["OIDCToken"], self.issuer.jwks(), self.gateway.now())
-        return {"Credentials": self.issue(min(int(seconds), self.lifetime)),
+        if not self.ram.trusts(role, claims):
+            raise Refused(403, "AuthenticationFail.NoPermission",
+                          "This operator is not authorized to perform this action: the role's policy.")
+        return {"Credentials": self.issue(min(int(seconds), self.lifetime), role),
                 "OIDCTokenInfo": {"Issuer": claims["iss"], "Subject": claims["sub"],
                                   "ClientIds": AUDIENCE, "VerificationInfo": "Success"},
-                "AssumedRoleUser": {"Arn": f"{ROLE_ARN}/{p['RoleSessionName']}",
+                "AssumedRoleUser": {"Arn": f"{p['RoleArn']}/{p['RoleSessionName']}",
                                     "AssumedRoleId": f"33157794895460:{p['RoleSessionName']}"}}
 
     def check_common(self, p):
@@ -171,12 +189,13 @@ class Identity:
 
     def security_credentials(self, path):
         base = "/latest/meta-data/ram/security-credentials/"
-        if path == base:
-            return 200, ROLE.encode()
-        if path != base + ROLE:
+        role = self.ram.instance_role
+        if path == base and role is not None:
+            return 200, role.encode()
+        if role is None or path != base + role:
             return 404, b"<?xml version='1.0'?><html><title>404 - Not Found</title></html>"
         return 200, json.dumps({"Code": "Success", "LastUpdated": iso(self.gateway.now()),
-                                **self.issue(self.lifetime)}).encode()
+                                **self.issue(self.lifetime, role)}).encode()
 
     def uri(self, method, path):
         if (method, path) != ("GET", "/credentials"):

@@ -16,6 +16,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from acs3 import Refused
 
+# whose all this is, and where
+ACCOUNT, REGION = "1540355698840001", os.environ.get("FAKE_REGION", "cn-hangzhou")
+
 # the usage of HMAC keys, and their KeySpecs, are guesses of ours: the vendor's list could not be had
 SIGN, CRYPT, MAC = "SIGN/VERIFY", "ENCRYPT/DECRYPT", "GENERATE_VERIFY_MAC"
 MACS = {f"HMAC_SHA_{bits}": getattr(hashes, f"SHA{bits}") for bits in (224, 256, 384, 512)}
@@ -45,6 +48,10 @@ OAEPS = {
     "RSAES_OAEP_SHA_256": padding.OAEP(padding.MGF1(hashes.SHA256()), hashes.SHA256(), None),
     "RSAES_OAEP_SHA_1": padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None),
 }
+
+
+def arn(what):
+    return f"acs:kms:{REGION}:{ACCOUNT}:{what}"
 
 
 def iso(seconds):
@@ -114,6 +121,8 @@ class Key:
         self.id, self.spec, self.usage, self.state = str(uuid.uuid4()), spec, usage, "Enabled"
         self.description, self.created, self.delete_date = description, created, None
         self.versions, self.automatic = [], "Disabled"
+        self.interval = None  # of automatic rotation, in seconds
+        self.instance, self.protected = None, False  # DKMSInstanceId; from deletion
         self.add_version(created)
 
     @property
@@ -126,7 +135,7 @@ class Key:
 
     @property
     def arn(self):
-        return f"acs:kms:cn-hangzhou:154035569884****:key/{self.id}"
+        return arn(f"key/{self.id}")
 
     def add_version(self, created):
         self.versions.append(Version(self.spec, created))
@@ -141,12 +150,17 @@ class Key:
     def metadata(self):
         found = {
             "KeyId": self.id, "Arn": self.arn, "KeySpec": self.spec, "KeyUsage": self.usage,
-            "KeyState": self.state, "Description": self.description, "Creator": "154035569884****",
+            "KeyState": self.state, "Description": self.description, "Creator": ACCOUNT,
             "CreationDate": iso(self.created), "Origin": "Aliyun_KMS", "ProtectionLevel": self.level,
             "DeleteDate": "" if self.delete_date is None else iso(self.delete_date),
             "MaterialExpireTime": "", "AutomaticRotation": self.automatic,
             "LastRotationDate": iso(self.primary.created),
         }
+        found["DeletionProtection"] = "Enabled" if self.protected else "Disabled"
+        if self.interval is not None:
+            found["RotationInterval"] = f"{self.interval}s"
+        if self.instance is not None:
+            found["DKMSInstanceId"] = self.instance
         if self.symmetric:  # "the current primary key version for the symmetric CMK"
             found["PrimaryKeyVersion"] = self.primary.id
         return found
@@ -228,20 +242,28 @@ class Store:
         self.keys[key.id] = key
         return key
 
-    def open(self, blob, context):
-        """Which key and version sealed @blob, and what is in it."""
+    def sealed_by(self, blob):
+        """Which key sealed @blob, the id of its version, and the rest of it."""
         invalid = Refused(400, "InvalidParameter", "The specified parameter CiphertextBlob is not valid.")
         try:
             raw = base64.b64decode(blob, validate=True)
             version_id = raw[:36].decode("ascii")
         except ValueError:
             raise invalid from None
+        if base64.b64encode(raw).decode() != blob:  # other bits behind the last byte: w= is 7= to b64decode()
+            raise invalid
         for key in self.keys.values():
             if any(v.id == version_id for v in key.versions):
-                key.may(None)
-                version = key.version(version_id)
-                try:
-                    return key, version, sealing(key.spec, version).decrypt(raw[36:48], raw[48:], context)
-                except (InvalidTag, ValueError):
-                    raise invalid from None
+                return key, version_id, raw[36:]
         raise invalid
+
+    def open(self, blob, context):
+        """Which key and version sealed @blob, and what is in it."""
+        key, version_id, sealed = self.sealed_by(blob)
+        key.may(None)
+        version = key.version(version_id)
+        try:
+            return key, version, sealing(key.spec, version).decrypt(sealed[:12], sealed[12:], context)
+        except (InvalidTag, ValueError):
+            raise Refused(400, "InvalidParameter",
+                          "The specified parameter CiphertextBlob is not valid.") from None

@@ -10,7 +10,7 @@ import re
 from cryptography.hazmat.primitives import constant_time
 
 from acs3 import Refused
-from keys import CRYPT, MAC, OAEPS, SIGN, SIGNATURES, context_bytes, iso
+from keys import CRYPT, MAC, OAEPS, SIGN, SIGNATURES, arn, context_bytes, iso
 
 PLAINTEXT_MAX = 6 * 1024
 MESSAGE_MAX = 6 * 1024  # of a MAC: a limit of ours, the service's is not documented
@@ -27,11 +27,17 @@ DEDICATED = {"Encrypt", "Decrypt", "GenerateDataKey", "GenerateDataKeyWithoutPla
 INSTANCES_ONLY = {"Aliyun_AES_128", "Aliyun_AES_192", "Aliyun_SM4"}
 
 
-def action(mandatory="", optional=""):
-    def enter(function):
-        ACTIONS[function.__name__] = (function, set(mandatory.split()), set(optional.split()))
-        return function
-    return enter
+def enters(actions):
+    """The decorator of what is an action of one service, for the table of that service."""
+    def action(mandatory="", optional=""):
+        def enter(function):
+            actions[function.__name__] = (function, set(mandatory.split()), set(optional.split()))
+            return function
+        return enter
+    return action
+
+
+action = enters(ACTIONS)
 
 
 def invalid(name):
@@ -241,6 +247,7 @@ def CreateKey(s, p):
         raise invalid("KeySpec")
     key = s.store.create(p.get("KeySpec", "Aliyun_AES_256"), p.get("KeyUsage"), s.created(),
                          p.get("Description", ""))
+    key.instance = p.get("DKMSInstanceId")
     if p.get("Origin") == "EXTERNAL":
         key.state = "PendingImport"
     return {"KeyMetadata": key.metadata()}
@@ -260,6 +267,8 @@ def CreateKeyVersion(s, p):
 def ScheduleKeyDeletion(s, p):
     key = s.store.find(p["KeyId"])
     days = number(p, "PendingWindowInDays", 0, 7, 366)
+    if key.protected:  # the code is a guess of ours
+        raise Refused(409, "Rejected.DeletionProtection", "The key is protected from deletion.")
     if key.state == "PendingDeletion":
         key.may(None)
     key.state, key.delete_date = "PendingDeletion", s.gateway.now() + days * 86400
@@ -293,6 +302,45 @@ def DisableKey(s, p):
     return {}
 
 
+UNITS = {"d": 86400, "h": 3600, "m": 60, "s": 1}
+
+
+def boolean(p, name):
+    text = p[name].lower()  # the SDK for Python has a capital
+    if text not in ("true", "false"):
+        raise invalid(name)
+    return text == "true"
+
+
+@action("KeyId EnableAutomaticRotation", "RotationInterval")
+def UpdateRotationPolicy(s, p):
+    """The intervals are those of the vendor's documentation: 365 days for a default key, 7 to 365 for
+    one of an instance."""
+    key = usable(s, p, None)
+    if not boolean(p, "EnableAutomaticRotation"):
+        key.automatic, key.interval = "Disabled", None
+        return {}
+    if not key.symmetric or key.usage == MAC or key.level == "HSM":
+        raise Refused(400, "Rejected.UnsupportedOperation", "Unsupported operation.")
+    match = re.fullmatch(r"(\d{1,8})([dhms])", p.get("RotationInterval", ""))
+    seconds = int(match[1]) * UNITS[match[2]] if match else 0
+    if not (7 if key.instance else 365) * 86400 <= seconds <= 365 * 86400:
+        raise invalid("RotationInterval")
+    key.automatic, key.interval = "Enabled", seconds
+    return {}
+
+
+@action("ProtectedResourceArn EnableDeletionProtection", "DeletionProtectionDescription")
+def SetDeletionProtection(s, p):
+    key = next((key for key in s.store.keys.values() if key.arn == p["ProtectedResourceArn"]), None)
+    if key is None:
+        raise Refused(404, "Forbidden.KeyNotFound", "The specified Key is not found.")
+    if key.state == "PendingDeletion":
+        key.may(None)
+    key.protected = boolean(p, "EnableDeletionProtection")
+    return {}
+
+
 # --- aliases -------------------------------------------------------------------------------------
 
 @action("KeyId AliasName")
@@ -323,7 +371,7 @@ def DeleteAlias(s, p):
 
 def alias_row(s, name):
     return {"AliasName": name, "KeyId": s.store.aliases[name],
-            "AliasArn": f"acs:kms:cn-hangzhou:154035569884****:{name}"}
+            "AliasArn": arn(name)}
 
 
 @action("", "PageNumber PageSize")
@@ -338,13 +386,32 @@ def ListAliasesByKeyId(s, p):
     return page(s, p, [alias_row(s, n) for n in names], "Aliases", "Alias")
 
 
-def call(state, name, params):
-    """One action, its parameters checked against its row."""
-    if name not in ACTIONS:
+def rights(state, name, params):
+    """What a caller must be allowed: [(action of RAM, ARN)], by the vendor's table of both."""
+    store, right = state.store, "kms:" + name
+    if name in ("CreateKey", "ListKeys"):
+        return [(right, arn("key"))]
+    if name == "ListAliases":
+        return [(right, arn("alias"))]
+    if name == "ReEncrypt":  # one action, two rights
+        return [("kms:ReEncryptFrom", store.sealed_by(params["CiphertextBlob"])[0].arn),
+                ("kms:ReEncryptTo", store.find(params["DestinationKeyId"]).arn)]
+    if name == "Decrypt":
+        return [(right, store.sealed_by(params["CiphertextBlob"])[0].arn)]
+    key = params.get("KeyId") or params.get("ProtectedResourceArn") or params["AliasName"]
+    aliases = [alias for alias in (key, params.get("AliasName", "")) if alias.startswith("alias/")]
+    return [(right, store.find(key).arn)] + [(right, arn(alias)) for alias in set(aliases)]
+
+
+def call(state, name, params, actions=None, check=lambda: None):
+    """One action, its parameters checked against its row, and then whether the caller may."""
+    actions = ACTIONS if actions is None else actions
+    if name not in actions:
         raise Refused(404, "InvalidAction.NotFound", "Specified api is not found.")
-    function, mandatory, optional = ACTIONS[name]
+    function, mandatory, optional = actions[name]
     for param in sorted(mandatory - set(params)):
         raise Refused(400, "MissingParameter", f"The parameter {param} needed to be specified.")
     for param in sorted(set(params) - mandatory - optional):
         raise invalid(param)
+    check()
     return function(state, params)

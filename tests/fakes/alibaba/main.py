@@ -1,13 +1,16 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: Apache-2.0
-"""A strict fake of Alibaba Cloud KMS for tests: the KMS API, STS, the ECS metadata service and a
-credentials URI, each on a loopback port of its own, and a control interface.
+"""A strict fake of Alibaba Cloud KMS for tests: the KMS API, STS, the ECS metadata service, a
+credentials URI, and of RAM and ECS what the operator's guide uses, each on a loopback port of its own, and a
+control interface.
 
 usage: main.py [--tls FOLDER]    prints one line of JSON with the ports; ends with its stdin
   --tls FOLDER  KMS also speaks TLS, for the name "localhost" and 127.0.0.1; FOLDER/ca.pem is made.
                 A second port has a certificate for another name. A proxy for CONNECT leads to the
                 service's own names (network.py): the region's by FOLDER/ca-region.pem, those of a
                 dedicated instance, which has no more than its gateway has, by FOLDER/ca.pem.
+
+FAKE_REGION, FAKE_CLUSTER: where its ARNs are, and whose tokens it knows.
 
 Control: POST / with JSON {"do": NAME, ...}, see Control below. Standard library, and
 python3-cryptography.
@@ -23,10 +26,11 @@ import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import kms
+import ram
 import roles
 from acs3 import Gateway, Refused, parameters
-from identity import PROVIDER_ARN, ROLE, ROLE_ARN, Identity
-from keys import Store
+from identity import CLUSTER, PROVIDER_ARN, ROLE, ROLE_ARN, Identity
+from keys import ACCOUNT, REGION, Store
 from network import INSTANCE, NAMES, Proxy, tls_contexts
 
 BODY_MAX = 1 << 20
@@ -39,6 +43,7 @@ class State:
         self.gateway, self.store = Gateway(), Store()
         self.identity = Identity(self.gateway)
         self.roles = roles.Roles(self.identity)
+        self.ram = None  # there is one once a test says so
         self.faults = []  # {"on", "action", "kind", "count", ...}, the first that fits counts
         self.calls = {}  # "kms Encrypt": how many
         self.last = {}  # the last KMS request: its request id and what it named
@@ -59,6 +64,12 @@ class State:
         return all(allowed is None or all(
             any(fnmatch.fnmatchcase(f"kms:{right}", pattern) for pattern in allowed) for right in rights)
             for allowed in (self.allowed, key["allowed"]))
+
+    def check(self, key, action, params):
+        """By the policies of the role that @key is of, where RAM is kept."""
+        for right, resource in kms.rights(self, action, params) if key["role"] is not None else ():
+            if not self.ram.allows(key["role"], right, resource):
+                raise Refused(403, "Forbidden.NoPermission", f"{right} on {resource} is not allowed.")
 
     def serve(self, name, handler, context=None, port=0):
         server = Server(("127.0.0.1", port), type(name, (handler,), {"state": self}))
@@ -118,7 +129,7 @@ class Handler(BaseHTTPRequestHandler):
                 return self.reply(400, {"Code": "InvalidParameter", "Message": f"{name} twice"})
             headers[name.lower()] = value
         name = self.action(url, headers)
-        self.request_id = str(uuid.uuid4()) if self.on in ("kms", "sts") else ""
+        self.request_id = str(uuid.uuid4()) if self.on in ("kms", "sts", "ram", "ecs") else ""
         with self.state.lock:
             if self.on == "kms":
                 self.state.ids[name] = self.request_id
@@ -197,7 +208,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Kms(Handler):
-    on = "kms"
+    on, version = "kms", "2016-01-20"
 
     def action(self, url, headers):
         return headers.get("x-acs-action", "")
@@ -211,18 +222,21 @@ class Kms(Handler):
             key = state.gateway.check("POST", url.path, params, headers, body)
             if body:
                 raise Refused(400, "InvalidParameter", "parameters stand in the query")
-            if headers.get("x-acs-version") != "2016-01-20":
+            if headers.get("x-acs-version") != self.version:
                 raise Refused(400, "InvalidVersion", "Specified parameter Version is not valid.")
             name = headers.get("x-acs-action", "")
-            self.check_place(name, headers)
-            state.last = {"action": name, "params": params, "request_id": request_id}
-            if name in state.denied or name in key["denied"] or not state.allows(name, key):
-                raise Refused(403, "Forbidden.NoPermission", "This operation is forbidden by permission system.")
-            return 200, {"RequestId": request_id, **kms.call(state, name, params)}
+            return 200, {"RequestId": request_id, **self.perform(key, name, params, headers)}
         except Refused as e:
             return e.status, {"HttpStatus": e.status, "Code": e.code, "Message": e.message,
-                              "RequestId": request_id, "HostId": "kms.fake.aliyuncs.com"}
+                              "RequestId": request_id, "HostId": f"{self.on}.fake.aliyuncs.com"}
 
+    def perform(self, key, name, params, headers):
+        state = self.state
+        self.check_place(name, headers)
+        state.last = {"action": name, "params": params, "request_id": self.request_id}
+        if name in state.denied or name in key["denied"] or not state.allows(name, key):
+            raise Refused(403, "Forbidden.NoPermission", "This operation is forbidden by permission system.")
+        return kms.call(state, name, params, check=lambda: state.check(key, name, params))
 
     def check_place(self, name, headers):
         """What is asked by one of the service's names is asked for it; and what is not there is not."""
@@ -231,6 +245,21 @@ class Kms(Handler):
             raise Refused(400, "InvalidParameter", f"Host: is not {server_name}")
         if server_name == INSTANCE and name not in kms.DEDICATED:
             raise Refused(404, "InvalidAction.NotFound", "a dedicated gateway has no such action")
+
+
+class Ram(Kms):
+    """And ECS: for the account itself alone."""
+
+    on, version, actions = "ram", "2015-05-01", ram.ACTIONS
+
+    def perform(self, key, name, params, headers):
+        if key["token"] is not None or self.state.ram is None:
+            raise Refused(403, "NoPermission", "You are not authorized to do this action.")
+        return kms.call(self.state, name, params, self.actions)
+
+
+class Ecs(Ram):
+    on, version, actions = "ecs", "2014-05-26", ram.ECS_ACTIONS
 
 
 class Sts(Handler):
@@ -340,6 +369,10 @@ class Control(Handler):
         self.state.allowed = None if policies is None else [
             action for policy in policies for statement in policy["Statement"] for action in statement["Action"]]
 
+    def do_ram(self):
+        """RAM is kept from now on: nobody but the account may anything until it says so."""
+        self.state.ram = self.state.identity.ram = ram.Ram()
+
     def do_skew(self, seconds):
         self.state.gateway.skew = seconds
 
@@ -399,8 +432,8 @@ class Server(ThreadingHTTPServer):
 
 def main():
     state, proxy = State(), None
-    for name, handler in (("kms", Kms), ("sts", Sts), ("imds", Metadata), ("uri", Uri),
-                          ("control", Control)):
+    for name, handler in (("kms", Kms), ("ram", Ram), ("ecs", Ecs), ("sts", Sts), ("imds", Metadata),
+                          ("uri", Uri), ("control", Control)):
         state.serve(name, handler)
     if len(sys.argv) == 3 and sys.argv[1] == "--tls":
         contexts = tls_contexts(sys.argv[2])
@@ -414,8 +447,9 @@ def main():
         threading.Thread(target=proxy.serve_forever, daemon=True).start()
     for name in state.servers:
         state.start(name)
-    known = {"role_arn": ROLE_ARN, "provider_arn": PROVIDER_ARN, "role": ROLE,
+    known = {"role_arn": ROLE_ARN, "provider_arn": PROVIDER_ARN, "role": ROLE, "account": ACCOUNT,
              "user_role_arn": roles.USER_ROLE_ARN, "other_role_arn": roles.OTHER_ROLE_ARN,
+             "region": REGION, "cluster": CLUSTER, "instance": ram.INSTANCE,
              "access_key": "LTAI5tFakeFakeFakeFake", "secret": "fakeSecretFakeSecretFakeSecret"}
     if proxy is not None:
         known["proxy"] = proxy.server_address[1]

@@ -10,10 +10,11 @@ import json
 import re
 
 from acs3 import Refused, quote
+from keys import ACCOUNT
 
 # Of the same account. The first trusts every key of it, the second another account.
-USER_ROLE_ARN = "acs:ram::1540355698840000:role/kmsbridge-by-key"
-OTHER_ROLE_ARN = "acs:ram::1540355698840000:role/of-others"
+USER_ROLE_ARN = f"acs:ram::{ACCOUNT}:role/kmsbridge-by-key"
+OTHER_ROLE_ARN = f"acs:ram::{ACCOUNT}:role/of-others"
 COMMON = {"Action", "Version", "Format", "Timestamp", "SignatureNonce", "SignatureMethod",
           "SignatureVersion", "AccessKeyId", "SecurityToken"}
 OWN = {"RoleArn", "RoleSessionName", "DurationSeconds", "Policy", "ExternalId"}

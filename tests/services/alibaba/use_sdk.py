@@ -75,6 +75,10 @@ def symmetric():
         ciphertext_blob=sealed.ciphertext_blob, encryption_context={"k": "v"}))
     refused("no context", "InvalidParameter", kms.decrypt,
             m.DecryptRequest(ciphertext_blob=sealed.ciphertext_blob))
+    blob = kms.encrypt(m.EncryptRequest(key_id=key.key_id, plaintext=b64(b"xyz"))).body.ciphertext_blob
+    other = blob[:-3] + chr(ord(blob[-3]) + 1) + "=="
+    check("a blob with bits behind its last byte", blob.endswith("==") and base64.b64decode(other) == base64.b64decode(blob))
+    refused("... is another blob", "InvalidParameter", kms.decrypt, m.DecryptRequest(ciphertext_blob=other))
     refused("a byte too many", "InvalidParameter", kms.encrypt,
             m.EncryptRequest(key_id=key.key_id, plaintext=b64(secret + b"x")))
     data = kms.generate_data_key(m.GenerateDataKeyRequest(key_id=key.key_id, number_of_bytes=16)).body
@@ -112,7 +116,25 @@ def symmetric():
             m.DecryptRequest(ciphertext_blob=bound.ciphertext_blob))
     refused("too long a data key", "InvalidParameter", kms.generate_data_key,
             m.GenerateDataKeyRequest(key_id=key.key_id, number_of_bytes=1025))
+    policies(key.key_id)
     states(key.key_id)
+
+
+def policies(key):
+    kms.update_rotation_policy(m.UpdateRotationPolicyRequest(
+        key_id=key, enable_automatic_rotation=True, rotation_interval="365d"))
+    kms.set_deletion_protection(m.SetDeletionProtectionRequest(
+        protected_resource_arn=kms.describe_key(m.DescribeKeyRequest(key_id=key)).body.key_metadata.arn,
+        enable_deletion_protection=True))
+    found = kms.describe_key(m.DescribeKeyRequest(key_id=key)).body.key_metadata
+    check("UpdateRotationPolicy", (found.automatic_rotation, found.rotation_interval) == ("Enabled", "31536000s"))
+    check("SetDeletionProtection", found.deletion_protection == "Enabled")
+    refused("a default key, every 90 days", "InvalidParameter", kms.update_rotation_policy,
+            m.UpdateRotationPolicyRequest(key_id=key, enable_automatic_rotation=True, rotation_interval="90d"))
+    refused("a protected key", "Rejected.DeletionProtection", kms.schedule_key_deletion,
+            m.ScheduleKeyDeletionRequest(key_id=key, pending_window_in_days=7))
+    kms.set_deletion_protection(m.SetDeletionProtectionRequest(
+        protected_resource_arn=found.arn, enable_deletion_protection=False))
 
 
 def sm4():
