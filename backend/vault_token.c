@@ -7,10 +7,10 @@
  *   ones, and OpenBao 2.7, do not.
  * - The policy `default` lets a token look itself up. Without it that is denied to a good one, too.
  * - sys/internal/ui/mounts lists what a token may see and asks for no right at all, so that every
- * good token gets a list, if an empty one, and 403 is of the token (Vault's and OpenBao's API
+ *   good token gets a list, if an empty one, and 403 is of the token (Vault's and OpenBao's API
  *   documentation, internal-ui-mounts; tried with tokens that are expired, revoked, used up and
- * made up, and with good ones without any policy). It comes with no promise to stay, and somebody
- * may have closed sys/ before the server: any other answer leaves it open.
+ *   made up, and with good ones without any policy). It comes with no promise to stay, and
+ *   somebody may have closed sys/ before the server: any other answer leaves it open.
  */
 #include <string.h>
 

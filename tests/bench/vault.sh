@@ -110,6 +110,8 @@ for n in $callers; do
     "$grpc_floor" "$tmp/grpc-floor-$n.sock" 1.1 "$url" "$tmp/token" $((n < 16 ? n : 16)) \
         >>"$tmp/grpc-floor.log" 2>&1 &
     pids[grpc-floor-$n]=$!
+    for _ in {1..100}; do [ -S "$tmp/grpc-floor-$n.sock" ] && break; sleep 0.1; done
+    [ -S "$tmp/grpc-floor-$n.sock" ] || { cat "$tmp/grpc-floor.log" >&2; die "grpc_floor does not answer"; }
 done
 
 results=$tmp/results

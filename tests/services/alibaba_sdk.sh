@@ -21,8 +21,8 @@ run "$venv/bin/python" "$here/alibaba/use_sdk.py" "$(cat "$tmp/ports")"
 check_lines sdk 74
 whose=$build/tests/services/alibaba_whose
 [ -x "$whose" ] || { not_ok "not built: $whose" && lane_end; }
-run "$venv/bin/python" "$here/alibaba/use_chain.py" "$whose"
+limit=240 run "$venv/bin/python" "$here/alibaba/use_chain.py" "$whose"
 check_lines chain 30
-run "$venv/bin/python" "$here/alibaba/use_roles.py" "$(cat "$tmp/ports")" "$whose"
+limit=240 run "$venv/bin/python" "$here/alibaba/use_roles.py" "$(cat "$tmp/ports")" "$whose"
 check_lines roles 41
 lane_end

@@ -50,7 +50,7 @@ guide() { # DOCUMENT
     local folder=$tmp/guide n line
     rm -rf "$folder"
     guide_take "$1" "$folder"
-    (cd "$tmp" && exec timeout -k 5 100 bash "$folder/script") </dev/null
+    (cd "$tmp" && exec timeout -k 5 240 bash "$folder/script") </dev/null
     for ((n = 1; ; n++)); do
         [ -e "$folder/$n.line" ] || break
         # it ran to its end if the next one began
