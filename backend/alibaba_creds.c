@@ -273,9 +273,22 @@ static enum kms_status from_chosen(const struct source *source, struct kms_backe
 static void note_choice(struct kms_backend *b, const char *name)
 {
     if (b->chosen == NULL || strcmp(b->chosen, name) != 0) {
-        kms_log(KMS_LOG_INFO, "backend %s: credentials by %s", b->conf->name, name);
+        kms_log(b->chosen == NULL ? KMS_LOG_INFO : KMS_LOG_WARN,
+                "backend %s: credentials by %s%s%s", b->conf->name, name,
+                b->chosen == NULL ? "" : ", no longer by ", b->chosen == NULL ? "" : b->chosen);
     }
     b->chosen = name;
+    b->chosen_missed = false;
+}
+
+/* The source that gave the key that we have is not there: perhaps its file is being replaced. The
+ * next look finds it, or goes on to another one. */
+static bool is_missed(struct kms_backend *b, const struct source *source)
+{
+    bool is_first = b->chosen != NULL && strcmp(b->chosen, source->name) == 0 && !b->chosen_missed;
+
+    b->chosen_missed = b->chosen_missed || is_first;
+    return is_first;
 }
 
 static enum kms_status from_auto(struct kms_backend *b, const struct kms_http_wait *wait,
@@ -298,6 +311,9 @@ static enum kms_status from_auto(struct kms_backend *b, const struct kms_http_wa
                 return now;
             }
             status = now; /* what may pass is worth another try */
+        } else if (is_missed(b, &sources[i])) {
+            *err = why;
+            return kms_error_reword(err, KMS_E_UNAVAILABLE, "%s (it was there)", why.text);
         }
         (void)kms_error_reword(&all, status, "%s%s%s", all.text, all.text[0] == '\0' ? "" : "; ",
                                why.text);

@@ -47,6 +47,7 @@ struct kms_backend {
     struct kms_endpoints *management; /* the very same, or the one that manages keys */
     struct kms_credential *credential;
     const char *chosen;   /* what "auto" took last; the one that fetches has it alone */
+    bool chosen_missed;   /* it was not there when last looked for; likewise */
     pthread_mutex_t lock; /* guards the members below; never held across an exchange */
     struct kms_ali_public publics[KMS_ALI_PUBLIC_MAX];
     size_t next_public;

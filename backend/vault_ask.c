@@ -250,15 +250,20 @@ static enum kms_status refuse_token(struct kms_backend *backend, struct kms_erro
                             kms_endpoints_first(backend->endpoints), backend->vault->auth->method);
 }
 
-/* True once a minute: a policy that denies for good would have us log in for each call. */
-static bool may_doubt(struct kms_backend *backend)
+/*
+ * True once a minute: a policy that denies for good would have us log in for each call. And of one
+ * from before that: it is being replaced, or was too young to be.
+ */
+static bool may_doubt(struct kms_backend *backend, const struct kms_credential_value *token)
 {
     uint64_t now = kms_now_ns();
+    bool is_due = false;
     bool may = false;
 
     pthread_mutex_lock(&backend->lock);
-    may = backend->doubted_ns == 0 || now - backend->doubted_ns > UNSURE_NS;
-    backend->doubted_ns = may ? now : backend->doubted_ns;
+    is_due = backend->doubted_ns == 0 || now - backend->doubted_ns > UNSURE_NS;
+    may = is_due || token->taken_ns < backend->doubted_ns;
+    backend->doubted_ns = is_due ? now : backend->doubted_ns;
     pthread_mutex_unlock(&backend->lock);
     return may;
 }
@@ -274,8 +279,8 @@ static enum kms_status doubt_token(struct kms_backend *backend,
 {
     bool is_given = strcmp(backend->vault->auth->method, "token") == 0;
 
-    *ret_again =
-        (is_given || may_doubt(backend)) && kms_credential_refused(backend->credential, token);
+    *ret_again = (is_given || may_doubt(backend, token)) &&
+                 kms_credential_refused(backend->credential, token);
     return kms_error_reword(
         err, is_given ? KMS_E_AUTH : KMS_E_DENIED,
         "%s (denied, or our token is refused: which of them cannot be told of a "

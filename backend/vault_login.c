@@ -169,33 +169,35 @@ static bool renew(struct kms_vault_login *login, const struct kms_http_wait *wai
  */
 static enum kms_status look_at_blind(struct kms_vault_login *login,
                                      const struct kms_http_wait *wait, const char *token,
-                                     bool is_new, struct kms_error *err)
+                                     struct kms_error *err)
 {
     const char *ref = login->backend->vault->auth->token;
+    struct kms_error why = KMS_ERROR_INIT;
 
-    switch (kms_vault_weigh_blind(login->backend, wait, token, err)) {
+    switch (kms_vault_weigh_blind(login->backend, wait, token, err, &why)) {
     case KMS_VAULT_TOKEN_BAD:
         return kms_error_reword(err, KMS_E_AUTH, "the token of %s is refused", ref);
     case KMS_VAULT_TOKEN_UNASKED:
-        return kms_error_reword(err, KMS_E_UNAVAILABLE, "the token of %s cannot be looked at now",
-                                ref);
+        *err = why;
+        return kms_error_reword(err, why.status, "the token of %s cannot be looked at now: %s", ref,
+                                why.text);
     case KMS_VAULT_TOKEN_GOOD:
     case KMS_VAULT_TOKEN_UNSURE:
         break;
     }
     kms_log_error(
-        is_new ? KMS_LOG_WARN : KMS_LOG_DEBUG, err,
+        login->told_blind ? KMS_LOG_DEBUG : KMS_LOG_WARN, err,
         "backend %s: the token of %s may not look itself up, so that it is used without "
         "renewing it: give it the policy default, or `read` on auth/token/lookup-self and "
         "`update` on auth/token/renew-self",
         login->backend->conf->name, ref);
+    login->told_blind = true;
     kms_error_clear(err);
     return KMS_OK;
 }
 
 static enum kms_status look_up_self(struct kms_vault_login *login, const struct kms_http_wait *wait,
-                                    const char *token, bool is_new, struct granted *ret,
-                                    struct kms_error *err)
+                                    const char *token, struct granted *ret, struct kms_error *err)
 {
     const struct kms_vault_ask ask = {.method = KMS_HTTP_GET, .path = "/v1/auth/token/lookup-self"};
     struct kms_vault_reply reply = {.doc = NULL};
@@ -204,6 +206,7 @@ static enum kms_status look_up_self(struct kms_vault_login *login, const struct 
 
     *ret = (struct granted){.token = token};
     if (status == KMS_OK) {
+        login->told_blind = false; /* the next one that may not is news */
         status = kms_vault_data(&reply, &data, err);
     }
     if (status == KMS_OK) {
@@ -213,7 +216,7 @@ static enum kms_status look_up_self(struct kms_vault_login *login, const struct 
         status = kms_json_bool_maybe(&data, "renewable", &ret->renewable, err);
     }
     kms_vault_reply_done(&reply);
-    return status == KMS_E_DENIED ? look_at_blind(login, wait, token, is_new, err) : status;
+    return status == KMS_E_DENIED ? look_at_blind(login, wait, token, err) : status;
 }
 
 static enum kms_status take_token(struct kms_vault_login *login, const struct kms_http_wait *wait,
@@ -222,19 +225,19 @@ static enum kms_status take_token(struct kms_vault_login *login, const struct km
 {
     struct granted granted = {.token = NULL};
     char *token = NULL;
-    bool is_new = true;
+    bool is_old = false;
     enum kms_status status = load(login->backend->vault->auth->token, &token, err);
 
     if (status == KMS_OK) {
-        is_new = old == NULL || strcmp(old->part[0], token) != 0;
+        is_old = old != NULL && strcmp(old->part[0], token) == 0;
     }
-    if (status == KMS_OK && !is_new && (old->flags & RENEWABLE) != 0 &&
+    if (status == KMS_OK && is_old && (old->flags & RENEWABLE) != 0 &&
         renew(login, wait, old, slot)) {
         kms_secure_free(token);
         return KMS_OK;
     }
     if (status == KMS_OK) {
-        status = look_up_self(login, wait, token, is_new, &granted, err);
+        status = look_up_self(login, wait, token, &granted, err);
     }
     if (status == KMS_OK) {
         login->lease_ns = 0; /* nobody else logs in for it: a renewal may give what it likes */

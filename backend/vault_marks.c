@@ -7,7 +7,7 @@
  * batch's items is not looked at). So each mark costs a request, once: while the newest version
  * that we know has the mark that it had, the key is the one that it was, and the marks of its older
  * versions are what they were, since Transit only ever adds versions. Reading a key that is known
- * costs one request more than reading another one, whatever its number of versions. An imported key
+ * costs one request more than reading another one, and one for each new version. An imported key
  * is the exception: any version of it may be made again from anything, so all are asked about.
  */
 #include <stdio.h>
@@ -17,7 +17,6 @@
 #include "common/codec.h"
 #include "common/log.h"
 
-#define MARKS_MAX  32 /* asked for in one read, from the newest version on */
 #define MARK_BYTES 16
 
 static enum kms_status ask_mark(struct kms_backend *backend, struct kms_call *call,
@@ -43,8 +42,6 @@ static enum kms_status ask_mark(struct kms_backend *backend, struct kms_call *ca
 }
 
 struct marking {
-    unsigned asked;
-    unsigned left;   /* not asked for, for now */
     bool is_same;    /* a version of the key as we know it has its mark still */
     bool is_another; /* one has not: nothing that we know counts */
 };
@@ -62,11 +59,6 @@ static enum kms_status mark_version(struct kms_backend *backend, struct kms_call
         memcpy(version->created, version->recalled, sizeof(version->recalled));
         return KMS_OK;
     }
-    if (marking->asked >= MARKS_MAX && !read->imported) {
-        marking->left++;
-        return KMS_OK;
-    }
-    marking->asked++;
     key->version = version->version;
     status = ask_mark(backend, call, key, version);
     if (version->recalled[0] != '\0' && version->created[0] != '\0') {
@@ -94,7 +86,7 @@ enum kms_status kms_vault_take_marks(struct kms_backend *backend, struct kms_cal
                                      const char *name, struct kms_vault_read *read)
 {
     struct kms_vault_key key = {.type = read->type, .bits = read->bits};
-    struct marking marking = {.asked = 0};
+    struct marking marking = {.is_same = false};
     enum kms_status status = KMS_OK;
 
     (void)snprintf(key.name, sizeof(key.name), "%s", name);
@@ -110,11 +102,5 @@ enum kms_status kms_vault_take_marks(struct kms_backend *backend, struct kms_cal
         return KMS_OK;
     }
     leave_out_unmarked(read);
-    if (status == KMS_OK && marking.left > 0) {
-        kms_log(KMS_LOG_INFO,
-                "backend %s: %u old versions of the HMAC key %s are not shown yet: "
-                "%d of them are asked about each time that the key is read",
-                backend->conf->name, marking.left, name, MARKS_MAX);
-    }
     return status;
 }

@@ -58,6 +58,7 @@ struct kms_vault_login {
     uint64_t lease_ns; /* of the last login, which renewals are measured by */
     char *unwrapped;   /* the secret id that came out of a wrapping token; secure memory */
     char *wrapping;    /* the token that it came out of; secure memory */
+    bool told_blind;   /* that a token may not look itself up was logged */
 };
 enum kms_status kms_vault_login(void *ctx, const struct kms_http_wait *wait,
                                 const struct kms_credential_value *old,
@@ -76,10 +77,11 @@ enum kms_vault_verdict {
 enum kms_vault_verdict kms_vault_weigh(struct kms_backend *backend,
                                        const struct kms_http_wait *wait, const char *token,
                                        const struct kms_error *said);
-/* The same where that something was to look the token up. */
+/* The same where that something was to look the token up. *@ret_why: of UNASKED. */
 enum kms_vault_verdict kms_vault_weigh_blind(struct kms_backend *backend,
                                              const struct kms_http_wait *wait, const char *token,
-                                             const struct kms_error *said);
+                                             const struct kms_error *said,
+                                             struct kms_error *ret_why);
 
 /* ---- vault_table.c: keys that were seen ----------------------------------------------------- */
 

@@ -135,9 +135,13 @@ enum kms_status kms_vault_table_replace(struct kms_vault_table *table, const cha
     pthread_mutex_lock(&table->lock);
     remove_locked(table, name, keys, count);
     fits = count == 0 || make_room_locked(table, count);
-    for (size_t i = 0; fits && i < count; i++) {
-        table->keys[table->count] = keys[i];
-        table->keys[table->count++].seen_ns = kms_now_ns();
+    for (size_t i = 0; i < count; i++) {
+        if (fits) {
+            table->keys[table->count] = keys[i];
+            table->keys[table->count++].seen_ns = kms_now_ns();
+        } else {
+            lose_locked(table, &keys[i]);
+        }
     }
     pthread_mutex_unlock(&table->lock);
     return fits ? KMS_OK

@@ -41,15 +41,16 @@ static bool says_invalid(const struct kms_error *said)
 
 enum kms_vault_verdict kms_vault_weigh_blind(struct kms_backend *backend,
                                              const struct kms_http_wait *wait, const char *token,
-                                             const struct kms_error *said)
+                                             const struct kms_error *said,
+                                             struct kms_error *ret_why)
 {
-    struct kms_error err = KMS_ERROR_INIT;
     enum kms_status status = KMS_OK;
 
+    kms_error_clear(ret_why);
     if (says_invalid(said)) {
         return KMS_VAULT_TOKEN_BAD;
     }
-    status = get(backend, wait, token, "/v1/sys/internal/ui/mounts", &err);
+    status = get(backend, wait, token, "/v1/sys/internal/ui/mounts", ret_why);
     if (status == KMS_OK) {
         return KMS_VAULT_TOKEN_GOOD;
     }
@@ -64,6 +65,7 @@ enum kms_vault_verdict kms_vault_weigh(struct kms_backend *backend,
                                        const struct kms_error *said)
 {
     struct kms_error err = KMS_ERROR_INIT;
+    struct kms_error why = KMS_ERROR_INIT;
     enum kms_status status = KMS_OK;
 
     if (says_invalid(said)) {
@@ -74,5 +76,5 @@ enum kms_vault_verdict kms_vault_weigh(struct kms_backend *backend,
         return KMS_VAULT_TOKEN_GOOD;
     }
     return is_no_answer(status) ? KMS_VAULT_TOKEN_UNASKED
-                                : kms_vault_weigh_blind(backend, wait, token, &err);
+                                : kms_vault_weigh_blind(backend, wait, token, &err, &why);
 }

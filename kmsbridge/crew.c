@@ -107,5 +107,7 @@ void kms_thread_rather_finish(void)
 {
     const struct sched_param none = {.sched_priority = 0};
 
-    (void)sched_setscheduler(0, SCHED_BATCH, &none);
+    if (sched_getscheduler(0) == SCHED_OTHER) { /* else an operator has chosen another policy */
+        (void)sched_setscheduler(0, SCHED_BATCH, &none);
+    }
 }

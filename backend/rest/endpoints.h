@@ -6,8 +6,8 @@
  * (half open). An exchange that fails on a sick endpoint goes on to the next one at once, unless
  * the request says `once` and may have been seen; every other failure goes back to the caller,
  * whose next attempt finds the order changed. Where another endpoint is well, an exchange has half
- * of the call's time (unless `once`, or that is under 500 ms), so that one that hangs fails no
- * call.
+ * of the call's time, so that an endpoint that hangs does not fail it: unless it is `once`, or half
+ * is under 500 ms (50 ms of a half-open one).
  *
  * Threads: any; no lock is held across an exchange.
  */

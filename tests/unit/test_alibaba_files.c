@@ -490,20 +490,38 @@ static void a_home_that_is_hidden_has_nothing(void)
     expect("shown", KMS_OK, "id/s/");
 }
 
-/* The next one, after the service has refused the last: a younger one is not asked for again. */
-static void take_next(const char *says)
+/* The service refuses the last one: a younger one is not asked for again. */
+static void refuse_last(void)
 {
     static const struct timespec second = {.tv_sec = 1, .tv_nsec = 100000000};
     const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(10 * KMS_NS_PER_S)};
     const struct kms_credential_value *value = NULL;
-    char text[KMS_ERROR_TEXT_MAX];
 
     (void)nanosleep(&second, NULL);
     CU_ASSERT_EQUAL_FATAL(kms_credential_get(backend->credential, &wait, &value, NULL), KMS_OK);
     CU_ASSERT(kms_credential_refused(backend->credential, value));
     kms_credential_give(backend->credential, value);
+}
+
+static void take_now(const char *says)
+{
+    char text[KMS_ERROR_TEXT_MAX];
+
     CU_ASSERT_EQUAL(take(text), KMS_OK);
     CU_ASSERT_STRING_EQUAL(text, says);
+}
+
+/* The file that gave the last one goes, which may be for a moment. */
+static void lose_file(const char *name)
+{
+    static const struct timespec moment = {.tv_nsec = 150000000};
+    char text[KMS_ERROR_TEXT_MAX];
+
+    CU_ASSERT_EQUAL(unlink(scratch_path(name)), 0);
+    refuse_last();
+    CU_ASSERT_EQUAL(take(text), KMS_E_UNAVAILABLE);
+    CU_ASSERT_PTR_NOT_NULL(strstr(text, "(it was there)"));
+    (void)nanosleep(&moment, NULL); /* what may pass is remembered for a tenth of a second */
 }
 
 /* Whose they are now is logged, once. */
@@ -523,17 +541,23 @@ static void files_are_read_anew(void)
     CU_ASSERT_EQUAL(take(text), KMS_OK);
     CU_ASSERT_STRING_EQUAL(text, "first/s/");
     write_text(files[0], CLI("default", KEY("default", "second")));
-    take_next("second/s/");
-    CU_ASSERT_EQUAL(unlink(scratch_path(files[0])), 0);
-    take_next("third/s/");
+    refuse_last();
+    take_now("second/s/");
+    lose_file(files[0]);
+    write_text(files[0], CLI("default", KEY("default", "again")));
+    take_now("again/s/");
+    lose_file(files[0]);
+    take_now("third/s/");
     kms_alibaba_ops.close(backend);
     kms_log_setup(2, KMS_LOG_ERROR, KMS_LOG_TEXT);
     CU_ASSERT(pread(fd, lines, sizeof(lines) - 1, 0) > 0);
     (void)close(fd);
     (void)unlink(path);
     first = strstr(lines, "backend a: credentials by cli\n");
-    second = first == NULL ? NULL : strstr(first, "backend a: credentials by profile\n");
-    if (!UNIT_CHECK("log", second != NULL && strstr(strchr(first, '\n'), "by cli") == NULL)) {
+    second = first == NULL ? NULL
+                           : strstr(first, "backend a: credentials by profile, no longer by cli\n");
+    if (!UNIT_CHECK("log",
+                    second != NULL && strstr(strchr(first, '\n'), "credentials by cli") == NULL)) {
         fprintf(stderr, "%s", lines);
     }
 }

@@ -230,6 +230,25 @@ static void in_doubt_there_is_one_login(void)
     end();
 }
 
+/* One that was too young to be replaced when something was denied to it may be bad later on. */
+static void a_young_one_in_doubt_is_replaced_later(void)
+{
+    struct kms_call call;
+
+    begin("approle");
+    self_said = (struct said){.status = 403, .body = DENIED};
+    mounts_said = (struct said){.status = 404, .body = "{\"errors\":[]}"};
+    is_denied = true;
+    CU_ASSERT_EQUAL(ask(&call), KMS_E_DENIED);
+    CU_ASSERT_EQUAL(logins, 1);
+    is_denied = false;
+    good_from = 2;
+    grow_old();
+    CU_ASSERT_EQUAL(ask(&call), KMS_OK); /* within the call */
+    CU_ASSERT_EQUAL(logins, 2);
+    end();
+}
+
 /* A token that is given, and may not look itself up: taken as it is, and refused when it is. */
 static void a_given_token_without_the_policy(void)
 {
@@ -284,6 +303,7 @@ static void no_answer_is_no_verdict(void)
     mounts_said = (struct said){.status = 503, .body = "{\"errors\":[\"Vault is sealed\"]}"};
     CU_ASSERT_EQUAL(ask(&call), KMS_E_UNAVAILABLE);
     CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "cannot be looked at now"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "Vault is sealed"));
     mounts_said.status = 200;
     (void)poll(NULL, 0, 150); /* what may pass by itself is remembered for a tenth of a second */
     CU_ASSERT_EQUAL(ask(&call), KMS_OK);
@@ -294,6 +314,7 @@ static const struct unit_test tests[] = {
     {"denied to a good token", denied_to_a_good_token},
     {"a bad token is replaced", a_bad_token_is_replaced},
     {"in doubt there is one login", in_doubt_there_is_one_login},
+    {"a young one in doubt is replaced later", a_young_one_in_doubt_is_replaced_later},
     {"a given token without the policy", a_given_token_without_the_policy},
     {"a given token in doubt", a_given_token_in_doubt},
     {"no answer is no verdict", no_answer_is_no_verdict},
