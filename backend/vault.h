@@ -18,9 +18,8 @@
  * configuration and from the cluster's own storage, so that replicas of us, restarts, and every
  * node of a cluster agree, whatever address they are reached by; a key that was deleted and made
  * again has another creation time. (Two made within the same second by somebody else than us are
- * told apart for asymmetric keys alone: Transit keeps no more.) The tag (CKA_ID) is the version in
- * 8 bytes, big-endian, then the first 12 bytes of the same hash: newer versions sort after older
- * ones, and no two keys share one.
+ * told apart for asymmetric keys alone: Transit keeps no more.) The tag (CKA_ID) is the same 20
+ * bytes; the version says which one is newer.
  *
  * Encryption names the version of the ref in the request, and the reply must name it, too: what
  * Status announces is what is used. What is known of a key is read anew when it is older than ten

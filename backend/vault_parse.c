@@ -10,8 +10,7 @@
 #include "common/codec.h"
 #include "common/numbers.h"
 
-#define ID_BYTES  20
-#define TAG_BYTES 12 /* of the hash, behind the version */
+#define ID_BYTES 20
 
 /* ---- reading ------------------------------------------------------------------------------ */
 
@@ -280,9 +279,9 @@ enum kms_status kms_vault_describe_key(const struct kms_backend *backend, const 
         return kms_error_set(err, KMS_E_INTERNAL, "no room for a key id");
     }
     memcpy(ret_info->ref, ret_info->id, sizeof(ret_info->id));
-    put_be(version->version, 8, ret_info->tag);
-    memcpy(ret_info->tag + 8, digest, TAG_BYTES);
-    ret_info->tag_len = 8 + TAG_BYTES;
+    memcpy(ret_info->tag, digest, ID_BYTES);
+    ret_info->tag_len = ID_BYTES;
+    ret_info->order = version->version;
     fill_info(backend, name, read, version, ret_info);
     *ret_key = (struct kms_vault_key){.version = version->version,
                                       .type = read->type,

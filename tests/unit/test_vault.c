@@ -148,7 +148,8 @@ static void versions_are_keys(void)
     CU_ASSERT_STRING_EQUAL(one->version, "1");
     CU_ASSERT_STRING_EQUAL(two->name, "team/transit/keys/kek/2");
     CU_ASSERT(!one->latest && two->latest);
-    CU_ASSERT(one->tag_len == 20 && kms_key_age_compare(one, two) < 0);
+    CU_ASSERT(one->tag_len == 20 && one->tag[0] == 0xd0 && one->tag[19] == 0x56);
+    CU_ASSERT(kms_key_age_compare(one, two) < 0 && one->order == 1 && two->order == 2);
     CU_ASSERT(one->seal == KMS_ALG_AES_GCM && one->bits == 256 && one->local && !one->extractable);
     CU_ASSERT_EQUAL(fake_http_asked(&fake, "LIST https://vault.example:8200/v1/team/transit/keys"),
                     1);
