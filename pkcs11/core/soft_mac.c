@@ -14,9 +14,7 @@ static CK_RV mac_begin(struct kms_soft_op *op, const CK_MECHANISM *mechanism,
     bool hashed = op->mech->kind == KMS_MECH_HMAC;
     EVP_MAC *mac = kms_soft_mac(op->mech->fetch);
     char name[16];
-    OSSL_PARAM with[] = {OSSL_PARAM_construct_utf8_string(
-                             hashed ? OSSL_MAC_PARAM_DIGEST : OSSL_MAC_PARAM_CIPHER, name, 0),
-                         OSSL_PARAM_construct_end()};
+    OSSL_PARAM with[2] = {OSSL_PARAM_construct_end(), OSSL_PARAM_construct_end()};
 
     (void)params;
     if (hashed) {
@@ -24,6 +22,9 @@ static CK_RV mac_begin(struct kms_soft_op *op, const CK_MECHANISM *mechanism,
     } else {
         (void)snprintf(name, sizeof(name), "AES-%u-CBC", op->key->bits);
     }
+    /* it measures the text */
+    with[0] = OSSL_PARAM_construct_utf8_string(
+        hashed ? OSSL_MAC_PARAM_DIGEST : OSSL_MAC_PARAM_CIPHER, name, 0);
     op->mac_len = kms_mech_mac_len(op->mech, mechanism);
     op->mac = mac == NULL ? NULL : EVP_MAC_CTX_new(mac);
     if (op->mac == NULL || EVP_MAC_init(op->mac, op->key->secret, op->key->secret_len, with) != 1) {
