@@ -99,7 +99,7 @@ if [ -n "$peer" ]; then
     peer_start go-least least
     peer_start go-same same
 fi
-trap 'kill "${pids[@]}" 2>/dev/null; wait "${pids[@]}" 2>/dev/null; bao_exit' EXIT
+trap 'code=$?; kill "${pids[@]}" 2>/dev/null; wait "${pids[@]}" 2>/dev/null; (exit "$code"); bao_exit' EXIT
 for server in "${servers[@]}"; do
     answers "$server"
 done
