@@ -68,12 +68,12 @@ check 'a program: all of it' test "$(wc -l <"$tmp/used")" -ge 20
 
 for alias in rsa ec; do
     mkfifo "$tmp/$alias.end"
-    java -cp "$classes" TlsServer "$tmp/p11.cfg" "$PIN" "$alias" <"$tmp/$alias.end" >"$tmp/tls.out" 2>"$tmp/tls.err" &
+    java -cp "$classes" TlsServer "$tmp/p11.cfg" "$PIN" "$alias" <"$tmp/$alias.end" >"$tmp/$alias.out" 2>"$tmp/tls.err" &
     server=$!
     pids+=("$server")
     exec 9>"$tmp/$alias.end"
-    wait_for grep -q '^port' "$tmp/tls.out"
-    port=$(awk '$1 == "port" { print $2 }' "$tmp/tls.out")
+    wait_for grep -q '^port' "$tmp/$alias.out" || wait_for grep -q '^port' "$tmp/$alias.out"
+    port=$(awk '$1 == "port" { print $2 }' "$tmp/$alias.out")
     listening "${port:-1}" "$server" "$tmp/tls.err"
     for version in 1.2 1.3; do
         run curl --silent --show-error --max-time 20 --cacert "$tmp/ca.pem" "--tlsv$version" --tls-max "$version" "https://localhost:$port/"
