@@ -72,8 +72,8 @@ enum kms_status kms_ali_offer_sts(const struct kms_json *object, struct kms_cred
 
 /* ---- the environment, and references ------------------------------------------------------ */
 
-static enum kms_status offer_static(const char *id, const char *secret, const char *token,
-                                    struct kms_credential_slot *slot, struct kms_error *err)
+enum kms_status kms_ali_offer_static(const char *id, const char *secret, const char *token,
+                                     struct kms_credential_slot *slot, struct kms_error *err)
 {
     const struct kms_credential_offer offer = {.part = {id, secret, token},
                                                .lifetime_ns = KMS_DEADLINE_NONE,
@@ -96,7 +96,7 @@ static enum kms_status from_environment(struct kms_backend *b, const struct kms_
                              "environment: ALIBABA_CLOUD_ACCESS_KEY_ID and "
                              "ALIBABA_CLOUD_ACCESS_KEY_SECRET are not both set");
     }
-    return offer_static(id, secret, token, slot, err);
+    return kms_ali_offer_static(id, secret, token, slot, err);
 }
 
 /* A secret as a text of its own; a NUL in it is refused, or it would be cut there. */
@@ -127,7 +127,8 @@ static enum kms_status from_access_key(struct kms_backend *b, const struct kms_h
 
     (void)wait;
     if (status == KMS_OK) {
-        status = offer_static(b->ali->access_key_id, (const char *)secret.data, NULL, slot, err);
+        status =
+            kms_ali_offer_static(b->ali->access_key_id, (const char *)secret.data, NULL, slot, err);
     }
     kms_blob_done(&secret);
     return status;

@@ -8,9 +8,6 @@
 #include <sys/stat.h>
 
 #include "backend/alibaba_parts.h"
-#include "common/clock.h"
-
-#define STATIC_REFRESH_NS (60 * KMS_NS_PER_S)
 
 /* ---- where -------------------------------------------------------------------------------- */
 
@@ -64,20 +61,17 @@ bool kms_ali_find_file(const char *source, const char *configured, const char *v
 static enum kms_status use_key(const struct kms_ali_profile *profile,
                                struct kms_credential_slot *slot, struct kms_error *err)
 {
-    const struct kms_credential_offer offer = {
-        .part = {kms_ali_setting(profile->key_id, NULL, NULL),
-                 kms_ali_setting(profile->secret, NULL, NULL),
-                 kms_ali_setting(profile->token, NULL, NULL)},
-        .lifetime_ns = KMS_DEADLINE_NONE,
-        .refresh_ns = STATIC_REFRESH_NS};
+    const char *id = kms_ali_setting(profile->key_id, NULL, NULL);
+    const char *secret = kms_ali_setting(profile->secret, NULL, NULL);
+    const char *token = kms_ali_setting(profile->token, NULL, NULL);
 
-    if (offer.part[KMS_ALI_KEY_ID] == NULL || offer.part[KMS_ALI_SECRET] == NULL) {
+    if (id == NULL || secret == NULL) {
         return kms_error_set(err, KMS_E_INVALID, "it lacks access_key_id or access_key_secret");
     }
-    if (profile->way == KMS_ALI_BY_TOKEN && offer.part[KMS_ALI_TOKEN] == NULL) {
+    if (profile->way == KMS_ALI_BY_TOKEN && token == NULL) {
         return kms_error_set(err, KMS_E_INVALID, "it lacks the token that its key needs");
     }
-    return kms_credential_put(slot, &offer, err);
+    return kms_ali_offer_static(id, secret, token, slot, err);
 }
 
 static enum kms_status use_oidc(struct kms_backend *b, const struct kms_http_wait *wait,

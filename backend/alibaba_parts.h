@@ -387,6 +387,10 @@ struct kms_http_door *kms_ali_sts_door(const struct kms_backend *b);
 /* AccessKeyId, AccessKeySecret, SecurityToken, Expiration of @object. */
 enum kms_status kms_ali_offer_sts(const struct kms_json *object, struct kms_credential_slot *slot,
                                   struct kms_error *err) KMS_MUST_CHECK;
+/* A key that lasts, which is read anew each minute; @token may be NULL. */
+enum kms_status kms_ali_offer_static(const char *id, const char *secret, const char *token,
+                                     struct kms_credential_slot *slot,
+                                     struct kms_error *err) KMS_MUST_CHECK;
 
 /* ---- alibaba_creds_file.c: what profiles are made of ------------------------------------------
  */

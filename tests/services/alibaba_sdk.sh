@@ -9,7 +9,8 @@ lane alibaba_sdk python3
 "$python" -c 'import cryptography' 2>/dev/null || { missing "$python has no cryptography: install python3-cryptography" && lane_end; }
 from_pip "$python" alibaba-sdk "$here/alibaba/requirements.txt"
 mkfifo "$tmp/stdin" # the fake ends with it, and it with this shell
-PYTHONDONTWRITEBYTECODE=1 "$python" "$top/tests/fakes/alibaba/main.py" <"$tmp/stdin" >"$tmp/ports" 2>"$tmp/fake.err" &
+export PYTHONDONTWRITEBYTECODE=1
+"$python" "$top/tests/fakes/alibaba/main.py" <"$tmp/stdin" >"$tmp/ports" 2>"$tmp/fake.err" &
 pids+=("$!")
 # shellcheck disable=SC2034 # nothing is written
 exec {hold}>"$tmp/stdin"

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tempfile
 
+from asked import check
+
 # the SDK reads the environment when it is imported: a process for each
 THEIRS = """
 from alibabacloud_credentials.provider.default import DefaultCredentialsProvider
@@ -61,10 +63,6 @@ HOMES = (  # name, files, environment, whose it is
                        "access_key_secret : s-INI # s\n"}, {}, "INI"),
     ("a mode that neither knows", {CLI: cli("default", key("default", "CLI", mode="Magic"))}, {}, None),
 )
-
-
-def check(what, good, why=""):
-    print(f"ok {what}" if good else f"FAIL {what}: {why}")
 
 
 def ask(command, environment):

@@ -6,6 +6,7 @@ and that they are good what its KMS says.
 
 usage: use_roles.py PORTS WHOSE    (the fake's line of JSON; tests/services/alibaba_whose)
 """
+import functools
 import json
 import logging
 import os
@@ -13,13 +14,15 @@ import pathlib
 import subprocess
 import sys
 import tempfile
-import urllib.request
 
 from alibabacloud_kms20160120 import models as m
 from alibabacloud_kms20160120.client import Client
 from alibabacloud_tea_openapi.client import Client as OpenApi
 from alibabacloud_tea_openapi.utils_models import Config, OpenApiRequest, Params
 from darabonba.runtime import RuntimeOptions
+
+import asked
+from asked import check
 
 ports = json.loads(sys.argv[1])
 ROLE, OTHER = ports["user_role_arn"], ports["other_role_arn"]
@@ -28,15 +31,7 @@ LISTS = {"Version": "1", "Statement": [{"Effect": "Allow", "Action": ["kms:List*
 PACKED = json.dumps(LISTS, separators=(",", ":"))
 logging.disable(logging.CRITICAL)
 
-
-def control(do, **ask):
-    request = urllib.request.Request(f"http://127.0.0.1:{ports['control']}/",
-                                     json.dumps({"do": do, **ask}).encode())
-    return json.load(urllib.request.urlopen(request))
-
-
-def check(what, good, why=""):
-    print(f"ok {what}" if good else f"FAIL {what}: {why}")
+control = functools.partial(asked.control, ports)
 
 
 def code_of(function, *args):

@@ -6,12 +6,12 @@ fake and our client are not judged by each other alone.
 usage: use_sdk.py PORTS    (the fake's line of JSON); prints "ok WHAT" or "FAIL WHAT: why"
 """
 import base64
+import functools
 import hashlib
 import json
 import logging
 import sys
 import tempfile
-import urllib.request
 
 from alibabacloud_credentials.client import Client as Credentials
 from alibabacloud_credentials.models import Config as CredentialsConfig
@@ -22,18 +22,13 @@ from alibabacloud_tea_openapi.models import Config
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, utils
 
+import asked
+from asked import check
+
 ports = json.loads(sys.argv[1])
 logging.disable(logging.CRITICAL)  # the SDK logs each refused credential with a traceback
 
-
-def control(do, **ask):
-    request = urllib.request.Request(f"http://127.0.0.1:{ports['control']}/",
-                                     json.dumps({"do": do, **ask}).encode())
-    return json.load(urllib.request.urlopen(request))
-
-
-def check(what, good, why=""):
-    print(f"ok {what}" if good else f"FAIL {what}: {why}")
+control = functools.partial(asked.control, ports)
 
 
 def client(key_id=None, secret=None, token=None):
