@@ -269,6 +269,7 @@ static void close_door(struct kms_http_door *door)
     for (unsigned i = 0; i < http->loop_count; i++) {
         kms_http_loop_done(&http->loops[i]);
     }
+    kms_http_trust_free(http->trust);
     (void)pthread_mutex_destroy(&http->lock);
     free(http->name);
     free(http->ca_file);
@@ -295,6 +296,23 @@ static bool copy_conf(struct kms_http *http, const struct kms_http_conf *conf)
            copy_text(&http->client_certificate, conf->client_certificate) &&
            copy_text(&http->client_key, conf->client_key) &&
            copy_text(&http->server_name, conf->server_name) && copy_text(&http->proxy, conf->proxy);
+}
+
+/*
+ * libcurl's callback is not told whether it is about the server or about a proxy, which is trusted
+ * by the system's certificates alone. So where the two differ, libcurl reads them by itself.
+ */
+static bool make_trust(struct kms_http *http)
+{
+    const curl_version_info_data *curl = curl_version_info(CURLVERSION_NOW);
+    bool is_mixed =
+        http->ca_file != NULL && http->proxy != NULL && strncmp(http->proxy, "https://", 8) == 0;
+
+    if (!is_mixed) {
+        http->trust = http->ca_file != NULL ? kms_http_trust_new(http->ca_file, NULL)
+                                            : kms_http_trust_new(curl->cainfo, curl->capath);
+    }
+    return is_mixed || http->trust != NULL;
 }
 
 /* Whoever comes first in the process sets libcurl's allocator. */
@@ -330,7 +348,7 @@ enum kms_status kms_http_open(const struct kms_http_conf *conf, struct kms_http_
         http->loops[i].fd = -1;
     }
     (void)pthread_mutex_init(&http->lock, NULL);
-    if (!copy_conf(http, conf)) {
+    if (!copy_conf(http, conf) || !make_trust(http)) {
         close_door(&http->door);
         return kms_error_set(err, KMS_E_NOMEM, "no memory for HTTP");
     }

@@ -196,6 +196,40 @@ static int close_socket(void *ctx, curl_socket_t fd)
 #define SET(easy, bad, option, value)                                                              \
     ((bad) |= curl_easy_setopt((easy), (option), (value)) != CURLE_OK)
 
+static CURLcode give_trust(CURL *easy, void *ssl_context, void *ctx)
+{
+    struct kms_http *http = ctx;
+    struct kms_error error = KMS_ERROR_INIT;
+    char *private = NULL;
+    struct kms_http_job *job = NULL;
+
+    if (kms_http_trust_give(http->trust, ssl_context, &error) == KMS_OK) {
+        return CURLE_OK;
+    }
+    if (curl_easy_getinfo(easy, CURLINFO_PRIVATE, &private) == CURLE_OK) {
+        job = (struct kms_http_job *)(void *)private;
+        (void)snprintf(job->trust_text, sizeof(job->trust_text), "%s", error.text);
+    }
+    return error.status == KMS_E_NOMEM ? CURLE_OUT_OF_MEMORY : CURLE_SSL_CACERT_BADFILE;
+}
+
+static bool set_trust(struct kms_http *http, CURL *easy)
+{
+    bool bad = false;
+
+    if (http->trust == NULL) {
+        SET(easy, bad, CURLOPT_CAINFO, http->ca_file);
+        SET(easy, bad, CURLOPT_CAPATH, NULL);
+        SET(easy, bad, CURLOPT_CA_CACHE_TIMEOUT, 60L); /* a changed file is seen */
+    } else {
+        SET(easy, bad, CURLOPT_CAINFO, NULL);
+        SET(easy, bad, CURLOPT_CAPATH, NULL);
+        SET(easy, bad, CURLOPT_SSL_CTX_FUNCTION, give_trust);
+        SET(easy, bad, CURLOPT_SSL_CTX_DATA, http);
+    }
+    return !bad;
+}
+
 /* What is the same for all exchanges of a door stays set in a handle. */
 static bool set_tls(const struct kms_http *http, CURL *easy)
 {
@@ -204,11 +238,6 @@ static bool set_tls(const struct kms_http *http, CURL *easy)
     SET(easy, bad, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2); /* or newer */
     SET(easy, bad, CURLOPT_SSL_VERIFYPEER, 1L);
     SET(easy, bad, CURLOPT_SSL_VERIFYHOST, 2L);
-    SET(easy, bad, CURLOPT_CA_CACHE_TIMEOUT, 60L); /* a changed file is seen */
-    if (http->ca_file != NULL) {
-        SET(easy, bad, CURLOPT_CAINFO, http->ca_file);
-        SET(easy, bad, CURLOPT_CAPATH, NULL);
-    }
     if (http->client_certificate != NULL) {
         SET(easy, bad, CURLOPT_SSLCERT, http->client_certificate);
         SET(easy, bad, CURLOPT_SSLKEY, http->client_key);
@@ -290,7 +319,8 @@ CURL *kms_http_easy_new(struct kms_http_loop *loop)
 {
     CURL *easy = curl_easy_init();
 
-    if (easy != NULL && (!set_tls(loop->http, easy) || !set_ways(loop, easy))) {
+    if (easy != NULL &&
+        (!set_trust(loop->http, easy) || !set_tls(loop->http, easy) || !set_ways(loop, easy))) {
         curl_easy_cleanup(easy);
         return NULL;
     }
@@ -404,6 +434,7 @@ void kms_http_job_finish(struct kms_http_job *job, CURLcode code)
 {
     long request_size = 0;
     long status = 0;
+    const char *text = job->trust_text;
     struct code_row row;
 
     (void)curl_easy_getinfo(job->easy, CURLINFO_REQUEST_SIZE, &request_size);
@@ -417,7 +448,8 @@ void kms_http_job_finish(struct kms_http_job *job, CURLcode code)
     }
     row = code == CURLE_OK ? (struct code_row){code, KMS_E_PROTOCOL, "what came is not HTTP"}
                            : row_of(job, code);
-    job->status = kms_error_set(
-        &job->error, row.status, "%.*s: %s (%s)", origin_len(job->url), job->url, row.what,
-        job->curl_text[0] == '\0' ? curl_easy_strerror(code) : job->curl_text);
+    text = text[0] != '\0' ? text : job->curl_text;
+    job->status =
+        kms_error_set(&job->error, row.status, "%.*s: %s (%s)", origin_len(job->url), job->url,
+                      row.what, text[0] == '\0' ? curl_easy_strerror(code) : text);
 }

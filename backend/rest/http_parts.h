@@ -8,6 +8,7 @@
 #include <semaphore.h>
 
 #include "backend/rest/http.h"
+#include "backend/rest/http_trust.h"
 #include "backend/rest/wiping.h"
 
 #define KMS_HTTP_CONNECTIONS 16
@@ -54,6 +55,7 @@ struct kms_http_job {
     size_t head_len;
     enum kms_status take_status; /* why a callback stopped the transfer */
     char curl_text[CURL_ERROR_SIZE];
+    char trust_text[KMS_ERROR_TEXT_MAX]; /* why our callback stopped it, which libcurl cannot say */
 };
 
 /*
@@ -93,6 +95,7 @@ struct kms_http_host {
 struct kms_http {
     struct kms_http_door door; /* first: a door is this */
     char *name, *ca_file, *client_certificate, *client_key, *server_name, *proxy;
+    struct kms_http_trust *trust; /* NULL: libcurl reads ca_file by itself */
     bool http1;
     unsigned calls_max;
     uint64_t connect_ns;

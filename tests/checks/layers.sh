@@ -37,7 +37,7 @@ THEIRS='
 ^sodium(\.h$|/)                       | ^common/(secure|codec)\.c$
 ^p11-kit/|^pkcs11\.h$                 | ^backend/p11/|^backend/hsm[a-z0-9_]*\.[ch]$|^pkcs11/pkcs11x\.h$|^tests/
 ^systemd/                             | ^kmsbridge/notify\.c$|^tests/
-^openssl/                             | ^backend/(hsm|p11/|rest/acs3\.c$|alibaba(_rsa|_sign)\.c$|alibaba_parts\.h$|vault(_parse)?\.c$)|^pkcs11/core/soft[a-z0-9_]*\.[ch]$|^kmsbridge/(agent_certs|envelope|kms_v2|metrics)\.c$|^tools/verb_kms\.c$|^tests/
+^openssl/                             | ^backend/(hsm|p11/|rest/(acs3\.c|http_trust\.[ch])$|alibaba(_rsa|_sign)\.c$|alibaba_parts\.h$|vault(_parse)?\.c$)|^pkcs11/core/soft[a-z0-9_]*\.[ch]$|^kmsbridge/(agent_certs|envelope|kms_v2|metrics)\.c$|^tools/verb_kms\.c$|^tests/
 ^jansson\.h$                          | ^tools/output\.c$|^backend/rest/json\.c$
 ^curl/                                | ^backend/rest/http_(job|loop)\.c$|^backend/rest/http_parts\.h$|^tests/
 ^nghttp2/                             | ^tests/
@@ -175,6 +175,8 @@ bad|kmsbridge/keyring.c|a|openssl/evp.h
 bad|kmsbridge/keyring.c|a|curl/curl.h
 bad|backend/rest/json.c|a|curl/curl.h
 good|backend/rest/http_loop.c|a|curl/curl.h
+good|backend/rest/http_trust.c|a|openssl/ssl.h
+bad|backend/rest/http_job.c|a|openssl/ssl.h
 bad|backend/rest/http.c|a|jansson.h
 bad|backend/rest/http.c|q|backend/backend.h
 bad|kmsbridge/keyring.c|q|keyring.h
