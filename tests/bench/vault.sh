@@ -180,6 +180,7 @@ export KMSBRIDGE_AGENT=$tmp/agent.sock
 for n in $callers; do
     say "$n callers of the module"
     for ((i = 0; i < rounds; i++)); do
+        record "hop-floor Encrypt" "$floor" --hop 1.1 "$url" "$tmp/token" "$seconds" "$n"
         for what in sealed-32 sign-p256; do
             record "module $what" "$program" "$module" bench "$tmp/token" $what "$n" "$seconds"
         done
@@ -194,6 +195,8 @@ report() {
     echo "is bare libcurl making the same request, a kept connection for each thread; floor-h2 does so over HTTP/2."
     echo "grpc-floor is \`tests/bench/grpc_floor.c\`, the least that a plugin over gRPC C core and libcurl can be: it"
     echo "makes the floor's request whatever it is asked, and nothing else; with as many threads as callers, up to 16."
+    echo "hop-floor is the floor's request made by another process, for who asks over a unix socket: the least that"
+    echo "a module with an agent can be. The module's sealed-32 is that Encrypt, by C_Encrypt."
     echo "The Go plugins are \`tests/bench/peer-vault\` on Kubernetes' and OpenBao's own libraries, which choose"
     echo "HTTP/2. go-vkk makes the requests of FalcoSuessgott/vault-kubernetes-kms, which reads the key after each"
     echo "encryption and to answer Status reads, encrypts and decrypts, but logs nothing. go-least makes one"
