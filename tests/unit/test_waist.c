@@ -348,6 +348,9 @@ static void something_is_always_said(void)
         KMS_E_TOO_LARGE);
     CU_ASSERT_EQUAL(kms_waist_encrypt(waist, &call, NULL, &params, KMS_SPAN_NONE, &sealed),
                     KMS_E_INVALID);
+    CU_ASSERT_EQUAL(kms_waist_verify(waist, &call, "ref", &params, KMS_SPAN_NONE,
+                                     kms_span_of(big, KMS_SIGNATURE_MAX + 1)),
+                    KMS_E_TOO_LARGE); /* whatever the call's last error was */
     CU_ASSERT_EQUAL(asked, 0);
     kms_waist_close(waist);
 }
