@@ -227,6 +227,21 @@ static void a_refresh_may_hang(void)
     kms_credential_free(credential);
 }
 
+/* It ends while a refresh hangs: from there on it is not handed out. */
+static void an_end_comes_in_a_refresh(void)
+{
+    struct kms_credential *credential = begin(100 * KMS_NS_PER_MS, 5 * KMS_NS_PER_MS);
+    char text[32];
+
+    CU_ASSERT_EQUAL(get(credential, text, 1000), KMS_OK);
+    (void)poll(NULL, 0, 10);
+    atomic_store(&source.hangs, true);
+    CU_ASSERT_EQUAL(get(credential, text, 400), KMS_E_TIMEOUT);
+    CU_ASSERT_STRING_EQUAL(text, "");
+    CU_ASSERT_EQUAL(atomic_load(&source.fetched), 3); /* the rest of the time was for another one */
+    kms_credential_free(credential);
+}
+
 static void failures_are_told_and_kept_briefly(void)
 {
     static const struct {
@@ -311,6 +326,7 @@ static const struct unit_test tests[] = {
     {"others go on with the old", others_go_on_with_the_old},
     {"a refresh may fail", a_refresh_may_fail},
     {"a refresh may hang", a_refresh_may_hang},
+    {"an end comes in a refresh", an_end_comes_in_a_refresh},
     {"failures are told, and kept briefly", failures_are_told_and_kept_briefly},
     {"waiting has an end", waiting_has_an_end},
     {"a refused one is replaced once", a_refused_one_is_replaced_once},
