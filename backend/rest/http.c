@@ -233,7 +233,10 @@ static void take_retry_after(struct kms_http_response *response, const char *val
 {
     uint64_t seconds = 0;
 
-    if (kms_parse_u64(value, 0, UINT32_MAX, &seconds) == KMS_OK) {
+    if (value[0] != '\0' && value[strspn(value, "0123456789")] == '\0') {
+        if (kms_parse_u64(value, 0, UINT64_MAX, &seconds) != KMS_OK) {
+            seconds = UINT64_MAX; /* more than that */
+        }
         response->retry_at_s = 0;
         leave_alone_for(response, seconds);
     } else {

@@ -543,7 +543,11 @@ static void retry_after_is_bounded(void)
         {"Retry-After: -1", 0},
         {"Retry-After: Fri, 31 Dec 1999 23:59:59 GMT", 0},
         {"Retry-After: Fri, 31 Dec 9999 23:59:59 GMT", KMS_HTTP_RETRY_MAX_NS},
-        {"Retry-After: 99999999999999999999", 0},
+        {"Retry-After: 4294967296", KMS_HTTP_RETRY_MAX_NS},
+        {"Retry-After: 99999999999999999999", KMS_HTTP_RETRY_MAX_NS},
+        {"Retry-After: +5", 0},
+        {"Retry-After: 5 minutes", 0},
+        {"Retry-After: ", 0},
         {"Retry-Afters: 5", 0},
         {"Retry-After", 0},
     };
