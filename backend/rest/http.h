@@ -127,7 +127,8 @@ struct kms_http_conf {
     const char *client_certificate; /* PEM file, chain behind it */
     const char *client_key;         /* PEM file, or a pkcs11: URI (OpenSSL's engine of that name) */
     const char *server_name;        /* SNI, Host and certificate name, instead of the URL's host */
-    const char *proxy;           /* "http://host:port"; NULL: none, whatever the environment says */
+    const char *proxy;           /* "http://host:port", for https:// alone; NULL: none, whatever the
+                                    environment says */
     bool http1;                  /* HTTP/1.1 alone; else HTTP/2 where offered */
     unsigned connections;        /* for each host; 0: 16 */
     unsigned calls;              /* at once; 0: 512 */

@@ -51,6 +51,18 @@ static void put_many(int fd, const char *line, unsigned count)
 /* Answers one request; false to close. */
 static bool respond(int fd, const char *path)
 {
+    if (strncmp(path, "refused.example:443 ", 20) == 0) { /* as a proxy */
+        put(fd, "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n");
+        return true;
+    }
+    if (strncmp(path, "cut.example:443 ", 16) == 0) {
+        put(fd, "HTTP/1.1 200 Go on\r\n\r\n");
+        return false;
+    }
+    if (strncmp(path, "silent.example:443 ", 19) == 0) {
+        (void)poll(NULL, 0, 700);
+        return false;
+    }
     if (strncmp(path, "/cut ", 5) == 0) {
         return false;
     }
@@ -393,6 +405,50 @@ static void the_environment_has_no_say(void)
     (void)unsetenv("all_proxy");
 }
 
+/* A proxy is asked for the way alone: what fails there has not reached the service. Nor may what is
+ * not encrypted leave the machine by it. */
+static void a_proxy_is_not_the_service(void)
+{
+    static const struct {
+        const char *url;
+        enum kms_status status;
+        const char *word;
+    } rows[] = {
+        {"https://refused.example/", KMS_E_UNAVAILABLE, "403"},
+        {"https://cut.example/", KMS_E_UNAVAILABLE, "no TLS connection"},
+        {"https://silent.example/", KMS_E_TIMEOUT, "no reply in time"},
+    };
+    struct kms_http_conf conf = {.name = "test"};
+    struct kms_http_door *whole = door;
+    struct kms_error error = KMS_ERROR_INIT;
+    struct asked asked;
+    char proxy[64];
+
+    (void)snprintf(proxy, sizeof(proxy), "http://127.0.0.1:%u", server.port);
+    conf.proxy = proxy;
+    CU_ASSERT_EQUAL_FATAL(kms_http_open(&conf, &door, &error), KMS_OK);
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        const struct kms_http_request request = {.method = KMS_HTTP_POST, .url = rows[i].url};
+        const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(300 * KMS_NS_PER_MS)};
+        struct kms_http_response response = KMS_HTTP_RESPONSE_INIT;
+
+        kms_error_clear(&error);
+        UNIT_CHECK(rows[i].url,
+                   kms_http_perform(door, &request, &wait, &response, &error) == rows[i].status);
+        UNIT_CHECK(error.text, strstr(error.text, rows[i].word) != NULL);
+        UNIT_CHECK(rows[i].url, !response.was_sent);
+        kms_http_response_done(&response);
+    }
+    asked = ask("/ok");
+    CU_ASSERT_EQUAL(asked.status, KMS_OK);
+    pthread_mutex_lock(&server.lock);
+    CU_ASSERT_PTR_NOT_NULL(strstr(server.seen, "GET /ok HTTP/1.1\r\n")); /* no whole URL */
+    pthread_mutex_unlock(&server.lock);
+    kms_http_response_done(&asked.response);
+    kms_http_door_close(door);
+    door = whole;
+}
+
 static void *many(void *ctx)
 {
     unsigned *good = ctx;
@@ -519,6 +575,10 @@ static void urls_are_judged(void)
         {"https://host/\r\nX: y", false},
         {"http://256.0.0.1", false},
         {"http://0127.0.0.1", false},
+        {"http://127.+0.0.1", false},
+        {"http://127.0.0.08", false},
+        {"https://[::1", false},
+        {"https://[::1]8200", false},
         {"", false},
     };
 
@@ -575,10 +635,6 @@ static void dates_are_read(void)
         {"Sun, 06 Nov 1994 08:49:37", 0},
         {"Sun, 06 Nov 1994 08:49:37 CET", 0},
         {"Sun, 06 Nov 1994 08:49:37 GMT ", 0},
-        {"http://127.+0.0.1", false},
-        {"http://127.0.0.08", false},
-        {"https://[::1", false},
-        {"https://[::1]8200", false},
         {"Sun, 06 Nov 1994 24:00:00 GMT", 0},
         {"Sun, 32 Nov 1994 08:49:37 GMT", 0},
         {"Sun, -1 Nov 1994 08:49:37 GMT", 0},
@@ -643,6 +699,7 @@ static const struct unit_test tests[] = {
     {"what is sent", what_is_sent},
     {"connections are kept", connections_are_kept},
     {"the environment has no say", the_environment_has_no_say},
+    {"a proxy is not the service", a_proxy_is_not_the_service},
     {"threads share the door", threads_share_the_door},
     {"calls have a bound", calls_have_a_bound},
     {"waiting for a connection is no failure", waiting_for_a_connection_is_no_failure},
