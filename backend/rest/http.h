@@ -104,7 +104,7 @@ struct kms_http_door {
      *                      reply over a ceiling (not KMS_E_TOO_LARGE: it is not the caller's data)
      *   KMS_E_INVALID      the request or our own TLS files
      *   KMS_E_TOO_LARGE    the request's body
-     *   KMS_E_BUSY         too many exchanges at once
+     *   KMS_E_BUSY         too many exchanges at once, or no connection free until the deadline
      */
     enum kms_status (*perform)(struct kms_http_door *door, const struct kms_http_request *request,
                                const struct kms_http_wait *wait, struct kms_http_response *ret,

@@ -21,6 +21,8 @@ enum mood {
     UNKNOWN_CERTIFICATE,
     ANSWERS_MUCH,
     SAYS_NOTHING,
+    HAS_NO_CONNECTION_FREE,
+    REFUSES_LATE,
     HANGS
 };
 static enum mood moods[2];
@@ -39,7 +41,10 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
         return fake_http_reply(request, ret, 200, "{\"more\":\"than 16 bytes\"}");
     case SAYS_NOTHING:
         return KMS_E_UNAVAILABLE;
+    case HAS_NO_CONNECTION_FREE:
+        return kms_error_set(err, KMS_E_BUSY, "no connection was free");
     case REFUSES:
+    case REFUSES_LATE:
         return kms_error_set(err, KMS_E_UNAVAILABLE, "no connection");
     case UNKNOWN_CERTIFICATE:
         return kms_error_set(err, KMS_E_PROTOCOL, "its certificate does not verify");
@@ -172,6 +177,7 @@ static void the_next_is_asked_at_once(void)
         {"503", ANSWERS_503, false, true},
         {"503, once", ANSWERS_503, true, false},
         {"certificate", UNKNOWN_CERTIFICATE, true, true},
+        {"our own bound", HAS_NO_CONNECTION_FREE, true, true},
     };
 
     for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
@@ -248,6 +254,22 @@ static void too_much_is_no_illness(void)
     moods[0] = WELL;
     CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_OK);
     CU_ASSERT_EQUAL(fake_http_asked(&fake, "POST https://two"), 0);
+    end(endpoints);
+}
+
+/* Nor are our own bounds: who waited for a connection in vain has not asked the endpoint. */
+static void our_bounds_are_no_illness(void)
+{
+    struct kms_endpoints *endpoints = begin(1, HAS_NO_CONNECTION_FREE, WELL);
+    struct kms_error err;
+    unsigned http = 0;
+
+    for (unsigned i = 0; i < 8; i++) {
+        CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_E_BUSY);
+        CU_ASSERT_STRING_EQUAL(err.text, "no connection was free");
+    }
+    CU_ASSERT_EQUAL(fake.count, 8);
+    CU_ASSERT_EQUAL(kms_endpoints_healthy(endpoints), 1);
     end(endpoints);
 }
 
@@ -354,14 +376,17 @@ static enum kms_status perform_in_time(struct kms_http_door *door,
                                        const struct kms_http_wait *wait,
                                        struct kms_http_response *ret, struct kms_error *err)
 {
-    bool hangs = moods[strncmp(request->url, "https://one", 11) == 0 ? 0 : 1] == HANGS;
+    enum mood mood = moods[strncmp(request->url, "https://one", 11) == 0 ? 0 : 1];
     enum kms_status status = perform_at_once(door, request, wait, ret, err);
 
-    if (!hangs) {
+    if (mood != HANGS && mood != REFUSES_LATE) {
+        return status;
+    }
+    (void)poll(NULL, 0, (int)(kms_deadline_left(wait->deadline_ns) / KMS_NS_PER_MS) + 1);
+    if (mood == REFUSES_LATE) {
         return status;
     }
     kms_error_clear(err);
-    (void)poll(NULL, 0, (int)(kms_deadline_left(wait->deadline_ns) / KMS_NS_PER_MS) + 1);
     return kms_error_set(err, KMS_E_TIMEOUT, "no reply in time");
 }
 
@@ -406,6 +431,22 @@ static void a_call_has_all_its_time(void)
         UNIT_CHECK(rows[i].name, fake.count == 1);
         end(endpoints);
     }
+}
+
+/* There is no time left for the next one: what the first one said is all that is known. */
+static void the_end_of_the_time_hides_nothing(void)
+{
+    struct kms_endpoints *endpoints = begin(2, REFUSES_LATE, WELL);
+    struct kms_error err;
+    unsigned http = 0;
+
+    perform_at_once = fake.door.perform;
+    fake.door.perform = perform_in_time;
+    CU_ASSERT_EQUAL(ask_within(endpoints, 50 * KMS_NS_PER_MS, false, &err, &http),
+                    KMS_E_UNAVAILABLE);
+    CU_ASSERT_STRING_EQUAL(err.text, "no connection");
+    CU_ASSERT_EQUAL(fake.count, 1);
+    end(endpoints);
 }
 
 /* Who tries one again that was left alone has time for the other one. */
@@ -461,6 +502,8 @@ static const struct unit_test tests[] = {
     {"the last answer comes back", the_last_answer_comes_back},
     {"a breaker opens and closes", a_breaker_opens_and_closes},
     {"too much is no illness", too_much_is_no_illness},
+    {"our bounds are no illness", our_bounds_are_no_illness},
+    {"the end of the time hides nothing", the_end_of_the_time_hides_nothing},
     {"half open takes one call", half_open_takes_one_call},
     {"a late failure changes nothing", a_late_failure_changes_nothing},
     {"who hangs fails no call", who_hangs_fails_no_call},
