@@ -171,6 +171,27 @@ static void a_fresh_connection_replaces_the_idle_one(void)
     }
 }
 
+/* Nor does anybody join who has one of his own. */
+static void who_is_alone_stays_alone(void)
+{
+    struct caller alone;
+    struct caller next;
+
+    begin_h2(1);
+    alone = a_caller("/held/alone");
+    alone.once = true;
+    start_held(&alone, 1);
+    next = a_caller("/held/next");
+    CU_ASSERT_TRUE_FATAL(caller_start(&next));
+    CU_ASSERT_TRUE(until_busy(door, 2));
+    (void)poll(NULL, 0, 100);
+    CU_ASSERT_EQUAL(https_server_seen(server).held, 1);
+    https_server_release(server, 2);
+    ends_well(&alone);
+    ends_well(&next);
+    end();
+}
+
 /* ---- who gives up ------------------------------------------------------------------------- */
 
 enum patience { CANCELLED, LATE };
@@ -547,6 +568,7 @@ static const struct unit_test tests[] = {
     {"HTTP/2 callers share a connection", h2_callers_share_a_connection},
     {"hosts are not mixed", hosts_are_not_mixed},
     {"a fresh connection replaces the idle one", a_fresh_connection_replaces_the_idle_one},
+    {"who is alone stays alone", who_is_alone_stays_alone},
     {"a leader is cancelled", a_leader_is_cancelled},
     {"a leader is late", a_leader_is_late},
     {"a follower is cancelled", a_follower_is_cancelled},
