@@ -494,8 +494,10 @@ enum kms_status kms_waist_verify(struct kms_waist *waist, struct kms_call *call,
                                  struct kms_span signature)
 {
     const struct args args = {.ref = ref, .params = params, .in = input, .signature = signature};
-    enum kms_status status = check_in(call, signature, KMS_SIGNATURE_MAX);
+    enum kms_status status = KMS_OK;
 
+    kms_error_clear(&call->error);
+    status = check_in(call, signature, KMS_SIGNATURE_MAX);
     return status == KMS_OK ? run_on_key(waist, call, KMS_OP_VERIFY, KMS_PLAINTEXT_MAX, &args)
                             : status;
 }

@@ -339,11 +339,11 @@ enum kms_status kms_credential_get(struct kms_credential *credential,
     enum kms_status status = KMS_OK;
 
     pthread_mutex_lock(&credential->lock);
-    while (status == KMS_OK && !is_good_locked(credential)) {
-        status = step_locked(credential, wait, err);
-    }
-    if (status == KMS_OK && is_due_locked(credential) && !credential->is_fetching) {
+    if (is_good_locked(credential) && is_due_locked(credential) && !credential->is_fetching) {
         refresh_locked(credential, wait);
+    }
+    while (status == KMS_OK && !is_good_locked(credential)) { /* its end may have come meanwhile */
+        status = step_locked(credential, wait, err);
     }
     if (status == KMS_OK) {
         credential->current->holders++;

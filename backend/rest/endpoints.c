@@ -279,8 +279,8 @@ static enum kms_status ask(struct kms_endpoints *endpoints, const struct choice 
 }
 
 /*
- * Whether the next endpoint is asked in the same attempt: when this one is sick, and the request
- * may be made twice or certainly was not sent.
+ * Whether the next endpoint is asked in the same attempt: when this one is sick or was not come to,
+ * and the request may be made twice or certainly was not sent.
  */
 static bool goes_on(const struct kms_endpoints *endpoints, const struct kms_http_request *request,
                     enum kms_status status, const struct kms_http_response *response)
@@ -291,7 +291,8 @@ static bool goes_on(const struct kms_endpoints *endpoints, const struct kms_http
     if (status == KMS_OK) {
         return endpoints->is_sick(response);
     }
-    return status == KMS_E_UNAVAILABLE || (status == KMS_E_PROTOCOL && !response->was_sent);
+    return status == KMS_E_UNAVAILABLE ||
+           ((status == KMS_E_PROTOCOL || status == KMS_E_BUSY) && !response->was_sent);
 }
 
 enum kms_status kms_endpoints_perform(struct kms_endpoints *endpoints,
@@ -310,7 +311,7 @@ enum kms_status kms_endpoints_perform(struct kms_endpoints *endpoints,
         kms_http_response_done(ret);
         status = ask(endpoints, &choice, request, wait, ret, &last);
         asked |= 1u << (choice.endpoint - endpoints->at);
-        if (!goes_on(endpoints, request, status, ret)) {
+        if (!goes_on(endpoints, request, status, ret) || kms_deadline_passed(wait->deadline_ns)) {
             break;
         }
     }

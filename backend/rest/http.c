@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "backend/rest/http.h"
 
+#include <arpa/inet.h>
 #include <stdio.h>
 #include <string.h>
 #include <strings.h>
@@ -20,26 +21,24 @@ const char *kms_http_method_name(enum kms_http_method method)
 
 /* ---- what may be asked -------------------------------------------------------------------- */
 
-/* The host of an authority: "[::1]:80" and "localhost:80" to what stands before the port. */
+/* The host of an authority: "[::1]:80" and "localhost:80" to what stands before the port. Empty
+ * where a bracket is not closed. */
 static struct kms_span host_of(const char *authority, size_t len)
 {
     const char *end = memchr(authority, authority[0] == '[' ? ']' : ':', len);
 
     if (end == NULL) {
-        return kms_span_of(authority, len);
+        return kms_span_of(authority, authority[0] == '[' ? 0 : len);
     }
     return kms_span_of(authority, (size_t)(end - authority) + (authority[0] == '[' ? 1u : 0u));
 }
 
-/* 127.0.0.0/8 in dotted form only: "127.1" and "127.evil.example" are not taken for it. */
+/* 127.0.0.0/8 in dotted form only: what libcurl asks the DNS for, "127.+0.0.1" as well as
+ * "127.evil.example", is not taken for it. */
 static bool is_loopback(struct kms_span host)
 {
-    unsigned a = 0;
-    unsigned b = 0;
-    unsigned c = 0;
-    unsigned d = 0;
     char text[64] = "";
-    int used = 0;
+    uint8_t bytes[4];
 
     if (host.len >= sizeof(text)) {
         return false;
@@ -48,8 +47,7 @@ static bool is_loopback(struct kms_span host)
     if (strcmp(text, "localhost") == 0 || strcmp(text, "[::1]") == 0) {
         return true;
     }
-    return sscanf(text, "%3u.%3u.%3u.%3u%n", &a, &b, &c, &d, &used) == 4 &&
-           (size_t)used == host.len && a == 127 && b < 256 && c < 256 && d < 256;
+    return inet_pton(AF_INET, text, bytes) == 1 && bytes[0] == 127;
 }
 
 static bool is_clean(const char *url)
@@ -233,7 +231,10 @@ static void take_retry_after(struct kms_http_response *response, const char *val
 {
     uint64_t seconds = 0;
 
-    if (kms_parse_u64(value, 0, UINT32_MAX, &seconds) == KMS_OK) {
+    if (value[0] != '\0' && value[strspn(value, "0123456789")] == '\0') {
+        if (kms_parse_u64(value, 0, UINT64_MAX, &seconds) != KMS_OK) {
+            seconds = UINT64_MAX; /* more than that */
+        }
         response->retry_at_s = 0;
         leave_alone_for(response, seconds);
     } else {

@@ -104,7 +104,7 @@ struct kms_http_door {
      *                      reply over a ceiling (not KMS_E_TOO_LARGE: it is not the caller's data)
      *   KMS_E_INVALID      the request or our own TLS files
      *   KMS_E_TOO_LARGE    the request's body
-     *   KMS_E_BUSY         too many exchanges at once
+     *   KMS_E_BUSY         too many exchanges at once, or no connection free until the deadline
      */
     enum kms_status (*perform)(struct kms_http_door *door, const struct kms_http_request *request,
                                const struct kms_http_wait *wait, struct kms_http_response *ret,
@@ -127,7 +127,8 @@ struct kms_http_conf {
     const char *client_certificate; /* PEM file, chain behind it */
     const char *client_key;         /* PEM file, or a pkcs11: URI (OpenSSL's engine of that name) */
     const char *server_name;        /* SNI, Host and certificate name, instead of the URL's host */
-    const char *proxy;           /* "http://host:port"; NULL: none, whatever the environment says */
+    const char *proxy;           /* "http://host:port", for https:// alone; NULL: none, whatever the
+                                    environment says */
     bool http1;                  /* HTTP/1.1 alone; else HTTP/2 where offered */
     unsigned connections;        /* for each host; 0: 16 */
     unsigned calls;              /* at once; 0: 512 */

@@ -180,11 +180,16 @@ static enum kms_status take_result(struct kms_http_job *job, struct kms_http_res
     return job->status;
 }
 
-static enum kms_status give_up(const struct kms_http_wait *wait, struct kms_error *err)
+/* Who never had a loop has asked nothing: that is our own bound, not the service's being slow. */
+static enum kms_status give_up(const struct kms_http *http, const struct kms_http_wait *wait,
+                               bool had_loop, struct kms_error *err)
 {
-    return wait->cancelled != NULL && atomic_load(wait->cancelled)
-               ? kms_error_set(err, KMS_E_CANCELLED, "the caller gave up")
-               : kms_error_set(err, KMS_E_TIMEOUT, "no reply in time");
+    if (wait->cancelled != NULL && atomic_load(wait->cancelled)) {
+        return kms_error_set(err, KMS_E_CANCELLED, "the caller gave up");
+    }
+    return had_loop ? kms_error_set(err, KMS_E_TIMEOUT, "no reply in time")
+                    : kms_error_set(err, KMS_E_BUSY, "none of %u connections was free in time",
+                                    http->loop_count);
 }
 
 static enum kms_status perform(struct kms_http_door *door, const struct kms_http_request *request,
@@ -206,11 +211,11 @@ static enum kms_status perform(struct kms_http_door *door, const struct kms_http
     }
     if (ended == KMS_HTTP_LEFT) {
         ret->was_sent = true; /* as far as we know; the job is its loop's */
-        return give_up(wait, err);
+        return give_up(http, wait, true, err);
     }
     if (status == KMS_OK && ended == KMS_HTTP_GIVEN_UP) {
         ret->was_sent = job->response.was_sent;
-        status = give_up(wait, err);
+        status = give_up(http, wait, job->loop != NULL, err);
     } else if (status == KMS_OK) {
         status = take_result(job, ret, err);
     }

@@ -164,6 +164,19 @@ static size_t take_header(char *data, size_t size, size_t count, void *ctx)
     return len;
 }
 
+/* The connection is there, TLS and all, and the request is about to be sent: perhaps once more. */
+static int note_connected(void *ctx, char *to, char *from, int to_port, int from_port)
+{
+    struct kms_http_job *job = ctx;
+
+    (void)to;
+    (void)from;
+    (void)to_port;
+    (void)from_port;
+    job->is_connected = true;
+    return CURL_PREREQFUNC_OK;
+}
+
 static curl_socket_t open_socket(void *ctx, curlsocktype purpose, struct curl_sockaddr *address)
 {
     struct kms_http_loop *loop = ctx;
@@ -259,8 +272,7 @@ static bool set_ways(struct kms_http_loop *loop, CURL *easy)
     SET(easy, bad, CURLOPT_HTTP_VERSION,
         http->http1 ? (long)CURL_HTTP_VERSION_1_1 : (long)CURL_HTTP_VERSION_2TLS);
     SET(easy, bad, CURLOPT_PIPEWAIT, 1L); /* rather a stream of the connection that is being made */
-    SET(easy, bad, CURLOPT_PROXY,
-        http->proxy == NULL ? "" : http->proxy); /* never by environment */
+    SET(easy, bad, CURLOPT_PROXY, "");    /* never by environment */
     SET(easy, bad, CURLOPT_NOPROXY, "");
     SET(easy, bad, CURLOPT_SUPPRESS_CONNECT_HEADERS, 1L);
     SET(easy, bad, CURLOPT_TCP_KEEPALIVE, 1L);
@@ -274,13 +286,18 @@ static bool set_ways(struct kms_http_loop *loop, CURL *easy)
     return !bad;
 }
 
-static bool set_request(struct kms_http_job *job, CURL *easy)
+static bool set_request(const struct kms_http *http, struct kms_http_job *job, CURL *easy)
 {
     bool has_body = job->request.body.len > 0 || job->request.method == KMS_HTTP_POST ||
                     job->request.method == KMS_HTTP_PUT;
     bool bad = false;
 
     SET(easy, bad, CURLOPT_URL, job->url);
+    if (http->proxy != NULL) { /* what is not encrypted would leave the machine by it */
+        bool is_tls = strncmp(job->url, "https:", strlen("https:")) == 0;
+
+        SET(easy, bad, CURLOPT_PROXY, is_tls ? http->proxy : "");
+    }
     if (has_body) { /* borrowed, not copied */
         SET(easy, bad, CURLOPT_POSTFIELDSIZE_LARGE, (curl_off_t)job->request.body.len);
         SET(easy, bad, CURLOPT_POSTFIELDS, (const char *)job->body.data);
@@ -297,6 +314,8 @@ static bool set_request(struct kms_http_job *job, CURL *easy)
     SET(easy, bad, CURLOPT_WRITEDATA, job);
     SET(easy, bad, CURLOPT_HEADERFUNCTION, take_header);
     SET(easy, bad, CURLOPT_HEADERDATA, job);
+    SET(easy, bad, CURLOPT_PREREQFUNCTION, note_connected);
+    SET(easy, bad, CURLOPT_PREREQDATA, job);
     SET(easy, bad, CURLOPT_ERRORBUFFER, job->curl_text);
     SET(easy, bad, CURLOPT_PRIVATE, job);
     return !bad;
@@ -333,7 +352,7 @@ enum kms_status kms_http_job_set(struct kms_http *http, struct kms_http_job *job
         return kms_error_set(&job->error, KMS_E_NOMEM,
                              "libcurl has no memory, or refuses an option that is needed");
     }
-    if (!set_request(job, job->easy) || !set_times(http, job, job->easy)) {
+    if (!set_request(http, job, job->easy) || !set_times(http, job, job->easy)) {
         return kms_error_set(&job->error, KMS_E_INTERNAL,
                              "libcurl refuses an option that is needed");
     }
@@ -355,6 +374,7 @@ bool kms_http_job_clear(struct kms_http_job *job)
     SET(easy, bad, CURLOPT_CONNECT_TO, NULL);
     SET(easy, bad, CURLOPT_WRITEDATA, NULL);
     SET(easy, bad, CURLOPT_HEADERDATA, NULL);
+    SET(easy, bad, CURLOPT_PREREQDATA, NULL);
     SET(easy, bad, CURLOPT_ERRORBUFFER, NULL);
     SET(easy, bad, CURLOPT_PRIVATE, NULL);
     return !bad;
@@ -430,17 +450,24 @@ static int origin_len(const char *url)
     return (int)(authority - url) + (int)strcspn(authority, "/?");
 }
 
-void kms_http_job_finish(struct kms_http_job *job, CURLcode code)
+/* libcurl counts what it asks of a proxy (CONNECT), too: that the service has not seen. */
+void kms_http_job_note_sent(struct kms_http_job *job)
 {
     long request_size = 0;
+
+    (void)curl_easy_getinfo(job->easy, CURLINFO_REQUEST_SIZE, &request_size);
+    job->response.was_sent = job->is_connected && request_size > 0;
+}
+
+void kms_http_job_finish(struct kms_http_job *job, CURLcode code)
+{
     long status = 0;
     const char *text = job->trust_text;
     struct code_row row;
 
-    (void)curl_easy_getinfo(job->easy, CURLINFO_REQUEST_SIZE, &request_size);
     (void)curl_easy_getinfo(job->easy, CURLINFO_RESPONSE_CODE, &status);
     (void)curl_easy_getinfo(job->easy, CURLINFO_HTTP_VERSION, &job->http_version);
-    job->response.was_sent = request_size > 0;
+    kms_http_job_note_sent(job);
     if (code == CURLE_OK && status >= 100 && status < 600) {
         job->response.status = (unsigned)status;
         job->status = KMS_OK;

@@ -191,16 +191,13 @@ static void go_on(struct kms_http *http, struct kms_http_loop *loop)
 
 static void take_down_locked(struct kms_http *http, struct kms_http_job *job)
 {
-    long request_size = 0;
-
     if (job->easy != NULL) {
         pthread_mutex_unlock(&http->lock);
-        (void)curl_easy_getinfo(job->easy, CURLINFO_REQUEST_SIZE, &request_size);
+        kms_http_job_note_sent(job);
         (void)curl_multi_remove_handle(job->loop->multi, job->easy);
         keep_or_free(job->loop, job);
         pthread_mutex_lock(&http->lock);
     }
-    job->response.was_sent = request_size > 0;
     leave_locked(http, job);
 }
 

@@ -51,6 +51,7 @@ struct kms_http_job {
     struct curl_slist *connect_to;
     const char *want[KMS_HTTP_WANT_MAX];
     CURL *easy;
+    bool is_connected; /* to the service itself, behind a proxy as well */
     long http_version; /* CURL_HTTP_VERSION_* of the answer; 0: none came */
     size_t head_len;
     enum kms_status take_status; /* why a callback stopped the transfer */
@@ -150,6 +151,8 @@ enum kms_status kms_http_job_set(struct kms_http *http, struct kms_http_job *job
 /* The end of it; false when the handle is not fit for another exchange. */
 bool kms_http_job_clear(struct kms_http_job *job) KMS_MUST_CHECK;
 bool kms_http_is_late(const struct kms_http_job *job); /* its deadline has passed */
+/* Whether the service may have seen the request, to its response; it has a handle. */
+void kms_http_job_note_sent(struct kms_http_job *job);
 /* Fills the job's response, status and error from what libcurl says. */
 void kms_http_job_finish(struct kms_http_job *job, CURLcode code);
 

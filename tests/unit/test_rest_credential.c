@@ -48,7 +48,10 @@ static enum kms_status fetch(void *ctx, const struct kms_http_wait *wait,
     (void)poll(NULL, 0, (int)atomic_load(&source.takes_ms));
     atomic_fetch_sub(&source.together, 1);
     if (status != KMS_OK) {
-        return kms_error_set(err, status, "%s", source.says);
+        (void)kms_error_set(err, status, "%s", source.says);
+        (void)snprintf(err->request_id, sizeof(err->request_id), "r-%u", number);
+        err->retry_after_ns = 7;
+        return status;
     }
     (void)snprintf(text, sizeof(text), "value-%u", number);
     return kms_credential_put(slot, &offer, err);
@@ -227,6 +230,21 @@ static void a_refresh_may_hang(void)
     kms_credential_free(credential);
 }
 
+/* It ends while a refresh hangs: from there on it is not handed out. */
+static void an_end_comes_in_a_refresh(void)
+{
+    struct kms_credential *credential = begin(100 * KMS_NS_PER_MS, 5 * KMS_NS_PER_MS);
+    char text[32];
+
+    CU_ASSERT_EQUAL(get(credential, text, 1000), KMS_OK);
+    (void)poll(NULL, 0, 10);
+    atomic_store(&source.hangs, true);
+    CU_ASSERT_EQUAL(get(credential, text, 400), KMS_E_TIMEOUT);
+    CU_ASSERT_STRING_EQUAL(text, "");
+    CU_ASSERT_EQUAL(atomic_load(&source.fetched), 3); /* the rest of the time was for another one */
+    kms_credential_free(credential);
+}
+
 static void failures_are_told_and_kept_briefly(void)
 {
     static const struct {
@@ -243,6 +261,7 @@ static void failures_are_told_and_kept_briefly(void)
 
     for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
         struct kms_credential *credential = begin(KMS_DEADLINE_NONE, 0);
+        struct kms_error trouble;
         char text[32];
 
         source.status = rows[i].source;
@@ -251,11 +270,32 @@ static void failures_are_told_and_kept_briefly(void)
             UNIT_CHECK(kms_status_name(rows[i].source),
                        get(credential, text, 1000) == rows[i].told);
             UNIT_CHECK(error.text, strcmp(error.text, "test: no luck") == 0);
+            UNIT_CHECK(error.request_id, strcmp(error.request_id, "r-1") == 0);
+            UNIT_CHECK("retry", error.retry_after_ns == 7);
         }
         CU_ASSERT_EQUAL(atomic_load(&source.fetched), 1);
         source.status = KMS_OK;
         (void)poll(NULL, 0, kms_status_is_transient(rows[i].source) ? 110 : 1010);
         CU_ASSERT_EQUAL(get(credential, text, 1000), KMS_OK);
+        kms_credential_trouble(credential, &trouble);
+        CU_ASSERT_EQUAL(trouble.status, KMS_OK);
+        kms_credential_free(credential);
+    }
+}
+
+/* Nobody else hears of the patience of who happened to fetch. */
+static void patience_is_its_own(void)
+{
+    static const enum kms_status rows[] = {KMS_E_CANCELLED, KMS_E_TIMEOUT};
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        struct kms_credential *credential = begin(KMS_DEADLINE_NONE, 0);
+        char text[32];
+
+        source.status = rows[i];
+        UNIT_CHECK(kms_status_name(rows[i]), get(credential, text, 1000) == rows[i]);
+        source.status = KMS_OK;
+        UNIT_CHECK(kms_status_name(rows[i]), get(credential, text, 1000) == KMS_OK);
         kms_credential_free(credential);
     }
 }
@@ -298,9 +338,32 @@ static void a_refused_one_is_replaced_once(void)
     CU_ASSERT_STRING_EQUAL(old->part[0], "value-1"); /* whoever holds it still can read it */
     CU_ASSERT_FALSE(atomic_load(&source.had_old));
     CU_ASSERT_TRUE(kms_credential_refused(credential, old)); /* a late one: replaced already */
+    kms_credential_give(credential, fresh);
+    CU_ASSERT_EQUAL_FATAL(kms_credential_get(credential, &wait, &fresh, &error), KMS_OK);
     kms_credential_give(credential, old);
     kms_credential_give(credential, fresh);
     CU_ASSERT_EQUAL(atomic_load(&source.fetched), 2);
+    kms_credential_free(credential);
+}
+
+/* What the source said before is no answer to a refusal: it is asked at once. */
+static void a_refusal_asks_anew(void)
+{
+    struct kms_credential *credential = begin(KMS_DEADLINE_NONE, KMS_NS_PER_S);
+    const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(5 * KMS_NS_PER_S)};
+    const struct kms_credential_value *old = NULL;
+    char text[32];
+
+    CU_ASSERT_EQUAL_FATAL(kms_credential_get(credential, &wait, &old, &error), KMS_OK);
+    (void)poll(NULL, 0, 1050);
+    source.status = KMS_E_DENIED;
+    CU_ASSERT_EQUAL(get(credential, text, 1000), KMS_OK); /* a refresh, which fails */
+    CU_ASSERT_EQUAL(atomic_load(&source.fetched), 2);
+    source.status = KMS_OK;
+    CU_ASSERT_TRUE(kms_credential_refused(credential, old));
+    CU_ASSERT_EQUAL(get(credential, text, 1000), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(text, "value-3");
+    kms_credential_give(credential, old);
     kms_credential_free(credential);
 }
 
@@ -311,9 +374,12 @@ static const struct unit_test tests[] = {
     {"others go on with the old", others_go_on_with_the_old},
     {"a refresh may fail", a_refresh_may_fail},
     {"a refresh may hang", a_refresh_may_hang},
+    {"an end comes in a refresh", an_end_comes_in_a_refresh},
     {"failures are told, and kept briefly", failures_are_told_and_kept_briefly},
+    {"patience is its own", patience_is_its_own},
     {"waiting has an end", waiting_has_an_end},
     {"a refused one is replaced once", a_refused_one_is_replaced_once},
+    {"a refusal asks anew", a_refusal_asks_anew},
 };
 
 int main(void)

@@ -19,12 +19,17 @@ enum mood {
     CUTS,
     ANSWERS_503,
     UNKNOWN_CERTIFICATE,
+    ANSWERS_AS_TOLD,
     ANSWERS_MUCH,
     SAYS_NOTHING,
+    HAS_NO_CONNECTION_FREE,
+    REFUSES_LATE,
     HANGS
 };
 static enum mood moods[2];
 static struct fake_http fake;
+
+static unsigned told; /* what ANSWERS_AS_TOLD does */
 
 static enum kms_status answer(struct fake_http *self, const struct kms_http_request *request,
                               struct kms_http_response *ret, struct kms_error *err)
@@ -35,11 +40,16 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
         return fake_http_reply(request, ret, 200, "{}");
     case ANSWERS_503:
         return fake_http_reply(request, ret, 503, "{}");
+    case ANSWERS_AS_TOLD:
+        return fake_http_reply(request, ret, told, "{}");
     case ANSWERS_MUCH:
         return fake_http_reply(request, ret, 200, "{\"more\":\"than 16 bytes\"}");
     case SAYS_NOTHING:
         return KMS_E_UNAVAILABLE;
+    case HAS_NO_CONNECTION_FREE:
+        return kms_error_set(err, KMS_E_BUSY, "no connection was free");
     case REFUSES:
+    case REFUSES_LATE:
         return kms_error_set(err, KMS_E_UNAVAILABLE, "no connection");
     case UNKNOWN_CERTIFICATE:
         return kms_error_set(err, KMS_E_PROTOCOL, "its certificate does not verify");
@@ -99,7 +109,8 @@ static bool is_sick(const struct kms_http_response *response)
     return response->status == 503;
 }
 
-static struct kms_endpoints *begin(size_t count, enum mood one, enum mood two)
+static struct kms_endpoints *begin_with(size_t count, enum mood one, enum mood two,
+                                        bool (*sick)(const struct kms_http_response *response))
 {
     static const char *const urls[] = {"https://one.example:8200", "https://two.example/base"};
     const struct kms_endpoints_conf conf = {.name = "test",
@@ -107,7 +118,7 @@ static struct kms_endpoints *begin(size_t count, enum mood one, enum mood two)
                                             .count = count,
                                             .open_ns = 60 * KMS_NS_PER_MS,
                                             .open_max_ns = 120 * KMS_NS_PER_MS,
-                                            .is_sick = is_sick};
+                                            .is_sick = sick};
     struct kms_endpoints *endpoints = NULL;
 
     meanwhile = NULL;
@@ -116,6 +127,11 @@ static struct kms_endpoints *begin(size_t count, enum mood one, enum mood two)
     moods[1] = two;
     CU_ASSERT_EQUAL_FATAL(kms_endpoints_new(&conf, &fake.door, &endpoints, NULL), KMS_OK);
     return endpoints;
+}
+
+static struct kms_endpoints *begin(size_t count, enum mood one, enum mood two)
+{
+    return begin_with(count, one, two, is_sick);
 }
 
 static void end(struct kms_endpoints *endpoints)
@@ -172,6 +188,7 @@ static void the_next_is_asked_at_once(void)
         {"503", ANSWERS_503, false, true},
         {"503, once", ANSWERS_503, true, false},
         {"certificate", UNKNOWN_CERTIFICATE, true, true},
+        {"our own bound", HAS_NO_CONNECTION_FREE, true, true},
     };
 
     for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
@@ -184,6 +201,33 @@ static void the_next_is_asked_at_once(void)
         UNIT_CHECK(rows[i].name, fake.count == (rows[i].goes_on ? 2u : 1u));
         UNIT_CHECK(rows[i].name, (strstr(err.text, "whether it was done is not known") != NULL) ==
                                      (rows[i].once && rows[i].mood == CUTS));
+        end(endpoints);
+    }
+}
+
+/* What is the node's trouble, where the service does not say otherwise, and what is the request's.
+ */
+static void a_status_says_who_is_sick(void)
+{
+    static const struct {
+        unsigned http;
+        bool sick;
+    } rows[] = {{200, false}, {307, false}, {400, false}, {403, false}, {429, false}, {499, false},
+                {500, true},  {501, false}, {502, true},  {503, true},  {504, true},  {505, false}};
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        struct kms_endpoints *endpoints = begin_with(2, ANSWERS_AS_TOLD, WELL, NULL);
+        struct kms_error err;
+        unsigned http = 0;
+        char row[8];
+
+        told = rows[i].http;
+        (void)snprintf(row, sizeof(row), "%u", told);
+        for (unsigned j = 0; j < 3; j++) {
+            UNIT_CHECK(row, ask(endpoints, false, &err, &http) == KMS_OK);
+            UNIT_CHECK(row, http == (rows[i].sick ? 200 : told));
+        }
+        UNIT_CHECK(row, kms_endpoints_healthy(endpoints) == (rows[i].sick ? 1u : 2u));
         end(endpoints);
     }
 }
@@ -221,11 +265,18 @@ static void a_breaker_opens_and_closes(void)
     CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "left alone"));
     CU_ASSERT_PTR_NOT_NULL(strstr(err.text, "no connection"));
     CU_ASSERT(err.retry_after_ns > 0 && err.retry_after_ns <= 60 * KMS_NS_PER_MS);
-    (void)poll(NULL, 0, 65);
-    CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_E_UNAVAILABLE); /* half open: fails */
-    CU_ASSERT_EQUAL(fake.count, 4);
-    CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_E_UNAVAILABLE);
-    CU_ASSERT_EQUAL(fake.count, 4); /* open again, for longer */
+    for (unsigned i = 4; i < 7; i++) { /* half open: fails, and is open again, for longer */
+        uint64_t start = 0;
+
+        (void)poll(NULL, 0, 125);
+        start = kms_now_ns();
+        CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_E_UNAVAILABLE);
+        CU_ASSERT_EQUAL(fake.count, i);
+        CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_E_UNAVAILABLE);
+        CU_ASSERT_EQUAL(fake.count, i);
+        CU_ASSERT(kms_now_ns() - start + err.retry_after_ns >= 60 * KMS_NS_PER_MS);
+        CU_ASSERT(err.retry_after_ns <= 120 * KMS_NS_PER_MS);
+    }
     moods[0] = WELL;
     (void)poll(NULL, 0, 125);
     CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_OK); /* half open: well */
@@ -248,6 +299,22 @@ static void too_much_is_no_illness(void)
     moods[0] = WELL;
     CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_OK);
     CU_ASSERT_EQUAL(fake_http_asked(&fake, "POST https://two"), 0);
+    end(endpoints);
+}
+
+/* Nor are our own bounds: who waited for a connection in vain has not asked the endpoint. */
+static void our_bounds_are_no_illness(void)
+{
+    struct kms_endpoints *endpoints = begin(1, HAS_NO_CONNECTION_FREE, WELL);
+    struct kms_error err;
+    unsigned http = 0;
+
+    for (unsigned i = 0; i < 8; i++) {
+        CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_E_BUSY);
+        CU_ASSERT_STRING_EQUAL(err.text, "no connection was free");
+    }
+    CU_ASSERT_EQUAL(fake.count, 8);
+    CU_ASSERT_EQUAL(kms_endpoints_healthy(endpoints), 1);
     end(endpoints);
 }
 
@@ -281,6 +348,57 @@ static void half_open_takes_one_call(void)
     end(endpoints);
 }
 
+/* When the breaker is half open next, between *ret_from and *ret_to. */
+static void look_when(struct kms_endpoints *endpoints, uint64_t *ret_from, uint64_t *ret_to)
+{
+    struct kms_error err;
+    unsigned http = 0;
+
+    *ret_from = kms_now_ns();
+    CU_ASSERT_EQUAL(ask(endpoints, false, &err, &http), KMS_E_UNAVAILABLE);
+    *ret_from += err.retry_after_ns;
+    *ret_to = kms_now_ns() + err.retry_after_ns;
+}
+
+static void begin_late(struct kms_endpoints *endpoints)
+{
+    late.endpoints = endpoints;
+    late.is_on = true;
+    CU_ASSERT_EQUAL_FATAL(sem_init(&late.is_there, 0, 0) | sem_init(&late.may_end, 0, 0), 0);
+    CU_ASSERT_EQUAL_FATAL(pthread_create(&late.thread, NULL, be_late, NULL), 0);
+    (void)sem_wait(&late.is_there);
+}
+
+static void end_late(void)
+{
+    late.endpoints = NULL;
+    (void)sem_destroy(&late.is_there);
+    (void)sem_destroy(&late.may_end);
+}
+
+/* One that was sent before the breaker opened, and fails before it is tried. */
+static void a_late_failure_opens_no_longer(void)
+{
+    struct kms_endpoints *endpoints = begin(1, ANSWERS_503, WELL);
+    struct kms_error err;
+    uint64_t from = 0;
+    uint64_t to = 0;
+    uint64_t latest = 0;
+    unsigned http = 0;
+
+    begin_late(endpoints);
+    for (unsigned i = 0; i < 3; i++) {
+        (void)ask(endpoints, false, &err, &http);
+    }
+    look_when(endpoints, &from, &latest);
+    (void)sem_post(&late.may_end);
+    (void)pthread_join(late.thread, NULL);
+    look_when(endpoints, &from, &to);
+    CU_ASSERT(from <= latest);
+    end_late();
+    end(endpoints);
+}
+
 /* One that was sent before the breaker opened fails while it is tried: that is news of then. */
 static void a_late_failure_changes_nothing(void)
 {
@@ -289,11 +407,7 @@ static void a_late_failure_changes_nothing(void)
     unsigned before = 0;
     unsigned http = 0;
 
-    late.endpoints = endpoints;
-    late.is_on = true;
-    CU_ASSERT_EQUAL_FATAL(sem_init(&late.is_there, 0, 0) | sem_init(&late.may_end, 0, 0), 0);
-    CU_ASSERT_EQUAL_FATAL(pthread_create(&late.thread, NULL, be_late, NULL), 0);
-    (void)sem_wait(&late.is_there);
+    begin_late(endpoints);
     for (unsigned i = 0; i < 3; i++) {
         (void)ask(endpoints, false, &err, &http);
     }
@@ -305,9 +419,7 @@ static void a_late_failure_changes_nothing(void)
     CU_ASSERT_EQUAL(http, 503);
     CU_ASSERT_EQUAL(meanwhile_status, KMS_E_UNAVAILABLE); /* who came meanwhile was not sent */
     CU_ASSERT_EQUAL(fake.count, before + 1);
-    late.endpoints = NULL;
-    (void)sem_destroy(&late.is_there);
-    (void)sem_destroy(&late.may_end);
+    end_late();
     end(endpoints);
 }
 
@@ -354,14 +466,17 @@ static enum kms_status perform_in_time(struct kms_http_door *door,
                                        const struct kms_http_wait *wait,
                                        struct kms_http_response *ret, struct kms_error *err)
 {
-    bool hangs = moods[strncmp(request->url, "https://one", 11) == 0 ? 0 : 1] == HANGS;
+    enum mood mood = moods[strncmp(request->url, "https://one", 11) == 0 ? 0 : 1];
     enum kms_status status = perform_at_once(door, request, wait, ret, err);
 
-    if (!hangs) {
+    if (mood != HANGS && mood != REFUSES_LATE) {
+        return status;
+    }
+    (void)poll(NULL, 0, (int)(kms_deadline_left(wait->deadline_ns) / KMS_NS_PER_MS) + 1);
+    if (mood == REFUSES_LATE) {
         return status;
     }
     kms_error_clear(err);
-    (void)poll(NULL, 0, (int)(kms_deadline_left(wait->deadline_ns) / KMS_NS_PER_MS) + 1);
     return kms_error_set(err, KMS_E_TIMEOUT, "no reply in time");
 }
 
@@ -406,6 +521,47 @@ static void a_call_has_all_its_time(void)
         UNIT_CHECK(rows[i].name, fake.count == 1);
         end(endpoints);
     }
+}
+
+/* Nor has it any other that would answer: calls that had time say that it hangs, and no others. */
+static void who_hangs_alone_is_left_alone(void)
+{
+    static const struct {
+        uint64_t time_ms;
+        bool is_left;
+    } rows[] = {{60, false}, {520, true}};
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        struct kms_endpoints *endpoints = begin(1, HANGS, WELL);
+        struct kms_error err;
+        unsigned http = 0;
+
+        perform_at_once = fake.door.perform;
+        fake.door.perform = perform_in_time;
+        for (unsigned j = 0; j < 3; j++) {
+            CU_ASSERT_EQUAL(
+                ask_within(endpoints, rows[i].time_ms * KMS_NS_PER_MS, false, &err, &http),
+                KMS_E_TIMEOUT);
+        }
+        CU_ASSERT_EQUAL(kms_endpoints_healthy(endpoints), rows[i].is_left ? 0 : 1);
+        end(endpoints);
+    }
+}
+
+/* There is no time left for the next one: what the first one said is all that is known. */
+static void the_end_of_the_time_hides_nothing(void)
+{
+    struct kms_endpoints *endpoints = begin(2, REFUSES_LATE, WELL);
+    struct kms_error err;
+    unsigned http = 0;
+
+    perform_at_once = fake.door.perform;
+    fake.door.perform = perform_in_time;
+    CU_ASSERT_EQUAL(ask_within(endpoints, 50 * KMS_NS_PER_MS, false, &err, &http),
+                    KMS_E_UNAVAILABLE);
+    CU_ASSERT_STRING_EQUAL(err.text, "no connection");
+    CU_ASSERT_EQUAL(fake.count, 1);
+    end(endpoints);
 }
 
 /* Who tries one again that was left alone has time for the other one. */
@@ -458,12 +614,17 @@ static void bad_urls_are_refused(void)
 static const struct unit_test tests[] = {
     {"the first is asked", the_first_is_asked},
     {"the next is asked at once", the_next_is_asked_at_once},
+    {"a status says who is sick", a_status_says_who_is_sick},
     {"the last answer comes back", the_last_answer_comes_back},
     {"a breaker opens and closes", a_breaker_opens_and_closes},
     {"too much is no illness", too_much_is_no_illness},
+    {"our bounds are no illness", our_bounds_are_no_illness},
+    {"the end of the time hides nothing", the_end_of_the_time_hides_nothing},
     {"half open takes one call", half_open_takes_one_call},
+    {"a late failure opens no longer", a_late_failure_opens_no_longer},
     {"a late failure changes nothing", a_late_failure_changes_nothing},
     {"who hangs fails no call", who_hangs_fails_no_call},
+    {"who hangs alone is left alone", who_hangs_alone_is_left_alone},
     {"a call has all its time", a_call_has_all_its_time},
     {"successes reset the count", successes_reset_the_count},
     {"the preferred one comes back", the_preferred_one_comes_back},

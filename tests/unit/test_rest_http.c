@@ -51,6 +51,18 @@ static void put_many(int fd, const char *line, unsigned count)
 /* Answers one request; false to close. */
 static bool respond(int fd, const char *path)
 {
+    if (strncmp(path, "refused.example:443 ", 20) == 0) { /* as a proxy */
+        put(fd, "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n");
+        return true;
+    }
+    if (strncmp(path, "cut.example:443 ", 16) == 0) {
+        put(fd, "HTTP/1.1 200 Go on\r\n\r\n");
+        return false;
+    }
+    if (strncmp(path, "silent.example:443 ", 19) == 0) {
+        (void)poll(NULL, 0, 700);
+        return false;
+    }
     if (strncmp(path, "/cut ", 5) == 0) {
         return false;
     }
@@ -286,10 +298,14 @@ static void deadlines_hold(void)
 {
     const struct kms_http_request request = {.method = KMS_HTTP_GET};
     const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(150 * KMS_NS_PER_MS)};
+    const struct kms_http_wait none = {.deadline_ns = KMS_DEADLINE_NONE};
     struct asked asked = ask_with("/slow", &request, &wait);
 
     CU_ASSERT_EQUAL(asked.status, KMS_E_TIMEOUT);
     CU_ASSERT(asked.took_ms >= 140 && asked.took_ms < 600);
+    kms_http_response_done(&asked.response);
+    asked = ask_with("/ok", &request, &none);
+    CU_ASSERT_EQUAL(asked.status, KMS_OK);
     kms_http_response_done(&asked.response);
     asked = ask_with("/slow", &request, &wait); /* passed already: nothing is sent */
     CU_ASSERT_EQUAL(asked.status, KMS_E_TIMEOUT);
@@ -334,10 +350,42 @@ static void nobody_there_is_told(void)
     kms_http_response_done(&response);
 }
 
+/* The kernel takes the connection, and nobody speaks TLS: that is no call that is late. */
+static void no_connection_in_time(void)
+{
+    const struct kms_http_conf conf = {.name = "test", .connect_timeout_ns = 150 * KMS_NS_PER_MS};
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(5 * KMS_NS_PER_S)};
+    struct kms_http_request request = {.method = KMS_HTTP_POST};
+    struct kms_http_response response = KMS_HTTP_RESPONSE_INIT;
+    struct kms_http_door *hasty = NULL;
+    struct kms_error error = KMS_ERROR_INIT;
+    socklen_t len = sizeof(address);
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    uint64_t start = kms_now_ns();
+    char url[64];
+
+    CU_ASSERT_EQUAL_FATAL(bind(fd, (struct sockaddr *)&address, len) | listen(fd, 4) |
+                              getsockname(fd, (struct sockaddr *)&address, &len),
+                          0);
+    (void)snprintf(url, sizeof(url), "https://127.0.0.1:%u/", ntohs(address.sin_port));
+    request.url = url;
+    CU_ASSERT_EQUAL_FATAL(kms_http_open(&conf, &hasty, &error), KMS_OK);
+    CU_ASSERT_EQUAL(kms_http_perform(hasty, &request, &wait, &response, &error), KMS_E_UNAVAILABLE);
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.text, "no connection in time"));
+    CU_ASSERT(kms_now_ns() - start < 2 * KMS_NS_PER_S);
+    CU_ASSERT_FALSE(response.was_sent);
+    kms_http_response_done(&response);
+    kms_http_door_close(hasty);
+    (void)close(fd);
+}
+
 static void what_is_sent(void)
 {
     const struct kms_http_header headers[] = {{"X-Token", "s3cr3t"}, {"X-None", NULL}};
-    const struct kms_http_header split[] = {{"X-Token", "a\r\nX-Evil: 1"}};
+    static const char *const splits[] = {"a\r\nX-Evil: 1", "a\nX-Evil: 1", "a\rX-Evil: 1"};
+    static const uint8_t big[KMS_HTTP_REQUEST_MAX + 1];
+    struct kms_http_header split[] = {{"X-Token", NULL}};
     struct kms_http_request request = {.method = KMS_HTTP_LIST,
                                        .headers = headers,
                                        .header_count = 2,
@@ -356,9 +404,26 @@ static void what_is_sent(void)
     kms_http_response_done(&asked.response);
     request.headers = split;
     request.header_count = 1;
+    for (size_t i = 0; i < UNIT_COUNT(splits); i++) {
+        split[0].value = splits[i];
+        asked = ask_with("/ok", &request, &wait);
+        UNIT_CHECK(splits[i], asked.status == KMS_E_INVALID);
+        UNIT_CHECK(splits[i], strstr(asked.error.text, "Evil") == NULL);
+    }
+    split[0].value = "good";
+    request.method = KMS_HTTP_POST;
+    request.body = KMS_SPAN_NONE;
     asked = ask_with("/ok", &request, &wait);
-    CU_ASSERT_EQUAL(asked.status, KMS_E_INVALID);
-    CU_ASSERT_PTR_NULL(strstr(asked.error.text, "Evil"));
+    CU_ASSERT_EQUAL(asked.status, KMS_OK);
+    pthread_mutex_lock(&server.lock);
+    CU_ASSERT_PTR_NOT_NULL(strstr(server.seen, "POST /ok HTTP/1.1\r\n"));
+    CU_ASSERT_PTR_NOT_NULL(strstr(server.seen, "Content-Length: 0\r\n")); /* RFC 9110 8.6 */
+    pthread_mutex_unlock(&server.lock);
+    kms_http_response_done(&asked.response);
+    request.body = kms_span_of(big, sizeof(big));
+    asked = ask_with("/ok", &request, &wait);
+    CU_ASSERT_EQUAL(asked.status, KMS_E_TOO_LARGE);
+    CU_ASSERT_FALSE(asked.response.was_sent);
 }
 
 static void connections_are_kept(void)
@@ -391,6 +456,52 @@ static void the_environment_has_no_say(void)
     kms_http_response_done(&asked.response);
     (void)unsetenv("http_proxy");
     (void)unsetenv("all_proxy");
+}
+
+/* A proxy is asked for the way alone: what fails there has not reached the service. Nor may what is
+ * not encrypted leave the machine by it. */
+static void a_proxy_is_not_the_service(void)
+{
+    static const struct {
+        const char *url;
+        enum kms_status status;
+        const char *word;
+    } rows[] = {
+        {"https://refused.example/", KMS_E_UNAVAILABLE, "403"},
+        {"https://cut.example/", KMS_E_UNAVAILABLE, "no TLS connection"},
+        {"https://silent.example/", KMS_E_TIMEOUT, "no reply in time"},
+    };
+    struct kms_http_conf conf = {.name = "test"};
+    struct kms_http_door *whole = door;
+    struct kms_error error = KMS_ERROR_INIT;
+    struct asked asked;
+    char proxy[64];
+
+    (void)snprintf(proxy, sizeof(proxy), "http://127.0.0.1:%u", server.port);
+    conf.proxy = proxy;
+    (void)setenv("no_proxy", "*", 1); /* nor has that list a say */
+    CU_ASSERT_EQUAL_FATAL(kms_http_open(&conf, &door, &error), KMS_OK);
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        const struct kms_http_request request = {.method = KMS_HTTP_POST, .url = rows[i].url};
+        const struct kms_http_wait wait = {.deadline_ns = kms_deadline_in(300 * KMS_NS_PER_MS)};
+        struct kms_http_response response = KMS_HTTP_RESPONSE_INIT;
+
+        kms_error_clear(&error);
+        UNIT_CHECK(rows[i].url,
+                   kms_http_perform(door, &request, &wait, &response, &error) == rows[i].status);
+        UNIT_CHECK(error.text, strstr(error.text, rows[i].word) != NULL);
+        UNIT_CHECK(rows[i].url, !response.was_sent);
+        kms_http_response_done(&response);
+    }
+    asked = ask("/ok");
+    CU_ASSERT_EQUAL(asked.status, KMS_OK);
+    pthread_mutex_lock(&server.lock);
+    CU_ASSERT_PTR_NOT_NULL(strstr(server.seen, "GET /ok HTTP/1.1\r\n")); /* no whole URL */
+    pthread_mutex_unlock(&server.lock);
+    kms_http_response_done(&asked.response);
+    kms_http_door_close(door);
+    door = whole;
+    (void)unsetenv("no_proxy");
 }
 
 static void *many(void *ctx)
@@ -487,6 +598,20 @@ static void waiting_for_a_connection_is_no_failure(void)
     door = whole;
 }
 
+static void a_certificate_needs_its_key(void)
+{
+    const struct kms_http_conf confs[] = {{.name = "test", .client_certificate = "/c.pem"},
+                                          {.name = "test", .client_key = "/k.pem"}};
+    struct kms_http_door *none = NULL;
+
+    for (size_t i = 0; i < UNIT_COUNT(confs); i++) {
+        struct kms_error error = KMS_ERROR_INIT;
+
+        CU_ASSERT_EQUAL(kms_http_open(&confs[i], &none, &error), KMS_E_INVALID);
+        CU_ASSERT_PTR_NULL(none);
+    }
+}
+
 /* ---- values ------------------------------------------------------------------------------- */
 
 static void urls_are_judged(void)
@@ -513,12 +638,17 @@ static void urls_are_judged(void)
         {"https://host:0", false},
         {"https://host:99999", false},
         {"https://host:1x", false},
+        {"https://host:000000000000000000000000000000000000000000000000443", false},
         {"ftp://host", false},
         {"https://ho st", false},
         {"https://host/#x", false},
         {"https://host/\r\nX: y", false},
         {"http://256.0.0.1", false},
         {"http://0127.0.0.1", false},
+        {"http://127.+0.0.1", false},
+        {"http://127.0.0.08", false},
+        {"https://[::1", false},
+        {"https://[::1]8200", false},
         {"", false},
     };
 
@@ -543,7 +673,11 @@ static void retry_after_is_bounded(void)
         {"Retry-After: -1", 0},
         {"Retry-After: Fri, 31 Dec 1999 23:59:59 GMT", 0},
         {"Retry-After: Fri, 31 Dec 9999 23:59:59 GMT", KMS_HTTP_RETRY_MAX_NS},
-        {"Retry-After: 99999999999999999999", 0},
+        {"Retry-After: 4294967296", KMS_HTTP_RETRY_MAX_NS},
+        {"Retry-After: 99999999999999999999", KMS_HTTP_RETRY_MAX_NS},
+        {"Retry-After: +5", 0},
+        {"Retry-After: 5 minutes", 0},
+        {"Retry-After: ", 0},
         {"Retry-Afters: 5", 0},
         {"Retry-After", 0},
     };
@@ -554,6 +688,20 @@ static void retry_after_is_bounded(void)
 
         kms_http_response_take_header(&request, &response, kms_span_str(rows[i].line));
         UNIT_CHECK(rows[i].line, response.retry_after_ns == rows[i].ns);
+    }
+}
+
+static void long_values_are_not_kept(void)
+{
+    const struct kms_http_request request = {.want = want, .want_count = 1};
+    char line[KMS_HTTP_VALUE_MAX + 32];
+
+    for (int len = KMS_HTTP_VALUE_MAX - 2; len < KMS_HTTP_VALUE_MAX + 2; len++) {
+        struct kms_http_response response = KMS_HTTP_RESPONSE_INIT;
+
+        (void)snprintf(line, sizeof(line), "X-Request-Id: %0*u", len, 1);
+        kms_http_response_take_header(&request, &response, kms_span_str(line));
+        CU_ASSERT_EQUAL(strlen(response.want[0]), len < KMS_HTTP_VALUE_MAX ? (size_t)len : 0);
     }
 }
 
@@ -632,12 +780,16 @@ static const struct unit_test tests[] = {
     {"deadlines hold", deadlines_hold},
     {"a caller may give up", a_caller_may_give_up},
     {"nobody there is told", nobody_there_is_told},
+    {"no connection in time", no_connection_in_time},
+    {"long values are not kept", long_values_are_not_kept},
     {"what is sent", what_is_sent},
     {"connections are kept", connections_are_kept},
     {"the environment has no say", the_environment_has_no_say},
+    {"a proxy is not the service", a_proxy_is_not_the_service},
     {"threads share the door", threads_share_the_door},
     {"calls have a bound", calls_have_a_bound},
     {"waiting for a connection is no failure", waiting_for_a_connection_is_no_failure},
+    {"a certificate needs its key", a_certificate_needs_its_key},
     {"URLs are judged", urls_are_judged},
     {"Retry-After is bounded", retry_after_is_bounded},
 };

@@ -28,6 +28,13 @@ static void what_is_no_object_is_refused(void)
         "null",
         "{} x",
         "{\"a\":1,\"a\":2}",
+        "{\"a\":1,\"\\u0061\":2}",
+        "{\"o\":[{\"a\":1,\"a\":1}]}",
+        "{\"a\":99999999999999999999}",
+        "{\"a\":1e999}",
+        "{\"a\":\"\\ud800\"}",
+        "{\"\\u0000\":1}",
+        "{\"\xc0\xaf\":1}",
         "{a:1}",
         "{\"a\":01}",
         "{\"a\":\"\\u0000\"}",
@@ -79,8 +86,9 @@ static void fields_are_what_they_should_be(void)
 
 static void wrong_fields_are_named(void)
 {
-    static const char text[] = "{\"o\":{\"in\":5},\"a\":[1],\"t\":\"abc\",\"n\":7,\"neg\":-1,"
-                               "\"f\":1.5,\"z\":null,\"bad64\":\"aGVsbG8\",\"b64\":\"aGVsbG8=\"}";
+    static const char text[] =
+        "{\"o\":{\"in\":5},\"a\":[1,\"ab\"],\"t\":\"abc\",\"n\":7,"
+        "\"neg\":-1,\"f\":1.5,\"z\":null,\"bad64\":\"aGVsbG8\",\"b64\":\"aGVsbG8=\"}";
     struct kms_json value;
     struct kms_json inner;
     const char *string = NULL;
@@ -102,7 +110,9 @@ static void wrong_fields_are_named(void)
     WRONG("\"t\" is text", kms_json_u64(&root, "t", 0, 9, &number, &err));
     WRONG("\"f\" is fraction", kms_json_u64(&root, "f", 0, 9, &number, &err));
     WRONG("\"neg\" is out of range", kms_json_u64(&root, "neg", 0, 9, &number, &err));
+    WRONG("\"neg\" is out of range", kms_json_u64(&root, "neg", 0, UINT64_MAX, &number, &err));
     WRONG("\"n\" is out of range", kms_json_u64(&root, "n", 8, 9, &number, &err));
+    WRONG("\"n\" is out of range", kms_json_u64(&root, "n", 0, 6, &number, &err));
     WRONG("\"z\" is null", kms_json_object(&root, "z", &value, &err));
     WRONG("\"o\" is object", kms_json_array(&root, "o", &value, &err));
     WRONG("\"n\" is number", kms_json_bool(&root, "n", &flag, &err));
@@ -116,6 +126,8 @@ static void wrong_fields_are_named(void)
     CU_ASSERT_EQUAL(kms_json_array(&root, "a", &value, &err), KMS_OK);
     WRONG("element 0", kms_json_text_at(&value, 0, 9, &string, &err));
     WRONG("element 1", kms_json_object_at(&value, 1, &inner, &err));
+    WRONG("element 1", kms_json_text_at(&value, 1, 1, &string, &err));
+    WRONG("element 2", kms_json_text_at(&value, 2, 9, &string, &err));
     CU_ASSERT(number == 99 && string == NULL && !flag);
 }
 
@@ -142,7 +154,7 @@ static void what_is_written_is_read(void)
     const char *string = NULL;
 
     kms_json_begin(&out, &buf);
-    kms_json_put_text(&out, "t", "a\"b\\c\n\x01\xc3\xa9");
+    kms_json_put_text(&out, "t", "a\"b\\c\n\x1f\xc3\xa9");
     kms_json_put_u64(&out, "n", UINT64_C(9007199254740993));
     kms_json_put_object(&out, "o");
     kms_json_put_bool(&out, "b", false);
@@ -155,11 +167,11 @@ static void what_is_written_is_read(void)
     CU_ASSERT_EQUAL_FATAL(kms_json_end(&out), KMS_OK);
     storage[buf.len] = '\0';
     CU_ASSERT_STRING_EQUAL((char *)storage,
-                           "{\"t\":\"a\\\"b\\\\c\\u000a\\u0001\xc3\xa9\",\"n\":9007199254740993,"
+                           "{\"t\":\"a\\\"b\\\\c\\u000a\\u001f\xc3\xa9\",\"n\":9007199254740993,"
                            "\"o\":{\"b\":false},\"a\":[\"x\",\"aGVsbG8=\"],\"e\":\"\"}");
     CU_ASSERT_EQUAL_FATAL(parse((char *)storage), KMS_OK);
     CU_ASSERT_EQUAL(kms_json_text(&root, "t", 20, &string, &err), KMS_OK);
-    CU_ASSERT_STRING_EQUAL(string, "a\"b\\c\n\x01\xc3\xa9");
+    CU_ASSERT_STRING_EQUAL(string, "a\"b\\c\n\x1f\xc3\xa9");
 }
 
 static void what_cannot_be_written_is_told(void)

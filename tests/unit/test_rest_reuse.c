@@ -49,6 +49,38 @@ static struct caller a_caller(const struct both *both, enum kms_http_method meth
         .door = both->door, .server = both->server, .method = method, .path = path};
 }
 
+/* ---- whom it trusts ------------------------------------------------------------------------- */
+
+static void others_are_not_asked(void)
+{
+    const struct {
+        const char *name;
+        const char *ca_file, *server_name;
+        const char *word;
+    } rows[] = {
+        {"another CA", NULL, NULL, "certificate does not verify"},
+        {"another name", callers_ca_file, "other.example", "certificate does not verify"},
+    };
+
+    for (size_t p = 0; p < 2 * UNIT_COUNT(rows); p++) {
+        const struct kms_http_conf conf = {
+            .name = "test", .ca_file = rows[p / 2].ca_file, .server_name = rows[p / 2].server_name};
+        struct kms_error error = KMS_ERROR_INIT;
+        struct both both = {.server = https_server_start(protocols[p % 2].is_h2)};
+        struct caller caller;
+
+        CU_ASSERT_PTR_NOT_NULL_FATAL(both.server);
+        CU_ASSERT_EQUAL_FATAL(kms_http_open(&conf, &both.door, &error), KMS_OK);
+        caller = a_caller(&both, KMS_HTTP_POST, "/secret");
+        caller_ask(&caller);
+        UNIT_CHECK(rows[p / 2].name, caller.status == KMS_E_PROTOCOL);
+        UNIT_CHECK(caller.error.text, strstr(caller.error.text, rows[p / 2].word) != NULL);
+        UNIT_CHECK(rows[p / 2].name, !caller.was_sent);
+        UNIT_CHECK(rows[p / 2].name, https_server_seen(both.server).requests == 0);
+        end(&both);
+    }
+}
+
 /* ---- handles ------------------------------------------------------------------------------- */
 
 /* In this order over one connection, twice; each finds what the one before it left. */
@@ -281,6 +313,7 @@ static void hosts_do_not_slow_each_other(void)
 }
 
 static const struct unit_test tests[] = {
+    {"others are not asked", others_are_not_asked},
     {"nothing is left over", nothing_is_left_over},
     {"patience is not left over", patience_is_not_left_over},
     {"no handshake after the first call", no_handshake_after_the_first_call},

@@ -171,6 +171,27 @@ static void a_fresh_connection_replaces_the_idle_one(void)
     }
 }
 
+/* Nor does anybody join who has one of his own. */
+static void who_is_alone_stays_alone(void)
+{
+    struct caller alone;
+    struct caller next;
+
+    begin_h2(1);
+    alone = a_caller("/held/alone");
+    alone.once = true;
+    start_held(&alone, 1);
+    next = a_caller("/held/next");
+    CU_ASSERT_TRUE_FATAL(caller_start(&next));
+    CU_ASSERT_TRUE(until_busy(door, 2));
+    (void)poll(NULL, 0, 100);
+    CU_ASSERT_EQUAL(https_server_seen(server).held, 1);
+    https_server_release(server, 2);
+    ends_well(&alone);
+    ends_well(&next);
+    end();
+}
+
 /* ---- who gives up ------------------------------------------------------------------------- */
 
 enum patience { CANCELLED, LATE };
@@ -282,7 +303,8 @@ static void an_http1_caller_gives_up(void)
     end();
 }
 
-/* Nothing of it was sent: asking again is safe. */
+/* Nothing of it was sent: asking again is safe. And it says nothing of the server, which answers
+ * others. */
 static void a_waiting_caller_gives_up(void)
 {
     static const enum patience rows[] = {CANCELLED, LATE};
@@ -298,7 +320,7 @@ static void a_waiting_caller_gives_up(void)
         CU_ASSERT_TRUE(until_busy(door, 2));
         atomic_store(&waiting.cancelled, true);
         caller_join(&waiting);
-        CU_ASSERT_EQUAL(waiting.status, rows[i] == CANCELLED ? KMS_E_CANCELLED : KMS_E_TIMEOUT);
+        CU_ASSERT_EQUAL(waiting.status, rows[i] == CANCELLED ? KMS_E_CANCELLED : KMS_E_BUSY);
         CU_ASSERT_FALSE(waiting.was_sent);
         CU_ASSERT_TRUE(until_busy(door, 1));
         https_server_release(server, 1);
@@ -498,7 +520,10 @@ static void *ask_often(void *ctx)
         caller.deadline_ms = caller.path == paths[2] ? 1 + (seed >> 24) % 30 : 0;
         caller_ask(&caller);
         crowd->good += caller.status == KMS_OK && caller.is_mine ? 1u : 0u;
-        crowd->given_up += caller.path == paths[2] && caller.status == KMS_E_TIMEOUT ? 1u : 0u;
+        crowd->given_up += caller.path == paths[2] &&
+                                   (caller.status == KMS_E_TIMEOUT || caller.status == KMS_E_BUSY)
+                               ? 1u
+                               : 0u;
         if (caller.path != paths[2]) {
             UNIT_CHECK(caller.error.text, caller.status == KMS_OK);
         }
@@ -543,6 +568,7 @@ static const struct unit_test tests[] = {
     {"HTTP/2 callers share a connection", h2_callers_share_a_connection},
     {"hosts are not mixed", hosts_are_not_mixed},
     {"a fresh connection replaces the idle one", a_fresh_connection_replaces_the_idle_one},
+    {"who is alone stays alone", who_is_alone_stays_alone},
     {"a leader is cancelled", a_leader_is_cancelled},
     {"a leader is late", a_leader_is_late},
     {"a follower is cancelled", a_follower_is_cancelled},

@@ -231,6 +231,12 @@ static void a_late_timeout_does_not_hide_the_cause(void)
     CU_ASSERT_EQUAL(encrypt(waist, &call, 5000), KMS_E_TIMEOUT); /* it had time enough */
     CU_ASSERT_EQUAL(asked, 2);
     CU_ASSERT_STRING_EQUAL(call.error.text, "answer 2");
+    asked = 0;
+    script = &lines[1];
+    script_len = 1;
+    CU_ASSERT_EQUAL(encrypt(waist, &call, 90), KMS_E_TIMEOUT); /* there was no cause before it */
+    CU_ASSERT_EQUAL(asked, 1);
+    CU_ASSERT_STRING_EQUAL(call.error.text, "answer 1");
     kms_waist_close(waist);
 }
 
@@ -240,11 +246,14 @@ static void who_gave_up_is_not_served(void)
     atomic_bool cancelled = false;
     struct kms_waist *waist = open_fake();
     struct kms_call call = {.cancelled = &cancelled};
+    uint64_t start = kms_now_ns();
 
     script = &line;
     script_len = 1;
+    says_after_ns = 3 * KMS_NS_PER_S;
     cancels = &cancelled; /* during the first attempt */
     CU_ASSERT_EQUAL(encrypt(waist, &call, 5000), KMS_E_UNAVAILABLE);
+    CU_ASSERT(kms_now_ns() - start < KMS_NS_PER_S); /* nobody waits for the second one */
     CU_ASSERT_EQUAL(asked, 1);
     CU_ASSERT_EQUAL(encrypt(waist, &call, 5000), KMS_E_CANCELLED);
     CU_ASSERT_EQUAL(asked, 1);
@@ -348,6 +357,9 @@ static void something_is_always_said(void)
         KMS_E_TOO_LARGE);
     CU_ASSERT_EQUAL(kms_waist_encrypt(waist, &call, NULL, &params, KMS_SPAN_NONE, &sealed),
                     KMS_E_INVALID);
+    CU_ASSERT_EQUAL(kms_waist_verify(waist, &call, "ref", &params, KMS_SPAN_NONE,
+                                     kms_span_of(big, KMS_SIGNATURE_MAX + 1)),
+                    KMS_E_TOO_LARGE); /* whatever the call's last error was */
     CU_ASSERT_EQUAL(asked, 0);
     kms_waist_close(waist);
 }
@@ -448,14 +460,20 @@ static void a_service_is_left_alone_as_it_asks(void)
 static void retries_are_paid_for(void)
 {
     static const enum kms_status line = KMS_E_UNAVAILABLE;
+    static const enum kms_status good = KMS_OK;
     struct kms_waist *waist = NULL;
     struct kms_call call = {.deadline_ns = 0};
     unsigned more = 0;
 
     fake_ops.retry_budget = 50; /* every second call pays for one */
     waist = open_fake();
-    script = &line;
     script_len = 1;
+    script = &good;
+    for (unsigned i = 0; i < 100; i++) { /* good times fill it no further */
+        CU_ASSERT_EQUAL(encrypt(waist, &call, 3000), KMS_OK);
+    }
+    script = &line;
+    asked = 0;
     CU_ASSERT_EQUAL(encrypt(waist, &call, 3000), KMS_E_UNAVAILABLE);
     CU_ASSERT_EQUAL(asked, 1 + KMS_RETRY_RESERVE);
     for (unsigned i = 0; i < 20; i++) {
