@@ -52,7 +52,9 @@ static bool is_same(const struct stat *a, const struct stat *b)
 
 static enum kms_status say_openssl(const char *file, struct kms_error *err)
 {
-    const char *reason = ERR_reason_error_string(ERR_peek_error());
+    unsigned long code = ERR_peek_error();
+    const char *reason = ERR_SYSTEM_ERROR(code) ? strerrordesc_np(ERR_GET_REASON(code))
+                                                : ERR_reason_error_string(code);
 
     ERR_clear_error();
     return kms_error_set(err, KMS_E_INVALID, "%s: %s", file,

@@ -4,6 +4,7 @@
 #include <openssl/x509v3.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "backend/rest/http_trust.h"
@@ -205,6 +206,27 @@ static void bad_files_are_named(void)
     kms_http_trust_free(trust);
 }
 
+/* As of a file that others may not read, which a test of root's cannot have. */
+static void what_the_system_says_is_told(void)
+{
+    struct kms_http_trust *trust = NULL;
+    struct kms_error error = KMS_ERROR_INIT;
+    X509_STORE *store = NULL;
+    struct rlimit was;
+    enum kms_status status = KMS_OK;
+
+    make_all();
+    trust = kms_http_trust_new(write_pem("limit.pem", root.certificate), NULL);
+    CU_ASSERT_EQUAL_FATAL(getrlimit(RLIMIT_NOFILE, &was), 0);
+    CU_ASSERT_EQUAL_FATAL(setrlimit(RLIMIT_NOFILE, &(struct rlimit){0, was.rlim_max}), 0);
+    status = give(trust, &store, &error);
+    CU_ASSERT_EQUAL_FATAL(setrlimit(RLIMIT_NOFILE, &was), 0);
+    CU_ASSERT_EQUAL(status, KMS_E_INVALID);
+    CU_ASSERT_PTR_NOT_NULL(strstr(error.text, "/limit.pem: Too many open files"));
+    CU_ASSERT_TRUE(believes(trust, middle.certificate, NULL));
+    kms_http_trust_free(trust);
+}
+
 /* ---- through the door ----------------------------------------------------------------------- */
 
 static void the_door_sees_the_file_as_it_is(void)
@@ -246,6 +268,7 @@ static const struct unit_test tests[] = {
     {"chains are followed", chains_are_followed},
     {"a directory is looked into", a_directory_is_looked_into},
     {"bad files are named", bad_files_are_named},
+    {"what the system says is told", what_the_system_says_is_told},
     {"the door sees the file as it is", the_door_sees_the_file_as_it_is},
 };
 
