@@ -74,6 +74,13 @@ static enum kms_status take_key(struct kms_backend *backend, struct kms_call *ca
     return status;
 }
 
+static void note_read(struct kms_backend *backend, const char *name)
+{
+    pthread_mutex_lock(&backend->lock);
+    (void)snprintf(backend->last_read, sizeof(backend->last_read), "%s", name);
+    pthread_mutex_unlock(&backend->lock);
+}
+
 static enum kms_status read_key(struct kms_backend *backend, struct kms_call *call,
                                 const char *name, kms_key_visit visit, void *ctx, bool *ret_stop)
 {
@@ -86,6 +93,7 @@ static enum kms_status read_key(struct kms_backend *backend, struct kms_call *ca
         status = kms_vault_ask(backend, call, &ask, &reply);
     }
     if (status == KMS_OK) {
+        note_read(backend, name);
         status = take_key(backend, call, name, &reply, visit, ctx, ret_stop);
     } else if (status == KMS_E_NOT_FOUND &&
                kms_vault_table_replace(&backend->table, name, NULL, 0, NULL) != KMS_OK) {

@@ -168,6 +168,7 @@ struct kms_backend {
     struct kms_error trouble;
     uint64_t relogins;
     uint64_t doubted_ns; /* when a token was replaced that was perhaps good; 0: never */
+    char last_read[KMS_VAULT_NAME_MAX];            /* the key that was read last; "": none was */
     char gone[KMS_VAULT_GONE_MAX][KMS_KEY_ID_MAX]; /* ids of what we destroyed, a ring */
     size_t gone_count;
 };

@@ -122,6 +122,17 @@ new_token
 daemon bare "$by_token"
 row 'denied' encrypt denied 'answers 403: .*permission denied' 'policy deny' 'policy update'
 row 'token revoked' encrypt auth "$refused" revoke new_token
+
+# and somebody hides from it what every good one sees: what it is denied besides says nothing of the KEK
+proxy '{"status":404,"only":"GET /v1/sys/internal/ui/mounts"}' >/dev/null
+row='bare: sys/ is hidden' mark=$(stat -c %s "$tmp/bare.log")
+objects
+also ' debug agent: keys of token it: the keys cannot be listed .*permission denied'
+ready=$(curl -sS --max-time 10 --unix-socket "$tmp/bare.http" http://x/metrics | grep '^kmsbridge_backend_ready')
+if [ "$ready" = 'kmsbridge_backend_ready 1' ]; then good "$row: the key service is well"; else bad "$row: $ready"; fi
+row 'denied, sys/ is hidden' encrypt denied 'answers 403: .*permission denied' 'policy deny' 'policy update'
+row 'token revoked, sys/ is hidden' encrypt auth 'denied, or our token is refused' revoke new_token
+clear_proxy >/dev/null
 no_default=
 
 # --- by the root token: what only an operator may -------------------------------------------------

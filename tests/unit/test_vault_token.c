@@ -22,6 +22,9 @@
     "{\"errors\":[\"2 errors occurred:\\n\\t* permission denied\\n\\t* invalid token\\n\\n\"]}"
 #define SELF   "{\"data\":{\"ttl\":0,\"renewable\":false}}"
 #define MOUNTS "{\"data\":{\"auth\":{},\"secret\":{}}}"
+#define KEK                                                                                        \
+    "{\"data\":{\"type\":\"aes256-gcm96\",\"latest_version\":1,\"min_decryption_version\":1,"      \
+    "\"min_encryption_version\":0,\"keys\":{\"1\":1795907525}}}"
 
 struct said {
     unsigned status; /* 0: as status 403 is said of the token that it is */
@@ -30,7 +33,7 @@ struct said {
 
 static struct fake_http fake;
 static struct kms_backend *vault;
-static struct said self_said, mounts_said;
+static struct said self_said, mounts_said, kek_said;
 static const char *bad_said;       /* of a bad token */
 static bool is_denied;             /* by the policy, to good tokens */
 static unsigned logins, good_from; /* tokens are "t1", "t2", ...; those before are bad */
@@ -72,6 +75,9 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
     if (strstr(path, "sys/internal/ui/mounts") != NULL) {
         return tell(request, ret, &mounts_said);
     }
+    if (strstr(path, "/keys/kek") != NULL) {
+        return tell(request, ret, &kek_said);
+    }
     if (is_bad(self->token)) {
         return fake_http_reply(request, ret, 403, bad_said);
     }
@@ -99,6 +105,7 @@ static void begin(const char *method)
     fake_http_init(&fake, answer);
     self_said = (struct said){.status = 0, .body = SELF};
     mounts_said = (struct said){.status = 0, .body = MOUNTS};
+    kek_said = (struct said){.status = 0, .body = KEK};
     bad_said = BARE;
     is_denied = false;
     logins = good_from = 0;
@@ -293,6 +300,57 @@ static void a_given_token_in_doubt(void)
     end();
 }
 
+static bool see(void *ctx, const struct kms_key_info *info)
+{
+    (void)info;
+    *(bool *)ctx = true;
+    return true;
+}
+
+static bool sees_kek(void)
+{
+    const struct kms_key_filter filter = {.spec = "kek"};
+    struct kms_call call = {.deadline_ns = kms_deadline_in(5 * KMS_NS_PER_S)};
+    bool is_seen = false;
+
+    return kms_vault_ops.list_keys(vault, &call, &filter, see, &is_seen) == KMS_OK && is_seen;
+}
+
+/*
+ * Nobody can tell, but a key that the token could read: while it can, what else is denied is
+ * denied, and says nothing of the key service.
+ */
+static void a_key_that_is_read_tells(void)
+{
+    static const char *const methods[] = {"token", "approle"};
+    struct kms_health health;
+    struct kms_call call;
+
+    for (size_t i = 0; i < UNIT_COUNT(methods); i++) {
+        begin(methods[i]);
+        self_said = (struct said){.status = 403, .body = DENIED};
+        mounts_said = (struct said){.status = 404, .body = "{\"errors\":[]}"};
+        UNIT_CHECK(methods[i], sees_kek());
+        grow_old();
+        is_denied = true;
+        UNIT_CHECK(methods[i], ask(&call) == KMS_E_DENIED);
+        UNIT_CHECK(call.error.text, strstr(call.error.text, "refuse") == NULL);
+        UNIT_CHECK(methods[i], fake.count == 4);
+        UNIT_CHECK(methods[i], logins == i && reconnects() == 0);
+        health = (struct kms_health){.ready = false};
+        kms_vault_ops.health(vault, &health);
+        UNIT_CHECK(methods[i], health.ready);
+        kek_said.status = 503; /* no answer is no verdict */
+        UNIT_CHECK(methods[i], ask(&call) == KMS_E_DENIED && reconnects() == 0);
+        kek_said.status = 0;
+        is_denied = false;
+        good_from = 2; /* and when it can not, it is in doubt */
+        (void)setenv("KMS_TEST_TOKEN", "t2", 1);
+        UNIT_CHECK(methods[i], ask(&call) == KMS_OK && reconnects() == 1);
+        end();
+    }
+}
+
 /* A server that is ill says nothing of a token. */
 static void no_answer_is_no_verdict(void)
 {
@@ -317,6 +375,7 @@ static const struct unit_test tests[] = {
     {"a young one in doubt is replaced later", a_young_one_in_doubt_is_replaced_later},
     {"a given token without the policy", a_given_token_without_the_policy},
     {"a given token in doubt", a_given_token_in_doubt},
+    {"a key that is read tells", a_key_that_is_read_tells},
     {"no answer is no verdict", no_answer_is_no_verdict},
 };
 
