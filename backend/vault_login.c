@@ -18,8 +18,8 @@
 #include "common/secure.h"
 
 #define RENEWABLE    1u
-#define STATIC_AGAIN (60 * KMS_NS_PER_S) /* how often a token without an end is read anew */
-#define LEASE_MAX    (UINT64_C(10) * 366 * 86400)
+#define STATIC_AGAIN (60 * KMS_NS_PER_S)        /* how often a token without an end is read anew */
+#define LEASE_MAX    (INT64_MAX / KMS_NS_PER_S) /* where a server's own clock ends, as Go has it */
 #define TOKEN_MAX    8192
 #define JWT_MAX      KMS_CREDENTIAL_PART_MAX
 

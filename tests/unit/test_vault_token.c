@@ -351,6 +351,25 @@ static void a_key_that_is_read_tells(void)
     }
 }
 
+/* max_lease_ttl is for the operator to say; the longest that a server of Go's can is 292 years. */
+static void leases_may_be_long(void)
+{
+    static const char *const ttls[] = {"3153600000", "9223372036"};
+    static char mine[256];
+    struct kms_call call;
+
+    for (size_t i = 0; i < UNIT_COUNT(ttls); i++) {
+        begin("token");
+        (void)snprintf(mine, sizeof(mine), "{\"data\":{\"ttl\":%s,\"renewable\":true}}", ttls[i]);
+        self_said.body = mine;
+        UNIT_CHECK(call.error.text, ask(&call) == KMS_OK);
+        UNIT_CHECK(ttls[i], fake.count == 2);
+        UNIT_CHECK(call.error.text, ask(&call) == KMS_OK);
+        UNIT_CHECK(ttls[i], fake.count == 1); /* it is good still */
+        end();
+    }
+}
+
 /* A server that is ill says nothing of a token. */
 static void no_answer_is_no_verdict(void)
 {
@@ -376,6 +395,7 @@ static const struct unit_test tests[] = {
     {"a given token without the policy", a_given_token_without_the_policy},
     {"a given token in doubt", a_given_token_in_doubt},
     {"a key that is read tells", a_key_that_is_read_tells},
+    {"leases may be long", leases_may_be_long},
     {"no answer is no verdict", no_answer_is_no_verdict},
 };
 
