@@ -157,6 +157,7 @@ struct kms_backend {
     const struct kms_vault_conf *vault;
     char mount[KMS_LABEL_MAX];
     char name_space[KMS_LABEL_MAX];
+    char auth_mount[KMS_LABEL_MAX]; /* of the login: behind auth/ */
     struct kms_http_door *door;
     struct kms_endpoints *endpoints;
     struct kms_credential *credential;

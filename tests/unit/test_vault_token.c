@@ -38,6 +38,7 @@ static const char *bad_said;       /* of a bad token */
 static bool is_denied;             /* by the policy, to good tokens */
 static unsigned logins, good_from; /* tokens are "t1", "t2", ...; those before are bad */
 static struct kms_vault_auth_conf auth;
+static char *auth_mount; /* of the next begin() */
 
 static bool is_bad(const char *token)
 {
@@ -98,6 +99,7 @@ static void begin(const char *method)
     struct kms_error err = KMS_ERROR_INIT;
 
     auth = (struct kms_vault_auth_conf){.method = strcmp(method, "token") == 0 ? by_token : by_role,
+                                        .mount = auth_mount,
                                         .token = token,
                                         .role_id = role,
                                         .secret_id = secret};
@@ -370,6 +372,26 @@ static void leases_may_be_long(void)
     }
 }
 
+/* `bao auth list` shows mounts with a slash. */
+static void mounts_of_logins_are_paths(void)
+{
+    static char mounts[][16] = {"approle", "approle/", "/team/approle/"};
+    static const char *const logins_at[] = {"auth/approle/login", "auth/approle/login",
+                                            "auth/team/approle/login"};
+    struct kms_call call;
+    char line[96];
+
+    for (size_t i = 0; i < UNIT_COUNT(mounts); i++) {
+        auth_mount = mounts[i];
+        begin("approle");
+        auth_mount = NULL;
+        (void)snprintf(line, sizeof(line), "POST https://vault.example:8200/v1/%s", logins_at[i]);
+        UNIT_CHECK(mounts[i], ask(&call) == KMS_OK);
+        UNIT_CHECK(mounts[i], fake_http_asked(&fake, line) == 1);
+        end();
+    }
+}
+
 /* A server that is ill says nothing of a token. */
 static void no_answer_is_no_verdict(void)
 {
@@ -396,6 +418,7 @@ static const struct unit_test tests[] = {
     {"a given token in doubt", a_given_token_in_doubt},
     {"a key that is read tells", a_key_that_is_read_tells},
     {"leases may be long", leases_may_be_long},
+    {"mounts of logins are paths", mounts_of_logins_are_paths},
     {"no answer is no verdict", no_answer_is_no_verdict},
 };
 
