@@ -186,7 +186,7 @@ static enum kms_status list_each(struct kms_backend *backend, struct kms_call *c
     for (size_t i = 0; status == KMS_OK && !stop && i < kms_json_count(names); i++) {
         const char *name = NULL;
 
-        status = kms_json_text_at(names, i, KMS_VAULT_NAME_MAX - 1, &name, &call->error);
+        status = kms_json_text_at(names, i, KMS_VAULT_REPLY_MAX, &name, &call->error);
         if (status == KMS_OK && kms_vault_name_is_valid(name)) { /* "import/" is a folder */
             status = read_key(backend, call, name, sift, sieve, &stop);
         }

@@ -26,6 +26,7 @@
 static struct fake_http fake;
 static struct kms_backend *vault;
 static const char *key_body, *op_body, *huge_body; /* of the key "huge", where there is one */
+static const char *list_body;                      /* NULL: by what there is */
 static bool is_absent;                             /* the key, until it is made */
 static bool has_theirs;           /* a key "a-team" besides, which we may not read */
 static enum kms_status no_answer; /* but this error; KMS_OK: there is one */
@@ -60,6 +61,9 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
     if (request->method == KMS_HTTP_GET) {
         return fake_http_reply(request, ret, key_status, key_body);
     }
+    if (request->method == KMS_HTTP_LIST && list_body != NULL) {
+        return fake_http_reply(request, ret, 200, list_body);
+    }
     if (request->method == KMS_HTTP_LIST && has_theirs) {
         return fake_http_reply(request, ret, 200,
                                "{\"data\":{\"keys\":[\"a-team\",\"kek\",\"a-team-2\"]}}");
@@ -88,7 +92,7 @@ static void begin(void)
     (void)setenv("KMS_TEST_TOKEN", "s.token", 1);
     fake_http_init(&fake, answer);
     key_body = "{\"data\":{" KEY "}}";
-    huge_body = NULL;
+    huge_body = list_body = NULL;
     has_theirs = is_absent = false;
     no_answer = KMS_OK;
     key_status = op_status = self_status = list_status = 200;
@@ -723,6 +727,28 @@ static void what_may_not_be_read_hides_nothing_else(void)
     end();
 }
 
+/* Nor does one that we know nothing of: of a type of Vault Enterprise, or by a name beyond ours. */
+static void what_is_not_ours_hides_nothing_else(void)
+{
+    char names[512];
+    static struct seen seen;
+    struct kms_call call;
+
+    begin();
+    huge_body = "{\"data\":{\"type\":\"aes256-cmac\",\"latest_version\":1,"
+                "\"min_decryption_version\":1,\"min_encryption_version\":0}}";
+    (void)snprintf(names, sizeof(names), "{\"data\":{\"keys\":[\"%0300d\",\"huge\",\"kek\"]}}", 1);
+    list_body = names;
+    CU_ASSERT_EQUAL(list(&call, NULL, &seen), KMS_OK);
+    CU_ASSERT_EQUAL(seen.count, 2);
+    CU_ASSERT_STRING_EQUAL(seen.info[0].label, "kek");
+    CU_ASSERT_EQUAL(list(&call, "huge", &seen), KMS_OK);
+    CU_ASSERT_EQUAL(seen.count, 0);
+    list_body = "{\"data\":{\"keys\":[\"kek\",7]}}";
+    CU_ASSERT_EQUAL(list(&call, NULL, &seen), KMS_E_PROTOCOL);
+    end();
+}
+
 /* Two make a key of one name at once, and Transit keeps the first one's. */
 static void another_may_be_quicker(void)
 {
@@ -833,6 +859,7 @@ static const struct unit_test tests[] = {
     {"a list on its way is waited for", a_list_on_its_way_is_waited_for},
     {"denied is not refused", denied_is_not_refused},
     {"what may not be read hides nothing else", what_may_not_be_read_hides_nothing_else},
+    {"what is not ours hides nothing else", what_is_not_ours_hides_nothing_else},
     {"another may be quicker", another_may_be_quicker},
     {"names stay names", names_stay_names},
     {"a rotation that cannot be read is told", a_rotation_that_cannot_be_read_is_told},
