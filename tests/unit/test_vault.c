@@ -652,6 +652,30 @@ static void a_list_that_fails_says_nothing_of_keys(void)
     end();
 }
 
+/* Who may not make a key is denied to encrypt under one that has gone. */
+static void denied_may_be_gone(void)
+{
+    static struct seen seen;
+    struct kms_call call;
+
+    begin();
+    CU_ASSERT_EQUAL_FATAL(list(&call, "kek", &seen), KMS_OK);
+    op_body = "{\"errors\":[\"permission denied\"]}";
+    op_status = 403;
+    CU_ASSERT_EQUAL(seal(&call, seen.info[0].ref), KMS_E_DENIED);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "/encrypt/kek"));
+    CU_ASSERT_EQUAL(strlen(call.error.request_id), 35);
+    key_status = 503; /* it cannot be told */
+    CU_ASSERT_EQUAL(seal(&call, seen.info[0].ref), KMS_E_DENIED);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "/encrypt/kek"));
+    is_absent = true;
+    for (unsigned i = 0; i < 2; i++) {
+        CU_ASSERT_EQUAL(seal(&call, seen.info[0].ref), KMS_E_NOT_FOUND);
+        CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "no key kek (any more)"));
+    }
+    end();
+}
+
 static void *seal_known(void *ctx)
 {
     const struct kms_params params = {.alg = KMS_ALG_BEST};
@@ -858,6 +882,7 @@ static const struct unit_test tests[] = {
     {"a list that fails says nothing of keys", a_list_that_fails_says_nothing_of_keys},
     {"a list on its way is waited for", a_list_on_its_way_is_waited_for},
     {"denied is not refused", denied_is_not_refused},
+    {"denied may be gone", denied_may_be_gone},
     {"what may not be read hides nothing else", what_may_not_be_read_hides_nothing_else},
     {"what is not ours hides nothing else", what_is_not_ours_hides_nothing_else},
     {"another may be quicker", another_may_be_quicker},
