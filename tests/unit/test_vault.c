@@ -32,6 +32,9 @@ static bool has_theirs;           /* a key "a-team" besides, which we may not re
 static enum kms_status no_answer; /* but this error; KMS_OK: there is one */
 static unsigned op_status, self_status, key_status, list_status, list_ms;
 
+static char yes[] = "true";
+static char *allow_destroy; /* of the next begin() */
+
 static enum kms_status answer(struct fake_http *self, const struct kms_http_request *request,
                               struct kms_http_response *ret, struct kms_error *err)
 {
@@ -89,6 +92,7 @@ static void begin(void)
     static const struct kms_backend_conf backend = {.name = name, .type = name, .vault = &conf};
     struct kms_error err = KMS_ERROR_INIT;
 
+    conf.allow_destroy = allow_destroy;
     (void)setenv("KMS_TEST_TOKEN", "s.token", 1);
     fake_http_init(&fake, answer);
     key_body = "{\"data\":{" KEY "}}";
@@ -865,6 +869,40 @@ static void destroying_must_be_allowed(void)
     end();
 }
 
+/* Who may not delete a key does not have it made deletable for others. */
+static void what_is_not_deleted_stays_as_it_is(void)
+{
+    static const struct {
+        unsigned status;
+        const char *body;
+        unsigned posts;
+    } rows[] = {
+        {403, "{\"errors\":[\"permission denied\"]}", 0},
+        {503, "{\"errors\":[\"Vault is sealed\"]}", 0},
+        {400, "{\"errors\":[\"error deleting policy kek: deletion is not allowed for this key\"]}",
+         1},
+    };
+    static struct seen seen;
+    struct kms_call call;
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        allow_destroy = yes;
+        begin();
+        allow_destroy = NULL;
+        key_body = "{\"data\":{\"type\":\"aes256-gcm96\",\"latest_version\":1,"
+                   "\"min_decryption_version\":1,\"min_encryption_version\":0,"
+                   "\"keys\":{\"1\":1795907525}}}";
+        CU_ASSERT_EQUAL_FATAL(list(&call, "kek", &seen), KMS_OK);
+        op_status = rows[i].status;
+        op_body = rows[i].body;
+        call = new_call();
+        UNIT_CHECK(rows[i].body, kms_vault_ops.destroy(vault, &call, seen.info[0].ref) != KMS_OK);
+        UNIT_CHECK(rows[i].body, fake_http_asked(&fake, "DELETE") == 1);
+        UNIT_CHECK(rows[i].body, fake_http_asked(&fake, "POST") == rows[i].posts);
+        end();
+    }
+}
+
 static const struct unit_test tests[] = {
     {"versions are keys", versions_are_keys},
     {"each request has an id", each_request_has_an_id},
@@ -889,6 +927,7 @@ static const struct unit_test tests[] = {
     {"names stay names", names_stay_names},
     {"a rotation that cannot be read is told", a_rotation_that_cannot_be_read_is_told},
     {"destroying must be allowed", destroying_must_be_allowed},
+    {"what is not deleted stays as it is", what_is_not_deleted_stays_as_it_is},
 };
 
 int main(void)
