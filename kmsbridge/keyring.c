@@ -12,7 +12,7 @@
 #include "kmsbridge/envelope.h"
 #include "kmsbridge/ring_key.h"
 
-#define KEYS_MAX           256 /* of one label; more is an error, never a silent cut */
+#define KEYS_MAX           4096 /* of one label; more is an error, never a silent cut */
 #define LOOKUP_INTERVAL_NS (5 * KMS_NS_PER_S)
 #define CATCH_UPS          2 /* how often one call looks again for what the service rotated to */
 

@@ -81,6 +81,30 @@ static void highest_id_is_active(void)
     kms_keyring_free(ring);
 }
 
+/* As many as a service may read to us of a key that rotates by itself, and no silent cut. */
+static void there_may_be_many_versions(void)
+{
+    static const struct {
+        unsigned older;
+        enum kms_status status;
+    } rows[] = {{256, KMS_OK}, {4095, KMS_OK}, {4096, KMS_E_TOO_LARGE}};
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        fake_reset();
+        fake_add("kb1-new", "kek", 0x0100);
+        fake.older = rows[i].older;
+        struct kms_keyring *ring = ring_with("kek");
+        struct kms_call call = call_now();
+        UNIT_CHECK("refreshed", kms_keyring_refresh(ring, &call) == rows[i].status);
+        if (rows[i].status == KMS_OK) {
+            UNIT_CHECK("active", active_is(ring, "kb1-new"));
+            UNIT_CHECK("all", kms_keyring_count(ring) == rows[i].older + 1);
+        } else {
+            UNIT_CHECK(call.error.text, strstr(call.error.text, "more than 4096") != NULL);
+        }
+        kms_keyring_free(ring);
+    }
+}
+
 static void ids_compare_as_numbers_of_any_length(void)
 {
     fake_reset();
@@ -475,6 +499,7 @@ int main(void)
 {
     static const struct unit_test tests[] = {
         {"highest id is active", highest_id_is_active},
+        {"many versions", there_may_be_many_versions},
         {"ids compare as numbers", ids_compare_as_numbers_of_any_length},
         {"newer key takes over", a_newer_key_takes_over_and_the_old_one_decrypts},
         {"newer key that does not work", a_newer_key_that_does_not_work_stays_out},
