@@ -770,11 +770,39 @@ static void what_is_not_ours_hides_nothing_else(void)
     CU_ASSERT_EQUAL(list(&call, NULL, &seen), KMS_OK);
     CU_ASSERT_EQUAL(seen.count, 2);
     CU_ASSERT_STRING_EQUAL(seen.info[0].label, "kek");
-    CU_ASSERT_EQUAL(list(&call, "huge", &seen), KMS_OK);
-    CU_ASSERT_EQUAL(seen.count, 0);
     list_body = "{\"data\":{\"keys\":[\"kek\",7]}}";
     CU_ASSERT_EQUAL(list(&call, NULL, &seen), KMS_E_PROTOCOL);
     end();
+}
+
+/* The configuration names one: it is there, and it is told why it is not used. */
+static void what_is_not_ours_is_told_by_name(void)
+{
+    static const struct {
+        const char *body, *word;
+    } rows[] = {
+        {"{\"data\":{\"type\":\"aes256-cmac\",\"latest_version\":1,\"min_decryption_version\":1,"
+         "\"min_encryption_version\":0}}",
+         "aes256-cmac"},
+        {"{\"data\":{\"derived\":true," KEY "}}", "aes256-gcm96, derived"},
+    };
+    const struct kms_key_filter labelled = {.label = "huge"};
+    static struct seen seen;
+    struct kms_call call;
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        begin();
+        huge_body = rows[i].body;
+        UNIT_CHECK(rows[i].word, list(&call, "huge", &seen) == KMS_E_UNSUPPORTED);
+        UNIT_CHECK(call.error.text, strstr(call.error.text, "key huge ") != NULL);
+        UNIT_CHECK(call.error.text, strstr(call.error.text, rows[i].word) != NULL);
+        call = new_call(); /* whom an application looks for is not there */
+        UNIT_CHECK(rows[i].word,
+                   kms_vault_ops.list_keys(vault, &call, &labelled, see, &seen) == KMS_OK);
+        UNIT_CHECK(rows[i].word, seen.count == 0);
+        UNIT_CHECK(rows[i].word, list(&call, NULL, &seen) == KMS_OK && seen.count == 2);
+        end();
+    }
 }
 
 /* Two make a key of one name at once, and Transit keeps the first one's. */
@@ -923,6 +951,7 @@ static const struct unit_test tests[] = {
     {"denied may be gone", denied_may_be_gone},
     {"what may not be read hides nothing else", what_may_not_be_read_hides_nothing_else},
     {"what is not ours hides nothing else", what_is_not_ours_hides_nothing_else},
+    {"what is not ours is told by name", what_is_not_ours_is_told_by_name},
     {"another may be quicker", another_may_be_quicker},
     {"names stay names", names_stay_names},
     {"a rotation that cannot be read is told", a_rotation_that_cannot_be_read_is_told},
