@@ -22,6 +22,9 @@ static const struct answer_row {
     const char *said; /* in the first of "errors"; NULL: whatever it is */
     enum kms_status status;
 } answer_rows[] = {
+    /* of a version that was read: a node that is behind has not heard of it */
+    {400, "version is too new", KMS_E_UNAVAILABLE},
+    {400, "higher than the latest key version", KMS_E_UNAVAILABLE},
     {400, "message authentication failed", KMS_E_BAD_DATA},
     {400, "invalid ciphertext", KMS_E_BAD_DATA},
     {400, "failed to RSA decrypt", KMS_E_BAD_DATA},
@@ -31,7 +34,6 @@ static const struct answer_row {
     {400, "soft deleted", KMS_E_KEY_STATE},
     {400, "soft-deleted", KMS_E_KEY_STATE},
     {400, "no such key version", KMS_E_KEY_STATE},
-    {400, "higher than the latest key version", KMS_E_NOT_FOUND},
     {400, "key not found", KMS_E_NOT_FOUND},
     {400, "no existing key named", KMS_E_NOT_FOUND},
     {400, "unknown key type never-make-one", KMS_E_NOT_FOUND}, /* vault_cipher.c */

@@ -3,6 +3,7 @@
  */
 #include "backend/vault.h"
 
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <string.h>
@@ -26,8 +27,11 @@
 static struct fake_http fake;
 static struct kms_backend *vault;
 static const char *key_body, *op_body, *huge_body; /* of the key "huge", where there is one */
-static const char *list_body;                      /* NULL: by what there is */
-static bool is_absent;                             /* the key, until it is made */
+static const char *next_body; /* key_body, once a node that was behind is not any more; or NULL */
+static unsigned behind;       /* so many reads of a key that was changed are of what it was */
+static bool was_changed;
+static const char *list_body;     /* NULL: by what there is */
+static bool is_absent;            /* the key, until it is made */
 static bool has_theirs;           /* a key "a-team" besides, which we may not read */
 static enum kms_status no_answer; /* but this error; KMS_OK: there is one */
 static unsigned op_status, self_status, key_status, list_status, list_ms;
@@ -57,10 +61,17 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
     if (request->method == KMS_HTTP_GET && strstr(path, "/keys/a-team") != NULL) {
         return fake_http_reply(request, ret, 403, "{\"errors\":[\"permission denied\"]}");
     }
+    if (request->method == KMS_HTTP_GET && was_changed && behind > 0) {
+        behind--;
+    } else if (request->method == KMS_HTTP_GET && was_changed) {
+        key_body = next_body == NULL ? key_body : next_body;
+        is_absent = was_changed = false;
+    }
     if (request->method == KMS_HTTP_GET && is_absent) {
         return fake_http_reply(request, ret, 404, "{\"errors\":[]}");
     }
-    is_absent = is_absent && strstr(path, "/keys/") == NULL;
+    was_changed =
+        was_changed || (request->method == KMS_HTTP_POST && strstr(path, "/keys/") != NULL);
     if (request->method == KMS_HTTP_GET) {
         return fake_http_reply(request, ret, key_status, key_body);
     }
@@ -96,8 +107,9 @@ static void begin(void)
     (void)setenv("KMS_TEST_TOKEN", "s.token", 1);
     fake_http_init(&fake, answer);
     key_body = "{\"data\":{" KEY "}}";
-    huge_body = list_body = NULL;
-    has_theirs = is_absent = false;
+    huge_body = list_body = next_body = NULL;
+    has_theirs = is_absent = was_changed = false;
+    behind = 0;
     no_answer = KMS_OK;
     key_status = op_status = self_status = list_status = 200;
     list_ms = 0;
@@ -543,7 +555,11 @@ static void answers_have_their_class(void)
         enum kms_status status;
     } rows[] = {
         {400, "cipher: message authentication failed", KMS_E_BAD_DATA},
-        {400, "invalid ciphertext: version is too new", KMS_E_BAD_DATA},
+        {400, "invalid ciphertext: no prefix", KMS_E_BAD_DATA},
+        /* of a version that was read: this node has not heard of it yet */
+        {400, "invalid ciphertext: version is too new", KMS_E_UNAVAILABLE},
+        {400, "requested version for encryption is higher than the latest key version",
+         KMS_E_UNAVAILABLE},
         {400, "ciphertext or signature version is disallowed by policy (too old)", KMS_E_KEY_STATE},
         {400, "requested version for encryption is less than the minimum encryption key version",
          KMS_E_KEY_STATE},
@@ -856,6 +872,48 @@ static void names_stay_names(void)
     end();
 }
 
+/*
+ * A standby passes on to the active node what changes a key, and answers by itself, late, what is
+ * read of it (OpenBao from 2.5 on).
+ */
+static void a_node_that_is_behind_is_waited_for(void)
+{
+    static char three[] = "{\"data\":{\"type\":\"aes256-gcm96\",\"latest_version\":3,"
+                          "\"min_decryption_version\":1,\"min_encryption_version\":0,"
+                          "\"keys\":{\"2\":1795907600,\"3\":1795907700}}}";
+    const struct kms_key_template tmpl = {.type = KMS_KEY_AES, .label = "kek"};
+    static struct seen seen;
+    struct kms_key_info info = {.ref = ""};
+    struct kms_call call = new_call();
+
+    begin();
+    is_absent = true;
+    behind = 3;
+    CU_ASSERT_EQUAL(kms_vault_ops.generate(vault, &call, &tmpl, &info), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(info.version, "2");
+    CU_ASSERT_EQUAL(behind, 0);
+    CU_ASSERT_EQUAL_FATAL(list(&call, "kek", &seen), KMS_OK);
+    op_body = "{\"data\":{\"latest_version\":3}}";
+    next_body = three;
+    behind = 3;
+    call = new_call();
+    CU_ASSERT_EQUAL(kms_vault_ops.rotate(vault, &call, seen.info[0].ref, &info), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(info.version, "3");
+    CU_ASSERT_EQUAL(fake_http_asked(&fake, "POST"), 2);
+    end();
+
+    begin(); /* one that stays behind */
+    CU_ASSERT_EQUAL_FATAL(list(&call, "kek", &seen), KMS_OK);
+    op_body = "{\"data\":{\"latest_version\":3}}";
+    behind = UINT_MAX;
+    call = new_call();
+    call.deadline_ns = kms_deadline_in(300 * KMS_NS_PER_MS);
+    CU_ASSERT_EQUAL(kms_vault_ops.rotate(vault, &call, seen.info[0].ref, &info), KMS_E_UNAVAILABLE);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "key kek is rotated"));
+    CU_ASSERT_EQUAL(fake_http_asked(&fake, "POST"), 1);
+    end();
+}
+
 /* Who hears of a failure only would rotate once more. */
 static void a_rotation_that_cannot_be_read_is_told(void)
 {
@@ -954,6 +1012,7 @@ static const struct unit_test tests[] = {
     {"what is not ours is told by name", what_is_not_ours_is_told_by_name},
     {"another may be quicker", another_may_be_quicker},
     {"names stay names", names_stay_names},
+    {"a node that is behind is waited for", a_node_that_is_behind_is_waited_for},
     {"a rotation that cannot be read is told", a_rotation_that_cannot_be_read_is_told},
     {"destroying must be allowed", destroying_must_be_allowed},
     {"what is not deleted stays as it is", what_is_not_deleted_stays_as_it_is},
