@@ -37,7 +37,9 @@ static enum kms_status no_answer; /* but this error; KMS_OK: there is one */
 static unsigned op_status, self_status, key_status, list_status, list_ms;
 
 static char yes[] = "true";
-static char *allow_destroy; /* of the next begin() */
+static char *allow_destroy;    /* of the next begin() */
+static const char *first_said; /* what the first of two nodes says; NULL: there is one */
+static unsigned first_status;
 
 static enum kms_status answer(struct fake_http *self, const struct kms_http_request *request,
                               struct kms_http_response *ret, struct kms_error *err)
@@ -45,6 +47,9 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
     const char *path = strstr(request->url, "/v1/");
 
     (void)self;
+    if (first_said != NULL && strncmp(request->url, "https://vault.", 14) == 0) {
+        return fake_http_reply(request, ret, first_status, first_said);
+    }
     if (no_answer != KMS_OK) {
         return kms_error_set(err, no_answer, "planted");
     }
@@ -96,7 +101,8 @@ static void begin(void)
 {
     static char address[] = "https://vault.example:8200", method[] = "token";
     static char token[] = "env:KMS_TEST_TOKEN", name[] = "vault", mount[] = "/team/transit/";
-    static char *addresses[] = {address};
+    static char other[] = "https://other.example:8200";
+    static char *addresses[] = {address, other};
     static struct kms_vault_auth_conf auth = {.method = method, .token = token};
     static struct kms_vault_conf conf = {
         .addresses = addresses, .addresses_count = 1, .auth = &auth, .mount = mount};
@@ -104,6 +110,7 @@ static void begin(void)
     struct kms_error err = KMS_ERROR_INIT;
 
     conf.allow_destroy = allow_destroy;
+    conf.addresses_count = first_said == NULL ? 1 : 2;
     (void)setenv("KMS_TEST_TOKEN", "s.token", 1);
     fake_http_init(&fake, answer);
     key_body = "{\"data\":{" KEY "}}";
@@ -301,6 +308,37 @@ static void who_says_that_there_is_none(void)
         UNIT_CHECK(rows[i].body, list(&call, "kek", &seen) == rows[i].status);
         UNIT_CHECK(rows[i].body, seen.count == 0);
         end();
+    }
+}
+
+/* Which answers are of the node, so that another one is asked. */
+static void sick_nodes_are_passed_over(void)
+{
+    static const struct {
+        unsigned status;
+        const char *said;
+        enum kms_status then;
+    } rows[] = {
+        {503, "{\"errors\":[\"Vault is sealed\"]}", KMS_OK},
+        {307, "", KMS_OK},
+        {412, "{\"errors\":[]}", KMS_OK},
+        {473, "", KMS_OK},
+        {502, "<html>", KMS_OK},
+        {500, "{\"errors\":[\"local node not active but active cluster node not found\"]}", KMS_OK},
+        {500, "{\"errors\":[\"storage\"]}", KMS_E_UNAVAILABLE},
+        {429, "{\"errors\":[\"quota\"]}", KMS_E_THROTTLED},
+    };
+    static struct seen seen;
+    struct kms_call call;
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        first_status = rows[i].status;
+        first_said = rows[i].said;
+        begin();
+        UNIT_CHECK(rows[i].said, list(&call, "kek", &seen) == rows[i].then);
+        UNIT_CHECK(call.error.text, seen.count == (rows[i].then == KMS_OK ? 2 : 0));
+        end();
+        first_said = NULL;
     }
 }
 
@@ -996,6 +1034,7 @@ static const struct unit_test tests[] = {
     {"many versions are read", many_versions_are_read},
     {"wrong keys are not believed", wrong_keys_are_not_believed},
     {"who says that there is none", who_says_that_there_is_none},
+    {"sick nodes are passed over", sick_nodes_are_passed_over},
     {"the version is pinned", the_version_is_pinned},
     {"wrong ciphertexts are not believed", wrong_ciphertexts_are_not_believed},
     {"what RSA makes has its length", what_rsa_makes_has_its_length},
