@@ -103,6 +103,8 @@ restored() { api POST transit/restore "{\"backup\":\"$backup\"}"; }
 # a key that was there is not given up at once; by Transit's answer to decrypt, or, where the key has been
 # looked for since, by its answer to that
 answer=unavailable row 'deleted' decrypt not_found '(key not found|no key kek .any more.)' deleted restored
+# the policy lets nobody make a key, which it would be to encrypt: 403 to that, and 404 to the look at the key
+answer=unavailable row 'deleted (encrypt)' encrypt not_found 'no key kek .any more.*answers 404' deleted restored
 looked_for() { # a call that fails has the probe look for the key
     deleted
     mark=$(stat -c %s "$tmp/$by.log")
