@@ -195,7 +195,8 @@ static void log_change(const struct snapshot *old, const struct snapshot *now)
     }
     for (size_t i = 0; old != NULL && i < now->count; i++) {
         const struct kms_key_info *info = &now->keys[i].info;
-        if (kms_key_age_compare(info, &now->keys[now->active].info) < 0 &&
+        /* versions that a service counts come in their order, several at a time */
+        if (info->order == 0 && kms_key_age_compare(info, &now->keys[now->active].info) < 0 &&
             snapshot_find((struct snapshot *)(uintptr_t)old, kms_span_str(info->id)) == NULL) {
             kms_log(KMS_LOG_WARN,
                     "keyring: key %s is new but its CKA_ID sorts below the active key's: it will "

@@ -132,6 +132,7 @@ static bool list_older(const char *label, const struct kms_key_filter *filter, k
         strcpy(info.ref, info.id);
         strcpy(info.label, label);
         info.uses = KMS_USE_DECRYPT;
+        info.order = i + 1;
         if (!visit(ctx, &info)) {
             return false;
         }
@@ -166,6 +167,7 @@ enum kms_status kms_waist_list_keys(struct kms_waist *waist, struct kms_call *ca
         strcpy(info.label, key->label);
         memcpy(info.tag, key->tag, sizeof key->tag);
         info.uses = KMS_USE_ENCRYPT | KMS_USE_DECRYPT;
+        info.order = fake.older == 0 ? 0 : UINT32_MAX;
         info.seal = key->cannot_seal ? KMS_ALG_NONE : KMS_ALG_AES_GCM;
         if (!visit(ctx, &info)) {
             break;
