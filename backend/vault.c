@@ -106,6 +106,9 @@ enum kms_status kms_vault_open_over(const struct kms_backend_conf *conf, struct 
                      conf->vault->mount == NULL ? "transit" : conf->vault->mount);
         copy_trimmed(backend->name_space, sizeof(backend->name_space),
                      conf->vault->name_space == NULL ? "" : conf->vault->name_space);
+        copy_trimmed(backend->auth_mount, sizeof(backend->auth_mount),
+                     conf->vault->auth->mount == NULL ? conf->vault->auth->method
+                                                      : conf->vault->auth->mount);
         status = make_parts(backend, err);
     }
     if (status != KMS_OK) {

@@ -22,6 +22,9 @@ static const struct answer_row {
     const char *said; /* in the first of "errors"; NULL: whatever it is */
     enum kms_status status;
 } answer_rows[] = {
+    /* of a version that was read: a node that is behind has not heard of it */
+    {400, "version is too new", KMS_E_UNAVAILABLE},
+    {400, "higher than the latest key version", KMS_E_UNAVAILABLE},
     {400, "message authentication failed", KMS_E_BAD_DATA},
     {400, "invalid ciphertext", KMS_E_BAD_DATA},
     {400, "failed to RSA decrypt", KMS_E_BAD_DATA},
@@ -31,7 +34,6 @@ static const struct answer_row {
     {400, "soft deleted", KMS_E_KEY_STATE},
     {400, "soft-deleted", KMS_E_KEY_STATE},
     {400, "no such key version", KMS_E_KEY_STATE},
-    {400, "higher than the latest key version", KMS_E_NOT_FOUND},
     {400, "key not found", KMS_E_NOT_FOUND},
     {400, "no existing key named", KMS_E_NOT_FOUND},
     {400, "unknown key type never-make-one", KMS_E_NOT_FOUND}, /* vault_cipher.c */
@@ -65,16 +67,6 @@ static enum kms_status status_of(unsigned http, const char *said)
 }
 
 /*
- * Sealed, no leader, behind, a standby that sends elsewhere: another node may do. Not 500: Transit
- * says that of a ciphertext.
- */
-bool kms_vault_is_sick(const struct kms_http_response *response)
-{
-    return (response->status >= 300 && response->status < 400) || response->status == 412 ||
-           response->status == 473 || (response->status >= 501 && response->status <= 504);
-}
-
-/*
  * The first of "errors", or "". False: the body is not Transit's. A proxy or another server may
  * have written it.
  */
@@ -97,6 +89,23 @@ static bool copy_said(const struct kms_http_response *http, char *ret_said, size
     }
     kms_json_free(doc);
     return is_ours;
+}
+
+/*
+ * Sealed, no leader, behind, a standby that sends elsewhere: another node may do. Not 500, which
+ * Transit says of a ciphertext, but of a standby that does not know which node is active (OpenBao's
+ * and Vault's HTTP handler).
+ */
+bool kms_vault_is_sick(const struct kms_http_response *response)
+{
+    char said[SAID_MAX + 1];
+
+    if (response->status == 500) {
+        return copy_said(response, said, sizeof(said)) &&
+               strstr(said, "node not active but active") != NULL;
+    }
+    return (response->status >= 300 && response->status < 400) || response->status == 412 ||
+           response->status == 473 || (response->status >= 501 && response->status <= 504);
 }
 
 /* @path names the key, and the right that a policy may lack. */

@@ -243,6 +243,25 @@ enum kms_status kms_vault_take_sealed(struct kms_call *call, const struct kms_va
     return status;
 }
 
+/*
+ * Who may not make keys is denied to encrypt under one that has gone, since that would make it.
+ * Whether it has gone is seen by reading it.
+ */
+static enum kms_status tell_denied(struct kms_backend *backend, struct kms_call *call,
+                                   const struct kms_vault_key *key)
+{
+    struct kms_error denied = call->error;
+
+    kms_error_clear(&call->error);
+    if (kms_vault_read(backend, call, key->name, NULL, NULL) == KMS_E_NOT_FOUND) {
+        return kms_error_reword(&call->error, KMS_E_NOT_FOUND,
+                                "Transit has no key %s (any more): %s", key->name,
+                                call->error.text);
+    }
+    call->error = denied;
+    return KMS_E_DENIED;
+}
+
 static enum kms_status seal(struct kms_backend *backend, struct kms_call *call,
                             const struct kms_vault_key *key, enum kms_alg alg, struct kms_span aad,
                             struct kms_span plaintext, struct kms_sealed *ret_sealed)
@@ -269,7 +288,7 @@ static enum kms_status seal(struct kms_backend *backend, struct kms_call *call,
     }
     kms_vault_reply_done(&reply);
     kms_vault_body_done(&body);
-    return status;
+    return status == KMS_E_DENIED ? tell_denied(backend, call, key) : status;
 }
 
 static enum kms_status seal_with(struct kms_backend *backend, struct kms_call *call,

@@ -22,10 +22,16 @@ bool kms_vault_name_is_valid(const char *name)
 
 /* ---- one key ------------------------------------------------------------------------------ */
 
+/* What came of reading a key, besides its versions. */
+struct walk {
+    bool stop;     /* @visit has seen enough */
+    bool is_other; /* the key is none of ours: KMS_E_UNSUPPORTED */
+};
+
 /* Puts the versions of @name into the table, then shows them to @visit. */
 static enum kms_status publish(struct kms_backend *backend, struct kms_call *call, const char *name,
                                const struct kms_vault_read *read, kms_key_visit visit, void *ctx,
-                               bool *ret_stop)
+                               struct walk *walk)
 {
     struct kms_key_info *infos = calloc(read->count + 1, sizeof(*infos));
     struct kms_vault_key *keys = calloc(read->count + 1, sizeof(*keys));
@@ -40,8 +46,8 @@ static enum kms_status publish(struct kms_backend *backend, struct kms_call *cal
     if (status == KMS_OK) {
         status = kms_vault_table_replace(&backend->table, name, keys, read->count, &call->error);
     }
-    for (size_t i = 0; status == KMS_OK && visit != NULL && !*ret_stop && i < read->count; i++) {
-        *ret_stop = !visit(ctx, &infos[i]);
+    for (size_t i = 0; status == KMS_OK && visit != NULL && !walk->stop && i < read->count; i++) {
+        walk->stop = !visit(ctx, &infos[i]);
     }
     free(infos);
     free(keys);
@@ -50,32 +56,43 @@ static enum kms_status publish(struct kms_backend *backend, struct kms_call *cal
 
 static enum kms_status take_key(struct kms_backend *backend, struct kms_call *call,
                                 const char *name, const struct kms_vault_reply *reply,
-                                kms_key_visit visit, void *ctx, bool *ret_stop)
+                                kms_key_visit visit, void *ctx, struct walk *walk)
 {
     struct kms_vault_read read = {.versions = NULL};
+    bool is_other = false;
     struct kms_json data;
     enum kms_status status = kms_vault_data(reply, &data, &call->error);
 
     if (status == KMS_OK) {
         status = kms_vault_parse_key(&data, &read, &call->error);
     }
-    if (status == KMS_OK && (read.type == NULL || read.derived)) {
-        kms_log(KMS_LOG_DEBUG, "backend %s: key %s is not shown: its type is %s%s",
-                backend->conf->name, name, read.type_name, read.derived ? ", derived" : "");
-        read.count = 0;
-    }
+    is_other = read.type == NULL || read.derived;
+    read.count = is_other ? 0 : read.count;
     if (status == KMS_OK) {
         status = kms_vault_take_marks(backend, call, name, &read);
     }
     if (status == KMS_OK) {
-        status = publish(backend, call, name, &read, visit, ctx, ret_stop);
+        status = publish(backend, call, name, &read, visit, ctx, walk);
+    }
+    if (status == KMS_OK && is_other) {
+        walk->is_other = true;
+        status = kms_error_reword(&call->error, KMS_E_UNSUPPORTED,
+                                  "key %s is of type %s%s, which this backend does not use", name,
+                                  read.type_name, read.derived ? ", derived" : "");
     }
     kms_vault_read_done(&read);
     return status;
 }
 
+static void note_read(struct kms_backend *backend, const char *name)
+{
+    pthread_mutex_lock(&backend->lock);
+    (void)snprintf(backend->last_read, sizeof(backend->last_read), "%s", name);
+    pthread_mutex_unlock(&backend->lock);
+}
+
 static enum kms_status read_key(struct kms_backend *backend, struct kms_call *call,
-                                const char *name, kms_key_visit visit, void *ctx, bool *ret_stop)
+                                const char *name, kms_key_visit visit, void *ctx, struct walk *walk)
 {
     char path[KMS_VAULT_PATH_MAX];
     const struct kms_vault_ask ask = {.method = KMS_HTTP_GET, .path = path};
@@ -86,7 +103,8 @@ static enum kms_status read_key(struct kms_backend *backend, struct kms_call *ca
         status = kms_vault_ask(backend, call, &ask, &reply);
     }
     if (status == KMS_OK) {
-        status = take_key(backend, call, name, &reply, visit, ctx, ret_stop);
+        note_read(backend, name);
+        status = take_key(backend, call, name, &reply, visit, ctx, walk);
     } else if (status == KMS_E_NOT_FOUND &&
                kms_vault_table_replace(&backend->table, name, NULL, 0, NULL) != KMS_OK) {
         status = KMS_E_INTERNAL;
@@ -101,9 +119,14 @@ static enum kms_status read_key(struct kms_backend *backend, struct kms_call *ca
 enum kms_status kms_vault_read(struct kms_backend *backend, struct kms_call *call, const char *name,
                                kms_key_visit visit, void *ctx)
 {
-    bool stop = false;
+    struct walk walk = {.stop = false};
+    enum kms_status status = read_key(backend, call, name, visit, ctx, &walk);
 
-    return read_key(backend, call, name, visit, ctx, &stop);
+    if (status == KMS_E_UNSUPPORTED && walk.is_other) {
+        kms_error_clear(&call->error);
+        return KMS_OK;
+    }
+    return status;
 }
 
 /* ---- a filter ----------------------------------------------------------------------------- */
@@ -111,6 +134,7 @@ enum kms_status kms_vault_read(struct kms_backend *backend, struct kms_call *cal
 struct sieve {
     const char *label; /* the one name that can fit, or NULL */
     bool nothing;      /* no name can fit */
+    bool by_spec;      /* the configuration names it, and is told what it is */
     uint8_t tag[KMS_KEY_TAG_MAX];
     size_t tag_len;
     struct kms_span tag2;
@@ -136,6 +160,7 @@ static enum kms_status read_spec(const char *spec, struct sieve *sieve, struct k
     if (spec == NULL || spec[0] == '\0') {
         return KMS_OK;
     }
+    sieve->by_spec = true;
     if (strncmp(spec, "pkcs11:", strlen("pkcs11:")) == 0) {
         return kms_error_set(err, KMS_E_INVALID,
                              "a Transit key is named by its name or id:HEX, not by a pkcs11: URI");
@@ -173,24 +198,25 @@ static enum kms_status list_each(struct kms_backend *backend, struct kms_call *c
                                  const struct kms_json *names, struct sieve *sieve)
 {
     enum kms_status status = KMS_OK;
-    bool stop = false;
+    struct walk walk = {.stop = false};
 
-    for (size_t i = 0; status == KMS_OK && !stop && i < kms_json_count(names); i++) {
+    for (size_t i = 0; status == KMS_OK && !walk.stop && i < kms_json_count(names); i++) {
         const char *name = NULL;
 
-        status = kms_json_text_at(names, i, KMS_VAULT_NAME_MAX - 1, &name, &call->error);
+        walk.is_other = false;
+        status = kms_json_text_at(names, i, KMS_VAULT_REPLY_MAX, &name, &call->error);
         if (status == KMS_OK && kms_vault_name_is_valid(name)) { /* "import/" is a folder */
-            status = read_key(backend, call, name, sift, sieve, &stop);
+            status = read_key(backend, call, name, sift, sieve, &walk);
         }
         if (status == KMS_E_TOO_LARGE) { /* the others are there all the same */
             kms_log_error(KMS_LOG_WARN, &call->error, "backend %s: key %s is not shown",
                           backend->conf->name, name);
         }
-        if (status == KMS_E_DENIED) { /* LIST shows everybody's; what may not be read is not ours */
+        if (status == KMS_E_DENIED || walk.is_other) { /* LIST shows everybody's */
             kms_log_error(KMS_LOG_DEBUG, &call->error, "backend %s: key %s is not shown",
                           backend->conf->name, name);
         }
-        if (status == KMS_E_TOO_LARGE || status == KMS_E_DENIED ||
+        if (status == KMS_E_TOO_LARGE || status == KMS_E_DENIED || walk.is_other ||
             status == KMS_E_NOT_FOUND) { /* went between the two */
             kms_error_clear(&call->error);
             status = KMS_OK;
@@ -238,8 +264,10 @@ static enum kms_status list_all(struct kms_backend *backend, struct kms_call *ca
         status = kms_json_array(&data, "keys", &names, &call->error);
     }
     if (status == KMS_OK && kms_json_count(&names) > KMS_VAULT_KEYS_MAX) {
-        status = kms_error_set(&call->error, KMS_E_TOO_LARGE, "the mount has more than %d keys",
-                               KMS_VAULT_KEYS_MAX);
+        status = kms_error_set(&call->error, KMS_E_TOO_LARGE,
+                               "%s has more than %d keys: name those that are for applications "
+                               "(agent.tokens, keys)",
+                               backend->mount, KMS_VAULT_KEYS_MAX);
     }
     if (status == KMS_OK) {
         status = list_each(backend, call, &names, sieve);
@@ -265,10 +293,11 @@ enum kms_status kms_vault_read_all(struct kms_backend *backend, struct kms_call 
 static enum kms_status list_one(struct kms_backend *backend, struct kms_call *call,
                                 struct sieve *sieve)
 {
-    bool stop = false;
-    enum kms_status status = read_key(backend, call, sieve->label, sift, sieve, &stop);
+    struct walk walk = {.stop = false};
+    enum kms_status status = read_key(backend, call, sieve->label, sift, sieve, &walk);
 
-    if (status == KMS_E_NOT_FOUND && strstr(call->error.text, "no handler") == NULL) {
+    if ((status == KMS_E_NOT_FOUND && strstr(call->error.text, "no handler") == NULL) ||
+        (walk.is_other && !sieve->by_spec)) {
         kms_error_clear(&call->error);
         return KMS_OK;
     }

@@ -18,8 +18,8 @@
 #include "common/secure.h"
 
 #define RENEWABLE    1u
-#define STATIC_AGAIN (60 * KMS_NS_PER_S) /* how often a token without an end is read anew */
-#define LEASE_MAX    (UINT64_C(10) * 366 * 86400)
+#define STATIC_AGAIN (60 * KMS_NS_PER_S)        /* how often a token without an end is read anew */
+#define LEASE_MAX    (INT64_MAX / KMS_NS_PER_S) /* where a server's own clock ends, as Go has it */
 #define TOKEN_MAX    8192
 #define JWT_MAX      KMS_CREDENTIAL_PART_MAX
 
@@ -372,20 +372,18 @@ static enum kms_status send_login(struct kms_vault_login *login, const struct km
                                   struct kms_span body, struct kms_vault_reply *ret,
                                   struct kms_error *err)
 {
-    const struct kms_vault_auth_conf *auth = login->backend->vault->auth;
+    const char *mount = login->backend->auth_mount;
     char path[KMS_LABEL_MAX + 32];
     const struct kms_vault_ask ask = {
         .method = KMS_HTTP_POST, .path = path, .body = body, .fresh = is_by_connection(login)};
     enum kms_status status = KMS_OK;
 
-    (void)snprintf(path, sizeof(path), "/v1/auth/%s/login",
-                   auth->mount == NULL ? auth->method : auth->mount);
+    (void)snprintf(path, sizeof(path), "/v1/auth/%s/login", mount);
     status = kms_vault_ask_as(login->backend, wait, NULL, &ask, ret, err);
     if (status == KMS_E_DENIED || status == KMS_E_INVALID || status == KMS_E_NOT_FOUND ||
         status == KMS_E_AUTH) {
         /* whatever it calls it, our credential was refused */
-        status = kms_error_reword(err, KMS_E_AUTH, "the login at auth/%s: %s",
-                                  auth->mount == NULL ? auth->method : auth->mount, err->text);
+        status = kms_error_reword(err, KMS_E_AUTH, "the login at auth/%s: %s", mount, err->text);
     }
     return status;
 }

@@ -172,7 +172,8 @@ enum kms_status kms_vault_parse_key(const struct kms_json *data, struct kms_vaul
     if (status == KMS_OK) {
         status = read_numbers(data, ret, err);
     }
-    return status == KMS_OK ? read_versions(data, ret, err) : status;
+    /* what is not ours may have no versions to read, as managed keys have none */
+    return status == KMS_OK && ret->type != NULL ? read_versions(data, ret, err) : status;
 }
 
 void kms_vault_read_done(struct kms_vault_read *read)

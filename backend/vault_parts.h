@@ -157,6 +157,7 @@ struct kms_backend {
     const struct kms_vault_conf *vault;
     char mount[KMS_LABEL_MAX];
     char name_space[KMS_LABEL_MAX];
+    char auth_mount[KMS_LABEL_MAX]; /* of the login: behind auth/ */
     struct kms_http_door *door;
     struct kms_endpoints *endpoints;
     struct kms_credential *credential;
@@ -168,6 +169,7 @@ struct kms_backend {
     struct kms_error trouble;
     uint64_t relogins;
     uint64_t doubted_ns; /* when a token was replaced that was perhaps good; 0: never */
+    char last_read[KMS_VAULT_NAME_MAX];            /* the key that was read last; "": none was */
     char gone[KMS_VAULT_GONE_MAX][KMS_KEY_ID_MAX]; /* ids of what we destroyed, a ring */
     size_t gone_count;
 };

@@ -127,6 +127,7 @@ static enum kms_status take_signature(struct kms_call *call, const struct kms_va
     if (status == KMS_OK && kms_buf_put(ret, kms_buf_span(&out)) != KMS_OK) {
         status = kms_error_set(&call->error, KMS_E_TOO_LARGE, "%zu bytes have no room", out.len);
     }
+    kms_wipe(bytes, sizeof(bytes)); /* one that is made to check another is a secret */
     return status;
 }
 

@@ -11,6 +11,8 @@
  *   documentation, internal-ui-mounts; tried with tokens that are expired, revoked, used up and
  *   made up, and with good ones without any policy). It comes with no promise to stay, and
  *   somebody may have closed sys/ before the server: any other answer leaves it open.
+ * - Then the key that was read last is read once more: who may still do what we could do has not
+ *   ended. A 403 of that is of either again.
  */
 #include <string.h>
 
@@ -37,6 +39,27 @@ static bool is_no_answer(enum kms_status status)
 static bool says_invalid(const struct kms_error *said)
 {
     return strstr(said->text, "invalid token") != NULL;
+}
+
+/* Once nothing but what it could do before may tell. */
+static enum kms_vault_verdict weigh_by_key(struct kms_backend *backend,
+                                           const struct kms_http_wait *wait, const char *token)
+{
+    char name[KMS_VAULT_NAME_MAX];
+    char path[KMS_VAULT_PATH_MAX];
+    struct kms_call call = {.deadline_ns = wait->deadline_ns};
+    enum kms_status status = KMS_OK;
+
+    pthread_mutex_lock(&backend->lock);
+    memcpy(name, backend->last_read, sizeof(name));
+    pthread_mutex_unlock(&backend->lock);
+    if (name[0] == '\0' || kms_vault_path(backend, &call, "/keys/", name, "", path) != KMS_OK) {
+        return KMS_VAULT_TOKEN_UNSURE;
+    }
+    status = get(backend, wait, token, path, &call.error);
+    return status == KMS_OK       ? KMS_VAULT_TOKEN_GOOD
+           : is_no_answer(status) ? KMS_VAULT_TOKEN_UNASKED
+                                  : KMS_VAULT_TOKEN_UNSURE;
 }
 
 enum kms_vault_verdict kms_vault_weigh_blind(struct kms_backend *backend,
@@ -66,6 +89,7 @@ enum kms_vault_verdict kms_vault_weigh(struct kms_backend *backend,
 {
     struct kms_error err = KMS_ERROR_INIT;
     struct kms_error why = KMS_ERROR_INIT;
+    enum kms_vault_verdict verdict = KMS_VAULT_TOKEN_UNSURE;
     enum kms_status status = KMS_OK;
 
     if (says_invalid(said)) {
@@ -75,6 +99,9 @@ enum kms_vault_verdict kms_vault_weigh(struct kms_backend *backend,
     if (status == KMS_OK) {
         return KMS_VAULT_TOKEN_GOOD;
     }
-    return is_no_answer(status) ? KMS_VAULT_TOKEN_UNASKED
-                                : kms_vault_weigh_blind(backend, wait, token, &err, &why);
+    if (is_no_answer(status)) {
+        return KMS_VAULT_TOKEN_UNASKED;
+    }
+    verdict = kms_vault_weigh_blind(backend, wait, token, &err, &why);
+    return verdict == KMS_VAULT_TOKEN_UNSURE ? weigh_by_key(backend, wait, token) : verdict;
 }

@@ -12,7 +12,7 @@
 #include "kmsbridge/envelope.h"
 #include "kmsbridge/ring_key.h"
 
-#define KEYS_MAX           256 /* of one label; more is an error, never a silent cut */
+#define KEYS_MAX           4096 /* of one label; more is an error, never a silent cut */
 #define LOOKUP_INTERVAL_NS (5 * KMS_NS_PER_S)
 #define CATCH_UPS          2 /* how often one call looks again for what the service rotated to */
 
@@ -195,7 +195,8 @@ static void log_change(const struct snapshot *old, const struct snapshot *now)
     }
     for (size_t i = 0; old != NULL && i < now->count; i++) {
         const struct kms_key_info *info = &now->keys[i].info;
-        if (kms_key_age_compare(info, &now->keys[now->active].info) < 0 &&
+        /* versions that a service counts come in their order, several at a time */
+        if (info->order == 0 && kms_key_age_compare(info, &now->keys[now->active].info) < 0 &&
             snapshot_find((struct snapshot *)(uintptr_t)old, kms_span_str(info->id)) == NULL) {
             kms_log(KMS_LOG_WARN,
                     "keyring: key %s is new but its CKA_ID sorts below the active key's: it will "

@@ -32,8 +32,8 @@ path "transit/decrypt/kmsbridge-kek" {
 # (kmsbridgectl keys rotate), and what was wrapped under older ones put under it (keys rewrap):
 # path "transit/keys/kmsbridge-kek/rotate" { capabilities = ["update"] }
 # path "transit/rewrap/kmsbridge-kek" { capabilities = ["update"] }
-# To make keys (keys create, C_GenerateKey):
-# path "transit/keys/*" { capabilities = ["create", "read", "update"] }
+# To make keys (keys create, C_GenerateKey); not `*`, which would let it change the config of all:
+# path "transit/keys/+" { capabilities = ["create", "read", "update"] }
 # path "transit/keys/+/rotate" { capabilities = ["update"] }
 
 # The policy `default`, which every token has unless it was left out, lets a token look itself up and

@@ -24,8 +24,8 @@
 #   key disabled           there is no such state: not to encrypt  disabled
 #                          (min_encryption_version)
 #   scheduled for deletion soft-deleted (OpenBao)                  scheduled for deletion
-#   key gone               deleted; deleted, and looked for; both  there is no undoing: alibaba_faults.c
-#                          restored from a backup
+#   key gone               deleted, also (encrypt); deleted, and   there is no undoing: alibaba_faults.c
+#                          looked for; restored from a backup
 #   version destroyed      version too old (min_decryption_        version destroyed
 #                          version), version trimmed
 #   metadata service       there is none: login gone               metadata absent, answers 503, slow,

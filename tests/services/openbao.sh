@@ -7,6 +7,7 @@
 #   bao_start          initialised and unsealed: $bao_url, $bao_root (a token), $bao_unseal
 #   bao_tls_start      the same with TLS by a CA of its own: also $bao_ca
 #   $bao_audit=FILE    before these: what the server writes down of each request
+#   bao_standby        a second node of its cluster, which joins it: $standby_url
 #   bao_stop, bao_again   as a crash and its repair; what was stored stays
 #   api METHOD PATH [JSON]   by curl with the root token; the body to stdout; fails over 299
 #
@@ -17,6 +18,7 @@ build=${KMSBRIDGE_BUILD:-$top/build}
 cache=${KMSBRIDGE_CACHE:-${HOME:-/var/tmp}/.cache/kmsbridge}/services
 requirements=$top/tests/services/openbao-requirements.txt
 bao_pid=
+standby_pid=
 tls=no
 
 lane() {
@@ -44,6 +46,10 @@ bao_exit() {
     local code=$?
     set +e # of those that source us: a killed server's exit code is not ours
     bao_stop
+    if [ -n "$standby_pid" ]; then
+        kill -KILL "$standby_pid" 2>/dev/null
+        wait "$standby_pid" 2>/dev/null
+    fi
     if [ "$code" -ne 0 ] && [ "$code" -ne 77 ] && [ -s "$tmp/bao.log" ]; then
         echo "the server's last words:"
         tail -n 5 "$tmp/bao.log"
@@ -167,6 +173,27 @@ bao_start() {
 bao_again() {
     bao_listen
     bao_unsealed
+}
+bao_standby() { # over http; until the test ends
+    local own=$port
+    free_port
+    mkdir "$tmp/store2"
+    sed -e "s/:$own\"/:$port\"/" -e "s/:$((own + 1))\"/:$((port + 1))\"/" -e "s|\"$tmp/store\"|\"$tmp/store2\"|" \
+        -e "s|node_id = \"one\"|node_id = \"two\"\n  retry_join {\n    leader_api_addr = \"$bao_url\"\n  }|" \
+        "$tmp/bao.hcl" >"$tmp/bao2.hcl"
+    standby_url=http://127.0.0.1:$port
+    port=$own
+    (cd "$tmp" && exec "$bao" server -config="$tmp/bao2.hcl" -log-level=error) >>"$tmp/bao2.log" 2>&1 </dev/null &
+    standby_pid=$!
+    for _ in {1..300}; do
+        curl -sS --max-time 10 -d "{\"key\":\"$bao_unseal\"}" "$standby_url/v1/sys/unseal" >/dev/null 2>&1
+        case $(curl -sS --max-time 10 "$standby_url/v1/sys/health" 2>/dev/null) in
+        *'"sealed":false,"standby":true'*) return 0 ;;
+        esac
+        sleep 0.1
+    done
+    echo "no second node: $(tail -n 3 "$tmp/bao2.log")"
+    return 1
 }
 bao_tls_start() {
     authority

@@ -288,4 +288,24 @@ bao_dead=$((port + 1)) # its cluster port speaks TLS alone: nobody that we can t
 opened "$tmp/conf3"
 does "of two nodes the first (port $bao_dead) is away" 'ok' seal kek
 does 'and stays so' 'ok 400' storm 400 kek
+
+# a standby, which answers reads itself, and late: what was changed through it is there
+if bao_standby; then
+    address=$standby_url entry "$tmp/conf4" "method: token, token: 'file:$tmp/token'"
+    opened "$tmp/conf4"
+    soon 'a standby' 'ok' seal kek
+    behind=
+    for i in {1..20}; do
+        say make "late$i" aes
+        made=$said
+        [[ $made == 'ok kbv1-'* ]] || behind+=" made: $made;"
+        say seal "late$i"
+        [[ $said == "$made" ]] || behind+=" sealed: $said;"
+        say make "late$i" aes # another version
+        [[ $said == 'ok kbv1-'* && $said != "$made" ]] || behind+=" rotated: $said;"
+    done
+    if [ -z "$behind" ]; then good 'keys made and rotated through it'; else bad "through a standby:$behind"; fi
+else
+    bad 'no standby joins'
+fi
 lane_end

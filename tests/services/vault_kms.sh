@@ -22,6 +22,11 @@ api POST sys/auth/approle '{"type":"approle"}'
 api POST auth/approle/role/plugin '{"token_policies":"kmsbridge","token_ttl":"5m"}' >/dev/null
 secret "$tmp/secret-id" "$(api POST auth/approle/role/plugin/secret-id | field secret_id)"
 api POST transit/keys/kmsbridge-kek '{"type":"aes256-gcm96"}' >/dev/null
+# whoever makes keys by it makes none exportable that is there
+said=$(curl -sS --max-time 10 --cacert "$bao_ca" -o /dev/null -w '%{http_code}' -d '{"exportable":true}' \
+    -H "X-Vault-Token: $(api POST auth/token/create '{"policies":["kmsbridge"]}' | field client_token)" \
+    "$bao_url/v1/transit/keys/kmsbridge-kek/config")
+says 'the policy leaves the config of the KEK alone' '403$'
 api POST transit/keys/web '{"type":"ecdsa-p256"}' >/dev/null
 api POST transit/keys/mac '{"type":"hmac","key_size":32}' >/dev/null
 (

@@ -103,6 +103,16 @@ restored() { api POST transit/restore "{\"backup\":\"$backup\"}"; }
 # a key that was there is not given up at once; by Transit's answer to decrypt, or, where the key has been
 # looked for since, by its answer to that
 answer=unavailable row 'deleted' decrypt not_found '(key not found|no key kek .any more.)' deleted restored
+# the policy lets nobody make a key, which it would be to encrypt: 403 to that, and 404 to the look at the key
+unseen() { # once the last row is over for the probe, too, which would see it first
+    for _ in {1..100}; do
+        timeout 20 "$build/tools/kmsbridgectl" kms status --socket "$tmp/$by.sock" && break
+        sleep 0.1
+    done
+    sleep 0.3
+    deleted
+}
+answer=unavailable row 'deleted (encrypt)' encrypt not_found 'no key kek .any more.*answers 404' unseen restored
 looked_for() { # a call that fails has the probe look for the key
     deleted
     mark=$(stat -c %s "$tmp/$by.log")
@@ -122,6 +132,17 @@ new_token
 daemon bare "$by_token"
 row 'denied' encrypt denied 'answers 403: .*permission denied' 'policy deny' 'policy update'
 row 'token revoked' encrypt auth "$refused" revoke new_token
+
+# and somebody hides from it what every good one sees: what it is denied besides says nothing of the KEK
+proxy '{"status":404,"only":"GET /v1/sys/internal/ui/mounts"}' >/dev/null
+row='bare: sys/ is hidden' mark=$(stat -c %s "$tmp/bare.log")
+objects
+also ' debug agent: keys of token it: the keys cannot be listed .*permission denied'
+ready=$(curl -sS --max-time 10 --unix-socket "$tmp/bare.http" http://x/metrics | grep '^kmsbridge_backend_ready')
+if [ "$ready" = 'kmsbridge_backend_ready 1' ]; then good "$row: the key service is well"; else bad "$row: $ready"; fi
+row 'denied, sys/ is hidden' encrypt denied 'answers 403: .*permission denied' 'policy deny' 'policy update'
+row 'token revoked, sys/ is hidden' encrypt auth 'denied, or our token is refused' revoke new_token
+clear_proxy >/dev/null
 no_default=
 
 # --- by the root token: what only an operator may -------------------------------------------------

@@ -2,6 +2,7 @@
 #include "tests/unit/fake_waist.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -118,6 +119,27 @@ void kms_waist_health(struct kms_waist *waist, struct kms_health *ret_health)
     *ret_health = (struct kms_health){.ready = true};
 }
 
+/* False when @visit has seen enough. */
+static bool list_older(const char *label, const struct kms_key_filter *filter, kms_key_visit visit,
+                       void *ctx)
+{
+    for (unsigned i = 0; i < fake.older; i++) {
+        struct kms_key_info info = {.type = KMS_KEY_AES, .bits = 256, .seal = KMS_ALG_AES_GCM};
+        if (filter->spec != NULL && strcmp(filter->spec, label) != 0) {
+            continue;
+        }
+        snprintf(info.id, sizeof info.id, "kb1-older-%u", i);
+        strcpy(info.ref, info.id);
+        strcpy(info.label, label);
+        info.uses = KMS_USE_DECRYPT;
+        info.order = i + 1;
+        if (!visit(ctx, &info)) {
+            return false;
+        }
+    }
+    return true;
+}
+
 enum kms_status kms_waist_list_keys(struct kms_waist *waist, struct kms_call *call,
                                     const struct kms_key_filter *filter, kms_key_visit visit,
                                     void *ctx)
@@ -130,6 +152,9 @@ enum kms_status kms_waist_list_keys(struct kms_waist *waist, struct kms_call *ca
     }
     struct fake_key keys[FAKE_KEYS_MAX];
     size_t count = snapshot(keys);
+    if (count > 0 && !list_older(keys[0].label, filter, visit, ctx)) {
+        return KMS_OK;
+    }
     for (size_t i = 0; i < count; i++) {
         const struct fake_key *key = &keys[i];
         struct kms_key_info info = {.type = KMS_KEY_AES, .bits = 256, .tag_len = key->tag_len};
@@ -142,6 +167,7 @@ enum kms_status kms_waist_list_keys(struct kms_waist *waist, struct kms_call *ca
         strcpy(info.label, key->label);
         memcpy(info.tag, key->tag, sizeof key->tag);
         info.uses = KMS_USE_ENCRYPT | KMS_USE_DECRYPT;
+        info.order = fake.older == 0 ? 0 : UINT32_MAX;
         info.seal = key->cannot_seal ? KMS_ALG_NONE : KMS_ALG_AES_GCM;
         if (!visit(ctx, &info)) {
             break;

@@ -25,7 +25,8 @@ struct fake_key {
 extern struct fake_waist {
     struct fake_key keys[FAKE_KEYS_MAX];
     size_t count;
-    _Atomic enum kms_status fail;      /* every op answers this */
+    unsigned older;               /* so many more versions of the first one's label, listed only */
+    _Atomic enum kms_status fail; /* every op answers this */
     _Atomic enum kms_status fail_list; /* list_keys alone does */
     _Atomic enum kms_status fail_open;
     atomic_uint opened;

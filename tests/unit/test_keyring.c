@@ -2,10 +2,12 @@
 #include "kmsbridge/keyring.h"
 
 #include <pthread.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/log.h"
 #include "kmsbridge/envelope.h"
 #include "tests/unit/fake_waist.h"
 #include "tests/unit/unit.h"
@@ -79,6 +81,69 @@ static void highest_id_is_active(void)
     CU_ASSERT(active_is(ring, "kb1-new"));
     CU_ASSERT_EQUAL(kms_keyring_count(ring), 3);
     kms_keyring_free(ring);
+}
+
+/* As many as a service may read to us of a key that rotates by itself, and no silent cut. */
+static void there_may_be_many_versions(void)
+{
+    static const struct {
+        unsigned older;
+        enum kms_status status;
+    } rows[] = {{256, KMS_OK}, {4095, KMS_OK}, {4096, KMS_E_TOO_LARGE}};
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        fake_reset();
+        fake_add("kb1-new", "kek", 0x0100);
+        fake.older = rows[i].older;
+        struct kms_keyring *ring = ring_with("kek");
+        struct kms_call call = call_now();
+        UNIT_CHECK("refreshed", kms_keyring_refresh(ring, &call) == rows[i].status);
+        if (rows[i].status == KMS_OK) {
+            UNIT_CHECK("active", active_is(ring, "kb1-new"));
+            UNIT_CHECK("all", kms_keyring_count(ring) == rows[i].older + 1);
+        } else {
+            UNIT_CHECK(call.error.text, strstr(call.error.text, "more than 4096") != NULL);
+        }
+        kms_keyring_free(ring);
+    }
+}
+
+/* Whether a refresh that finds what @add adds warns that it will not be used to encrypt. */
+static bool warns_of(void (*add)(void))
+{
+    char text[4096] = "";
+    FILE *file = tmpfile();
+    CU_ASSERT_PTR_NOT_NULL_FATAL(file);
+    fake_reset();
+    fake_add("kb1-new", "kek", 0x0100);
+    struct kms_keyring *ring = ring_with("kek");
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    kms_log_setup(fileno(file), KMS_LOG_INFO, KMS_LOG_TEXT);
+    add();
+    CU_ASSERT_EQUAL(refresh(ring), KMS_OK);
+    CU_ASSERT(active_is(ring, "kb1-new"));
+    kms_log_setup(STDERR_FILENO, KMS_LOG_INFO, KMS_LOG_TEXT);
+    kms_keyring_free(ring);
+    rewind(file);
+    CU_ASSERT(fread(text, 1, sizeof text - 1, file) > 0);
+    fclose(file);
+    return strstr(text, "it will decrypt only") != NULL;
+}
+
+static void add_below(void)
+{
+    fake_add("kb1-below", "kek", 0x0001);
+}
+
+static void add_versions(void)
+{
+    fake.older = 2;
+}
+
+/* A service that counts its versions may have made several since the last look. */
+static void a_new_key_that_is_older_is_told(void)
+{
+    CU_ASSERT_TRUE(warns_of(add_below));
+    CU_ASSERT_FALSE(warns_of(add_versions));
 }
 
 static void ids_compare_as_numbers_of_any_length(void)
@@ -475,6 +540,8 @@ int main(void)
 {
     static const struct unit_test tests[] = {
         {"highest id is active", highest_id_is_active},
+        {"many versions", there_may_be_many_versions},
+        {"a new key that is older", a_new_key_that_is_older_is_told},
         {"ids compare as numbers", ids_compare_as_numbers_of_any_length},
         {"newer key takes over", a_newer_key_takes_over_and_the_old_one_decrypts},
         {"newer key that does not work", a_newer_key_that_does_not_work_stays_out},

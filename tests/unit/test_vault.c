@@ -3,6 +3,7 @@
  */
 #include "backend/vault.h"
 
+#include <limits.h>
 #include <poll.h>
 #include <pthread.h>
 #include <string.h>
@@ -26,10 +27,19 @@
 static struct fake_http fake;
 static struct kms_backend *vault;
 static const char *key_body, *op_body, *huge_body; /* of the key "huge", where there is one */
-static bool is_absent;                             /* the key, until it is made */
+static const char *next_body; /* key_body, once a node that was behind is not any more; or NULL */
+static unsigned behind;       /* so many reads of a key that was changed are of what it was */
+static bool was_changed;
+static const char *list_body;     /* NULL: by what there is */
+static bool is_absent;            /* the key, until it is made */
 static bool has_theirs;           /* a key "a-team" besides, which we may not read */
 static enum kms_status no_answer; /* but this error; KMS_OK: there is one */
 static unsigned op_status, self_status, key_status, list_status, list_ms;
+
+static char yes[] = "true";
+static char *allow_destroy;    /* of the next begin() */
+static const char *first_said; /* what the first of two nodes says; NULL: there is one */
+static unsigned first_status;
 
 static enum kms_status answer(struct fake_http *self, const struct kms_http_request *request,
                               struct kms_http_response *ret, struct kms_error *err)
@@ -37,6 +47,9 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
     const char *path = strstr(request->url, "/v1/");
 
     (void)self;
+    if (first_said != NULL && strncmp(request->url, "https://vault.", 14) == 0) {
+        return fake_http_reply(request, ret, first_status, first_said);
+    }
     if (no_answer != KMS_OK) {
         return kms_error_set(err, no_answer, "planted");
     }
@@ -53,12 +66,22 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
     if (request->method == KMS_HTTP_GET && strstr(path, "/keys/a-team") != NULL) {
         return fake_http_reply(request, ret, 403, "{\"errors\":[\"permission denied\"]}");
     }
+    if (request->method == KMS_HTTP_GET && was_changed && behind > 0) {
+        behind--;
+    } else if (request->method == KMS_HTTP_GET && was_changed) {
+        key_body = next_body == NULL ? key_body : next_body;
+        is_absent = was_changed = false;
+    }
     if (request->method == KMS_HTTP_GET && is_absent) {
         return fake_http_reply(request, ret, 404, "{\"errors\":[]}");
     }
-    is_absent = is_absent && strstr(path, "/keys/") == NULL;
+    was_changed =
+        was_changed || (request->method == KMS_HTTP_POST && strstr(path, "/keys/") != NULL);
     if (request->method == KMS_HTTP_GET) {
         return fake_http_reply(request, ret, key_status, key_body);
+    }
+    if (request->method == KMS_HTTP_LIST && list_body != NULL) {
+        return fake_http_reply(request, ret, 200, list_body);
     }
     if (request->method == KMS_HTTP_LIST && has_theirs) {
         return fake_http_reply(request, ret, 200,
@@ -78,18 +101,22 @@ static void begin(void)
 {
     static char address[] = "https://vault.example:8200", method[] = "token";
     static char token[] = "env:KMS_TEST_TOKEN", name[] = "vault", mount[] = "/team/transit/";
-    static char *addresses[] = {address};
+    static char other[] = "https://other.example:8200";
+    static char *addresses[] = {address, other};
     static struct kms_vault_auth_conf auth = {.method = method, .token = token};
     static struct kms_vault_conf conf = {
         .addresses = addresses, .addresses_count = 1, .auth = &auth, .mount = mount};
     static const struct kms_backend_conf backend = {.name = name, .type = name, .vault = &conf};
     struct kms_error err = KMS_ERROR_INIT;
 
+    conf.allow_destroy = allow_destroy;
+    conf.addresses_count = first_said == NULL ? 1 : 2;
     (void)setenv("KMS_TEST_TOKEN", "s.token", 1);
     fake_http_init(&fake, answer);
     key_body = "{\"data\":{" KEY "}}";
-    huge_body = NULL;
-    has_theirs = is_absent = false;
+    huge_body = list_body = next_body = NULL;
+    has_theirs = is_absent = was_changed = false;
+    behind = 0;
     no_answer = KMS_OK;
     key_status = op_status = self_status = list_status = 200;
     list_ms = 0;
@@ -281,6 +308,37 @@ static void who_says_that_there_is_none(void)
         UNIT_CHECK(rows[i].body, list(&call, "kek", &seen) == rows[i].status);
         UNIT_CHECK(rows[i].body, seen.count == 0);
         end();
+    }
+}
+
+/* Which answers are of the node, so that another one is asked. */
+static void sick_nodes_are_passed_over(void)
+{
+    static const struct {
+        unsigned status;
+        const char *said;
+        enum kms_status then;
+    } rows[] = {
+        {503, "{\"errors\":[\"Vault is sealed\"]}", KMS_OK},
+        {307, "", KMS_OK},
+        {412, "{\"errors\":[]}", KMS_OK},
+        {473, "", KMS_OK},
+        {502, "<html>", KMS_OK},
+        {500, "{\"errors\":[\"local node not active but active cluster node not found\"]}", KMS_OK},
+        {500, "{\"errors\":[\"storage\"]}", KMS_E_UNAVAILABLE},
+        {429, "{\"errors\":[\"quota\"]}", KMS_E_THROTTLED},
+    };
+    static struct seen seen;
+    struct kms_call call;
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        first_status = rows[i].status;
+        first_said = rows[i].said;
+        begin();
+        UNIT_CHECK(rows[i].said, list(&call, "kek", &seen) == rows[i].then);
+        UNIT_CHECK(call.error.text, seen.count == (rows[i].then == KMS_OK ? 2 : 0));
+        end();
+        first_said = NULL;
     }
 }
 
@@ -535,7 +593,11 @@ static void answers_have_their_class(void)
         enum kms_status status;
     } rows[] = {
         {400, "cipher: message authentication failed", KMS_E_BAD_DATA},
-        {400, "invalid ciphertext: version is too new", KMS_E_BAD_DATA},
+        {400, "invalid ciphertext: no prefix", KMS_E_BAD_DATA},
+        /* of a version that was read: this node has not heard of it yet */
+        {400, "invalid ciphertext: version is too new", KMS_E_UNAVAILABLE},
+        {400, "requested version for encryption is higher than the latest key version",
+         KMS_E_UNAVAILABLE},
         {400, "ciphertext or signature version is disallowed by policy (too old)", KMS_E_KEY_STATE},
         {400, "requested version for encryption is less than the minimum encryption key version",
          KMS_E_KEY_STATE},
@@ -648,6 +710,30 @@ static void a_list_that_fails_says_nothing_of_keys(void)
     end();
 }
 
+/* Who may not make a key is denied to encrypt under one that has gone. */
+static void denied_may_be_gone(void)
+{
+    static struct seen seen;
+    struct kms_call call;
+
+    begin();
+    CU_ASSERT_EQUAL_FATAL(list(&call, "kek", &seen), KMS_OK);
+    op_body = "{\"errors\":[\"permission denied\"]}";
+    op_status = 403;
+    CU_ASSERT_EQUAL(seal(&call, seen.info[0].ref), KMS_E_DENIED);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "/encrypt/kek"));
+    CU_ASSERT_EQUAL(strlen(call.error.request_id), 35);
+    key_status = 503; /* it cannot be told */
+    CU_ASSERT_EQUAL(seal(&call, seen.info[0].ref), KMS_E_DENIED);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "/encrypt/kek"));
+    is_absent = true;
+    for (unsigned i = 0; i < 2; i++) {
+        CU_ASSERT_EQUAL(seal(&call, seen.info[0].ref), KMS_E_NOT_FOUND);
+        CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "no key kek (any more)"));
+    }
+    end();
+}
+
 static void *seal_known(void *ctx)
 {
     const struct kms_params params = {.alg = KMS_ALG_BEST};
@@ -723,6 +809,56 @@ static void what_may_not_be_read_hides_nothing_else(void)
     end();
 }
 
+/* Nor does one that we know nothing of: of a type of Vault Enterprise, or by a name beyond ours. */
+static void what_is_not_ours_hides_nothing_else(void)
+{
+    char names[512];
+    static struct seen seen;
+    struct kms_call call;
+
+    begin();
+    huge_body = "{\"data\":{\"type\":\"aes256-cmac\",\"latest_version\":1,"
+                "\"min_decryption_version\":1,\"min_encryption_version\":0}}";
+    (void)snprintf(names, sizeof(names), "{\"data\":{\"keys\":[\"%0300d\",\"huge\",\"kek\"]}}", 1);
+    list_body = names;
+    CU_ASSERT_EQUAL(list(&call, NULL, &seen), KMS_OK);
+    CU_ASSERT_EQUAL(seen.count, 2);
+    CU_ASSERT_STRING_EQUAL(seen.info[0].label, "kek");
+    list_body = "{\"data\":{\"keys\":[\"kek\",7]}}";
+    CU_ASSERT_EQUAL(list(&call, NULL, &seen), KMS_E_PROTOCOL);
+    end();
+}
+
+/* The configuration names one: it is there, and it is told why it is not used. */
+static void what_is_not_ours_is_told_by_name(void)
+{
+    static const struct {
+        const char *body, *word;
+    } rows[] = {
+        {"{\"data\":{\"type\":\"aes256-cmac\",\"latest_version\":1,\"min_decryption_version\":1,"
+         "\"min_encryption_version\":0}}",
+         "aes256-cmac"},
+        {"{\"data\":{\"derived\":true," KEY "}}", "aes256-gcm96, derived"},
+    };
+    const struct kms_key_filter labelled = {.label = "huge"};
+    static struct seen seen;
+    struct kms_call call;
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        begin();
+        huge_body = rows[i].body;
+        UNIT_CHECK(rows[i].word, list(&call, "huge", &seen) == KMS_E_UNSUPPORTED);
+        UNIT_CHECK(call.error.text, strstr(call.error.text, "key huge ") != NULL);
+        UNIT_CHECK(call.error.text, strstr(call.error.text, rows[i].word) != NULL);
+        call = new_call(); /* whom an application looks for is not there */
+        UNIT_CHECK(rows[i].word,
+                   kms_vault_ops.list_keys(vault, &call, &labelled, see, &seen) == KMS_OK);
+        UNIT_CHECK(rows[i].word, seen.count == 0);
+        UNIT_CHECK(rows[i].word, list(&call, NULL, &seen) == KMS_OK && seen.count == 2);
+        end();
+    }
+}
+
 /* Two make a key of one name at once, and Transit keeps the first one's. */
 static void another_may_be_quicker(void)
 {
@@ -774,6 +910,48 @@ static void names_stay_names(void)
     end();
 }
 
+/*
+ * A standby passes on to the active node what changes a key, and answers by itself, late, what is
+ * read of it (OpenBao from 2.5 on).
+ */
+static void a_node_that_is_behind_is_waited_for(void)
+{
+    static char three[] = "{\"data\":{\"type\":\"aes256-gcm96\",\"latest_version\":3,"
+                          "\"min_decryption_version\":1,\"min_encryption_version\":0,"
+                          "\"keys\":{\"2\":1795907600,\"3\":1795907700}}}";
+    const struct kms_key_template tmpl = {.type = KMS_KEY_AES, .label = "kek"};
+    static struct seen seen;
+    struct kms_key_info info = {.ref = ""};
+    struct kms_call call = new_call();
+
+    begin();
+    is_absent = true;
+    behind = 3;
+    CU_ASSERT_EQUAL(kms_vault_ops.generate(vault, &call, &tmpl, &info), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(info.version, "2");
+    CU_ASSERT_EQUAL(behind, 0);
+    CU_ASSERT_EQUAL_FATAL(list(&call, "kek", &seen), KMS_OK);
+    op_body = "{\"data\":{\"latest_version\":3}}";
+    next_body = three;
+    behind = 3;
+    call = new_call();
+    CU_ASSERT_EQUAL(kms_vault_ops.rotate(vault, &call, seen.info[0].ref, &info), KMS_OK);
+    CU_ASSERT_STRING_EQUAL(info.version, "3");
+    CU_ASSERT_EQUAL(fake_http_asked(&fake, "POST"), 2);
+    end();
+
+    begin(); /* one that stays behind */
+    CU_ASSERT_EQUAL_FATAL(list(&call, "kek", &seen), KMS_OK);
+    op_body = "{\"data\":{\"latest_version\":3}}";
+    behind = UINT_MAX;
+    call = new_call();
+    call.deadline_ns = kms_deadline_in(300 * KMS_NS_PER_MS);
+    CU_ASSERT_EQUAL(kms_vault_ops.rotate(vault, &call, seen.info[0].ref, &info), KMS_E_UNAVAILABLE);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "key kek is rotated"));
+    CU_ASSERT_EQUAL(fake_http_asked(&fake, "POST"), 1);
+    end();
+}
+
 /* Who hears of a failure only would rotate once more. */
 static void a_rotation_that_cannot_be_read_is_told(void)
 {
@@ -815,6 +993,40 @@ static void destroying_must_be_allowed(void)
     end();
 }
 
+/* Who may not delete a key does not have it made deletable for others. */
+static void what_is_not_deleted_stays_as_it_is(void)
+{
+    static const struct {
+        unsigned status;
+        const char *body;
+        unsigned posts;
+    } rows[] = {
+        {403, "{\"errors\":[\"permission denied\"]}", 0},
+        {503, "{\"errors\":[\"Vault is sealed\"]}", 0},
+        {400, "{\"errors\":[\"error deleting policy kek: deletion is not allowed for this key\"]}",
+         1},
+    };
+    static struct seen seen;
+    struct kms_call call;
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        allow_destroy = yes;
+        begin();
+        allow_destroy = NULL;
+        key_body = "{\"data\":{\"type\":\"aes256-gcm96\",\"latest_version\":1,"
+                   "\"min_decryption_version\":1,\"min_encryption_version\":0,"
+                   "\"keys\":{\"1\":1795907525}}}";
+        CU_ASSERT_EQUAL_FATAL(list(&call, "kek", &seen), KMS_OK);
+        op_status = rows[i].status;
+        op_body = rows[i].body;
+        call = new_call();
+        UNIT_CHECK(rows[i].body, kms_vault_ops.destroy(vault, &call, seen.info[0].ref) != KMS_OK);
+        UNIT_CHECK(rows[i].body, fake_http_asked(&fake, "DELETE") == 1);
+        UNIT_CHECK(rows[i].body, fake_http_asked(&fake, "POST") == rows[i].posts);
+        end();
+    }
+}
+
 static const struct unit_test tests[] = {
     {"versions are keys", versions_are_keys},
     {"each request has an id", each_request_has_an_id},
@@ -822,6 +1034,7 @@ static const struct unit_test tests[] = {
     {"many versions are read", many_versions_are_read},
     {"wrong keys are not believed", wrong_keys_are_not_believed},
     {"who says that there is none", who_says_that_there_is_none},
+    {"sick nodes are passed over", sick_nodes_are_passed_over},
     {"the version is pinned", the_version_is_pinned},
     {"wrong ciphertexts are not believed", wrong_ciphertexts_are_not_believed},
     {"what RSA makes has its length", what_rsa_makes_has_its_length},
@@ -832,11 +1045,16 @@ static const struct unit_test tests[] = {
     {"a list that fails says nothing of keys", a_list_that_fails_says_nothing_of_keys},
     {"a list on its way is waited for", a_list_on_its_way_is_waited_for},
     {"denied is not refused", denied_is_not_refused},
+    {"denied may be gone", denied_may_be_gone},
     {"what may not be read hides nothing else", what_may_not_be_read_hides_nothing_else},
+    {"what is not ours hides nothing else", what_is_not_ours_hides_nothing_else},
+    {"what is not ours is told by name", what_is_not_ours_is_told_by_name},
     {"another may be quicker", another_may_be_quicker},
     {"names stay names", names_stay_names},
+    {"a node that is behind is waited for", a_node_that_is_behind_is_waited_for},
     {"a rotation that cannot be read is told", a_rotation_that_cannot_be_read_is_told},
     {"destroying must be allowed", destroying_must_be_allowed},
+    {"what is not deleted stays as it is", what_is_not_deleted_stays_as_it_is},
 };
 
 int main(void)

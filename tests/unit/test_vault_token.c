@@ -22,6 +22,9 @@
     "{\"errors\":[\"2 errors occurred:\\n\\t* permission denied\\n\\t* invalid token\\n\\n\"]}"
 #define SELF   "{\"data\":{\"ttl\":0,\"renewable\":false}}"
 #define MOUNTS "{\"data\":{\"auth\":{},\"secret\":{}}}"
+#define KEK                                                                                        \
+    "{\"data\":{\"type\":\"aes256-gcm96\",\"latest_version\":1,\"min_decryption_version\":1,"      \
+    "\"min_encryption_version\":0,\"keys\":{\"1\":1795907525}}}"
 
 struct said {
     unsigned status; /* 0: as status 403 is said of the token that it is */
@@ -30,11 +33,12 @@ struct said {
 
 static struct fake_http fake;
 static struct kms_backend *vault;
-static struct said self_said, mounts_said;
+static struct said self_said, mounts_said, kek_said;
 static const char *bad_said;       /* of a bad token */
 static bool is_denied;             /* by the policy, to good tokens */
 static unsigned logins, good_from; /* tokens are "t1", "t2", ...; those before are bad */
 static struct kms_vault_auth_conf auth;
+static char *auth_mount; /* of the next begin() */
 
 static bool is_bad(const char *token)
 {
@@ -72,6 +76,9 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
     if (strstr(path, "sys/internal/ui/mounts") != NULL) {
         return tell(request, ret, &mounts_said);
     }
+    if (strstr(path, "/keys/kek") != NULL) {
+        return tell(request, ret, &kek_said);
+    }
     if (is_bad(self->token)) {
         return fake_http_reply(request, ret, 403, bad_said);
     }
@@ -92,6 +99,7 @@ static void begin(const char *method)
     struct kms_error err = KMS_ERROR_INIT;
 
     auth = (struct kms_vault_auth_conf){.method = strcmp(method, "token") == 0 ? by_token : by_role,
+                                        .mount = auth_mount,
                                         .token = token,
                                         .role_id = role,
                                         .secret_id = secret};
@@ -99,6 +107,7 @@ static void begin(const char *method)
     fake_http_init(&fake, answer);
     self_said = (struct said){.status = 0, .body = SELF};
     mounts_said = (struct said){.status = 0, .body = MOUNTS};
+    kek_said = (struct said){.status = 0, .body = KEK};
     bad_said = BARE;
     is_denied = false;
     logins = good_from = 0;
@@ -293,6 +302,96 @@ static void a_given_token_in_doubt(void)
     end();
 }
 
+static bool see(void *ctx, const struct kms_key_info *info)
+{
+    (void)info;
+    *(bool *)ctx = true;
+    return true;
+}
+
+static bool sees_kek(void)
+{
+    const struct kms_key_filter filter = {.spec = "kek"};
+    struct kms_call call = {.deadline_ns = kms_deadline_in(5 * KMS_NS_PER_S)};
+    bool is_seen = false;
+
+    return kms_vault_ops.list_keys(vault, &call, &filter, see, &is_seen) == KMS_OK && is_seen;
+}
+
+/*
+ * Nobody can tell, but a key that the token could read: while it can, what else is denied is
+ * denied, and says nothing of the key service.
+ */
+static void a_key_that_is_read_tells(void)
+{
+    static const char *const methods[] = {"token", "approle"};
+    struct kms_health health;
+    struct kms_call call;
+
+    for (size_t i = 0; i < UNIT_COUNT(methods); i++) {
+        begin(methods[i]);
+        self_said = (struct said){.status = 403, .body = DENIED};
+        mounts_said = (struct said){.status = 404, .body = "{\"errors\":[]}"};
+        UNIT_CHECK(methods[i], sees_kek());
+        grow_old();
+        is_denied = true;
+        UNIT_CHECK(methods[i], ask(&call) == KMS_E_DENIED);
+        UNIT_CHECK(call.error.text, strstr(call.error.text, "refuse") == NULL);
+        UNIT_CHECK(methods[i], fake.count == 4);
+        UNIT_CHECK(methods[i], logins == i && reconnects() == 0);
+        health = (struct kms_health){.ready = false};
+        kms_vault_ops.health(vault, &health);
+        UNIT_CHECK(methods[i], health.ready);
+        kek_said.status = 503; /* no answer is no verdict */
+        UNIT_CHECK(methods[i], ask(&call) == KMS_E_DENIED && reconnects() == 0);
+        kek_said.status = 0;
+        is_denied = false;
+        good_from = 2; /* and when it can not, it is in doubt */
+        (void)setenv("KMS_TEST_TOKEN", "t2", 1);
+        UNIT_CHECK(methods[i], ask(&call) == KMS_OK && reconnects() == 1);
+        end();
+    }
+}
+
+/* max_lease_ttl is for the operator to say; the longest that a server of Go's can is 292 years. */
+static void leases_may_be_long(void)
+{
+    static const char *const ttls[] = {"3153600000", "9223372036"};
+    static char mine[256];
+    struct kms_call call;
+
+    for (size_t i = 0; i < UNIT_COUNT(ttls); i++) {
+        begin("token");
+        (void)snprintf(mine, sizeof(mine), "{\"data\":{\"ttl\":%s,\"renewable\":true}}", ttls[i]);
+        self_said.body = mine;
+        UNIT_CHECK(call.error.text, ask(&call) == KMS_OK);
+        UNIT_CHECK(ttls[i], fake.count == 2);
+        UNIT_CHECK(call.error.text, ask(&call) == KMS_OK);
+        UNIT_CHECK(ttls[i], fake.count == 1); /* it is good still */
+        end();
+    }
+}
+
+/* `bao auth list` shows mounts with a slash. */
+static void mounts_of_logins_are_paths(void)
+{
+    static char mounts[][16] = {"approle", "approle/", "/team/approle/"};
+    static const char *const logins_at[] = {"auth/approle/login", "auth/approle/login",
+                                            "auth/team/approle/login"};
+    struct kms_call call;
+    char line[96];
+
+    for (size_t i = 0; i < UNIT_COUNT(mounts); i++) {
+        auth_mount = mounts[i];
+        begin("approle");
+        auth_mount = NULL;
+        (void)snprintf(line, sizeof(line), "POST https://vault.example:8200/v1/%s", logins_at[i]);
+        UNIT_CHECK(mounts[i], ask(&call) == KMS_OK);
+        UNIT_CHECK(mounts[i], fake_http_asked(&fake, line) == 1);
+        end();
+    }
+}
+
 /* A server that is ill says nothing of a token. */
 static void no_answer_is_no_verdict(void)
 {
@@ -317,6 +416,9 @@ static const struct unit_test tests[] = {
     {"a young one in doubt is replaced later", a_young_one_in_doubt_is_replaced_later},
     {"a given token without the policy", a_given_token_without_the_policy},
     {"a given token in doubt", a_given_token_in_doubt},
+    {"a key that is read tells", a_key_that_is_read_tells},
+    {"leases may be long", leases_may_be_long},
+    {"mounts of logins are paths", mounts_of_logins_are_paths},
     {"no answer is no verdict", no_answer_is_no_verdict},
 };
 
