@@ -127,13 +127,10 @@ static void *close_main(void *arg)
     pthread_mutex_lock(&keks->mutex);
     left_remove_locked(keks, kek);
     pthread_mutex_unlock(&keks->mutex);
-    if (!kek->stays_open) {
-        kek_close(kek);
-    }
+    kek_close(kek);
     pthread_mutex_lock(&keks->mutex);
-    struct kms_kek **list = kek->stays_open ? &keks->kept : &keks->closed;
-    kek->next = *list;
-    *list = kek;
+    kek->next = keks->closed;
+    keks->closed = kek;
     keks->closing--;
     pthread_cond_broadcast(&keks->changed);
     pthread_mutex_unlock(&keks->mutex);
@@ -151,11 +148,11 @@ static void join_all(struct kms_kek *list)
     }
 }
 
-static struct kms_kek *take_list(struct kms_keks *keks, struct kms_kek **list)
+static struct kms_kek *take_closed(struct kms_keks *keks)
 {
     pthread_mutex_lock(&keks->mutex);
-    struct kms_kek *taken = *list;
-    *list = NULL;
+    struct kms_kek *taken = keks->closed;
+    keks->closed = NULL;
     pthread_mutex_unlock(&keks->mutex);
     return taken;
 }
@@ -163,7 +160,7 @@ static struct kms_kek *take_list(struct kms_keks *keks, struct kms_kek **list)
 void kms_kek_dismiss(struct kms_kek *kek)
 {
     struct kms_keks *keks = kek->home;
-    join_all(take_list(keks, &keks->closed));
+    join_all(take_closed(keks));
     kms_healthd_dismiss(kek->health);
     pthread_mutex_lock(&keks->mutex);
     kek->next = keks->left;
@@ -205,12 +202,7 @@ bool kms_keks_done(struct kms_keks *keks, uint64_t timeout_ns)
     bool clean = keks->closing == 0;
     pthread_mutex_unlock(&keks->mutex);
     if (clean) {
-        struct kms_kek *kept = take_list(keks, &keks->kept);
-        for (struct kms_kek *kek = kept; kek != NULL; kek = kek->next) {
-            kek_close(kek);
-        }
-        join_all(kept);
-        join_all(take_list(keks, &keks->closed));
+        join_all(take_closed(keks));
         pthread_cond_destroy(&keks->changed);
         pthread_mutex_destroy(&keks->mutex);
     }

@@ -24,7 +24,6 @@ struct kms_kek {
     struct kms_keyring *ring;
     struct kms_healthd *health;
     struct kms_keks *home;
-    bool stays_open;      /* main thread: dismissed, its key service is left open until the end */
     struct kms_kek *next; /* this and below: under kms_keks.mutex */
     unsigned users;
     pthread_t closer; /* main thread; of one that was dismissed */
@@ -36,7 +35,6 @@ struct kms_keks {
     pthread_cond_t changed;
     struct kms_kek *now;
     struct kms_kek *left;
-    struct kms_kek *kept;   /* those that stay open */
     struct kms_kek *closed; /* shells */
     unsigned closing;       /* of those left, and those that are being closed */
     uint64_t number;        /* of those that have served */

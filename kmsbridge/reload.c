@@ -5,7 +5,6 @@
  * reload is applied whole or not at all.
  */
 #include <string.h>
-#include <sys/stat.h>
 
 #include "common/clock.h"
 #include "common/log.h"
@@ -70,51 +69,12 @@ static void warn_restart(const struct kms_rpc_limits *was, const struct kms_kms_
     }
 }
 
-/* --- one PKCS#11 library under two names --- */
+/* --- a new KEK --- */
 
 static const struct kms_hsm_conf *hsm_of(const struct kms_conf *conf)
 {
     return kms_conf_backend(conf, conf->kms.backend)->hsm;
 }
-
-static bool same_file(const char *a, const char *b)
-{
-    struct stat x;
-    struct stat y;
-    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
-}
-
-/* The backend knows a module by its name and init_args; what p11-kit makes of a name, we do not. */
-static bool may_be_one_library(const struct kms_hsm_conf *a, const struct kms_hsm_conf *b)
-{
-    if (a == NULL || b == NULL) {
-        return false;
-    }
-    return kms_text_equal(a->module, b->module) || strchr(a->module, '/') == NULL ||
-           strchr(b->module, '/') == NULL || same_file(a->module, b->module);
-}
-
-/* Closing one of the two would finalize the library under the other. */
-static bool must_stay_open(const struct kms_conf *was, const struct kms_conf *now)
-{
-    return may_be_one_library(hsm_of(was), hsm_of(now)) &&
-           !kms_text_equal(hsm_of(was)->module, hsm_of(now)->module);
-}
-
-/* A library takes them once, at C_Initialize. */
-static enum kms_status check_init_args(const struct kms_conf *was, const struct kms_conf *now,
-                                       struct kms_error *err)
-{
-    if (may_be_one_library(hsm_of(was), hsm_of(now)) &&
-        !kms_text_equal(hsm_of(was)->init_args, hsm_of(now)->init_args)) {
-        return kms_error_set(err, KMS_E_INVALID,
-                             "hsm.init_args cannot change while the module is loaded: it needs a "
-                             "restart");
-    }
-    return KMS_OK;
-}
-
-/* --- a new KEK --- */
 
 /* The first verdict on @kek. It is asked for by the probe's thread: a module that hangs does not
  * hang us. */
@@ -180,13 +140,9 @@ static enum kms_status change_kek(struct kms_server *server, struct change *chan
     enum kms_status status = KMS_OK;
     if (!kek_same(was->conf, change->conf)) {
         kms_log(KMS_LOG_INFO, "reload: another KEK is configured: it is tried");
-        status = check_init_args(was->conf, change->conf, err);
+        status = kms_kek_open(&server->keks, change->conf, kms_server_on_backend, server,
+                              &change->kek, err);
         if (status == KMS_OK) {
-            status = kms_kek_open(&server->keks, change->conf, kms_server_on_backend, server,
-                                  &change->kek, err);
-        }
-        if (status == KMS_OK) {
-            change->kek->stays_open = must_stay_open(was->conf, change->conf);
             status = prove_kek(server, was, change->kek, meanwhile, err);
         }
     }
@@ -203,7 +159,6 @@ static void serve_kek(struct kms_server *server, struct kms_kek *kek)
     bool had = kms_keyring_active(was->ring, from) != KMS_E_NOT_FOUND;
     bool has = !had || kms_keyring_has(kek->ring, kms_span_str(from));
     bool found = kms_keyring_active(kek->ring, to) != KMS_E_NOT_FOUND;
-    was->stays_open = was->stays_open || kek->stays_open;
     kms_kek_serve(kek);
     kms_kek_put(was);
     const struct kms_log_field fields[] = {{"key_id", found ? to : NULL},

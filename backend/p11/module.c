@@ -14,11 +14,12 @@
 
 struct kms_p11_module {
     struct kms_p11_module *next;
-    unsigned users; /* guarded by modules_lock */
-    char *name;
-    char *init_args; /* may be NULL */
+    void *library; /* dlopen's handle: one for all paths to a file */
+    char *name;    /* what its first user called it */
     const CK_FUNCTION_LIST *functions;
-    bool starting; /* guarded by modules_lock: one thread is in kms_p11_module_start() */
+    unsigned users;  /* this and the next two: guarded by modules_lock */
+    char *init_args; /* may be NULL */
+    bool starting;   /* one thread is in C_Finalize or C_Initialize, or about to be */
     bool initialised;
     atomic_bool was_initialised; /* by another one here: it may be that one's library */
     atomic_uint_fast64_t epoch;  /* 0 while closed; even a closed module remembers last_epoch */
@@ -51,18 +52,36 @@ static char *path_by_name(const char *name, char **init_args)
     return path;
 }
 
-static enum kms_status load_functions(const char *name, const char *path,
-                                      const CK_FUNCTION_LIST **ret_functions, struct kms_error *err)
+/* The library of @name, and what is to be its pReserved. */
+static enum kms_status load(const char *name, char **init_args, void **ret_library,
+                            struct kms_error *err)
+{
+    char *path = strchr(name, '/') != NULL ? strdup(name) : path_by_name(name, init_args);
+    void *library = NULL;
+    enum kms_status status = KMS_OK;
+
+    if (path == NULL) {
+        return kms_error_set(err, KMS_E_UNAVAILABLE,
+                             "PKCS#11 module \"%s\" is neither a path nor known to p11-kit", name);
+    }
+    library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (library == NULL) {
+        status = kms_error_set(err, KMS_E_UNAVAILABLE, "PKCS#11 module \"%s\" cannot be loaded: %s",
+                               name, dlerror());
+    } else {
+        *ret_library = library;
+    }
+    free(path);
+    return status;
+}
+
+static enum kms_status get_functions(const char *name, void *library,
+                                     const CK_FUNCTION_LIST **ret_functions, struct kms_error *err)
 {
     CK_C_GetFunctionList get = NULL;
     CK_FUNCTION_LIST *functions = NULL;
-    void *library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
     CK_RV rv = CKR_OK;
 
-    if (library == NULL) {
-        return kms_error_set(err, KMS_E_UNAVAILABLE, "PKCS#11 module \"%s\" cannot be loaded: %s",
-                             name, dlerror());
-    }
     /* POSIX's way to turn an object pointer into a function pointer. */
     *(void **)&get = dlsym(library, "C_GetFunctionList");
     if (get == NULL) {
@@ -81,116 +100,87 @@ static enum kms_status load_functions(const char *name, const char *path,
     return KMS_OK;
 }
 
-static void module_free(struct kms_p11_module *module)
-{
-    if (module != NULL) {
-        free(module->name);
-        free(module->init_args);
-        free(module);
-    }
-}
-
-static struct kms_p11_module *module_new(const char *name, const char *init_args)
-{
-    struct kms_p11_module *module = calloc(1, sizeof(*module));
-
-    if (module == NULL) {
-        return NULL;
-    }
-    module->name = strdup(name);
-    module->init_args = init_args == NULL ? NULL : strdup(init_args);
-    if (module->name == NULL || (init_args != NULL && module->init_args == NULL)) {
-        module_free(module);
-        return NULL;
-    }
-    return module;
-}
-
-static enum kms_status module_load(const char *name, const char *init_args,
-                                   struct kms_p11_module **ret_module, struct kms_error *err)
-{
-    enum kms_status status = KMS_OK;
-    struct kms_p11_module *module = module_new(name, init_args);
-    char *path = NULL;
-
-    if (module == NULL) {
-        return kms_error_set(err, KMS_E_NOMEM, "no memory for a PKCS#11 module");
-    }
-    if (strchr(name, '/') != NULL) {
-        path = strdup(name);
-    } else {
-        path = path_by_name(name, &module->init_args);
-    }
-    if (path == NULL) {
-        status =
-            kms_error_set(err, KMS_E_UNAVAILABLE,
-                          "PKCS#11 module \"%s\" is neither a path nor known to p11-kit", name);
-        goto out;
-    }
-    status = load_functions(name, path, &module->functions, err);
-    if (status == KMS_OK) {
-        *ret_module = module;
-        module = NULL;
-    }
-out:
-    free(path);
-    module_free(module);
-    return status;
-}
-
 static bool same_text(const char *a, const char *b)
 {
     return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
 }
 
-static struct kms_p11_module *module_find_locked(const char *name, const char *init_args)
+/* The module of @library, which is put in the list if it is not there. NULL: no memory. */
+static struct kms_p11_module *module_of_locked(void *library, const char *name,
+                                               const CK_FUNCTION_LIST *functions)
 {
-    for (struct kms_p11_module *m = modules; m != NULL; m = m->next) {
-        /* given no init_args, p11-kit's own may have been taken */
-        if (strcmp(m->name, name) == 0 &&
-            (init_args == NULL || same_text(m->init_args, init_args))) {
-            return m;
-        }
+    struct kms_p11_module *module = modules;
+
+    while (module != NULL && module->library != library) {
+        module = module->next;
     }
-    return NULL;
+    if (module != NULL) {
+        return module;
+    }
+    module = calloc(1, sizeof(*module));
+    if (module == NULL || (module->name = strdup(name)) == NULL) {
+        free(module);
+        return NULL;
+    }
+    module->library = library;
+    module->functions = functions;
+    module->next = modules;
+    modules = module;
+    return module;
+}
+
+/* One more user, who wants @init_args, which are taken if he is the first. */
+static enum kms_status use_locked(struct kms_p11_module *module, const char *name, char **init_args,
+                                  struct kms_error *err)
+{
+    if (module->users == 0) {
+        free(module->init_args);
+        module->init_args = *init_args;
+        *init_args = NULL;
+    } else if (!same_text(module->init_args, *init_args)) {
+        return kms_error_set(err, KMS_E_UNAVAILABLE,
+                             "PKCS#11 module \"%s\" is in use as \"%s\" with other init_args: it "
+                             "takes them but once",
+                             name, module->name);
+    }
+    module->users++;
+    return KMS_OK;
 }
 
 enum kms_status kms_p11_module_get(const char *name, const char *init_args,
                                    struct kms_p11_module **ret_module, struct kms_error *err)
 {
+    char *args = init_args == NULL ? NULL : strdup(init_args);
+    const CK_FUNCTION_LIST *functions = NULL;
     struct kms_p11_module *module = NULL;
-    struct kms_p11_module *loaded = NULL;
+    void *library = NULL;
     enum kms_status status = KMS_OK;
 
+    if (init_args != NULL && args == NULL) {
+        return kms_error_set(err, KMS_E_NOMEM, "no memory for a PKCS#11 module");
+    }
+    status = load(name, &args, &library, err);
+    if (status == KMS_OK) {
+        status = get_functions(name, library, &functions, err);
+    }
+    if (status != KMS_OK) {
+        goto out;
+    }
     pthread_mutex_lock(&modules_lock);
-    module = module_find_locked(name, init_args);
-    if (module != NULL) {
-        module->users++;
-    }
+    module = module_of_locked(library, name, functions);
+    status = module == NULL ? kms_error_set(err, KMS_E_NOMEM, "no memory for a PKCS#11 module")
+                            : use_locked(module, name, &args, err);
     pthread_mutex_unlock(&modules_lock);
-    if (module == NULL) {
-        status = module_load(name, init_args, &loaded, err);
-        if (status != KMS_OK) {
-            return status;
-        }
-        pthread_mutex_lock(&modules_lock);
-        module = module_find_locked(name, init_args);
-        if (module == NULL) {
-            module = loaded;
-            loaded = NULL;
-            module->next = modules;
-            modules = module;
-        }
-        module->users++;
-        pthread_mutex_unlock(&modules_lock);
-        module_free(loaded);
+    if (status == KMS_OK) {
+        *ret_module = module;
     }
-    *ret_module = module;
-    return KMS_OK;
+out:
+    free(args);
+    return status;
 }
 
 /*
- * Modules of two names may be one library: a link, p11-kit's proxy, a wrapper as pkcs11-spy. Who
+ * Two modules may come to one library in the end: p11-kit's proxy, a wrapper as pkcs11-spy. Who
  * found it initialised knows. To finalize it for one would take it from under the calls of the
  * other.
  */
@@ -205,25 +195,37 @@ static bool may_be_another_ones_locked(const struct kms_p11_module *module)
     return false;
 }
 
+/* The last user has gone. True: C_Finalize is to be called, and nobody starts the module before. */
+static bool leave_locked(struct kms_p11_module *module)
+{
+    bool stays = may_be_another_ones_locked(module);
+    bool finalizes = false;
+
+    atomic_store(&module->epoch, 0);
+    /* under a call that hangs inside, leaving it initialised is the lesser evil */
+    finalizes = module->initialised && !stays && atomic_load(&module->inside) == 0;
+    if (finalizes || stays) {
+        module->initialised = false;
+    }
+    module->starting = finalizes;
+    return finalizes;
+}
+
 void kms_p11_module_put(struct kms_p11_module *module)
 {
-    bool stays = false;
-    bool last = false;
+    bool finalizes = false;
 
     if (module == NULL) {
         return;
     }
     pthread_mutex_lock(&modules_lock);
-    last = --module->users == 0 && module->initialised;
-    stays = may_be_another_ones_locked(module);
-    if (last) {
-        module->initialised = false;
-        atomic_store(&module->epoch, 0);
-    }
+    finalizes = --module->users == 0 && leave_locked(module);
     pthread_mutex_unlock(&modules_lock);
-    /* under a call that hangs inside, leaving it initialised is the lesser evil */
-    if (last && !stays && atomic_load(&module->inside) == 0) {
+    if (finalizes) {
         (void)module->functions->C_Finalize(NULL);
+        pthread_mutex_lock(&modules_lock);
+        module->starting = false;
+        pthread_mutex_unlock(&modules_lock);
     }
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A PKCS#11 module in this process: loaded once however many backends use it, initialised,
- * and guarded by a gate, so that C_Finalize never runs under a call that is still inside.
+ * A PKCS#11 module in this process: one however many backends use it and by whatever names of its
+ * file, initialised, and guarded by a gate, so that C_Finalize never runs under a call that is
+ * still inside.
  *
  * Thread-safe. A module is never unloaded: many leave threads, atexit handlers and thread-local
  * destructors behind.
@@ -16,7 +17,8 @@ struct kms_p11_module;
 /*
  * Loads the module of @name: a path, or without '/' the name of a p11-kit configuration file. Does
  * not call C_Initialize. @init_args (NULL: none, or p11-kit's x-init-reserved) is what pReserved
- * will be. Two users of the same name and init_args share it. KMS_E_UNAVAILABLE names the module.
+ * will be; a module that is in use has what its first user gave. KMS_E_UNAVAILABLE names the
+ * module.
  */
 enum kms_status kms_p11_module_get(const char *name, const char *init_args,
                                    struct kms_p11_module **ret_module,
@@ -24,7 +26,7 @@ enum kms_status kms_p11_module_get(const char *name, const char *init_args,
 /* NULL is fine. The last user's put finalizes. */
 void kms_p11_module_put(struct kms_p11_module *module);
 
-/* Others are at work with it, or may be under another name (a link, a wrapper). */
+/* Others are at work with it, or may be behind another module (a wrapper). */
 bool kms_p11_module_is_shared(struct kms_p11_module *module);
 const CK_FUNCTION_LIST *kms_p11_module_functions(const struct kms_p11_module *module);
 

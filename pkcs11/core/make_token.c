@@ -347,7 +347,7 @@ static CK_RV generate(struct kms_session *session, struct wish *wish, bool pair,
     wish->tmpl.uses = wish->uses;
     memset(&info, 0, sizeof(info));
     if (slot->ops->generate(slot->backend, &call, &wish->tmpl, &info) != KMS_OK) {
-        return kms_slot_error(slot, &call, KMS_DATA_PLAIN);
+        return kms_slot_error(slot, &call, KMS_DATA_NONE);
     }
     if (pair && (slot->ops->public_key == NULL ||
                  slot->ops->public_key(slot->backend, &call, info.ref, &spki) != KMS_OK)) {

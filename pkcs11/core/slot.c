@@ -74,6 +74,7 @@ static CK_RV bad_data(enum kms_data data)
         return CKR_WRAPPED_KEY_INVALID;
     case KMS_DATA_AEAD:
         return CKR_AEAD_DECRYPT_FAILED;
+    case KMS_DATA_NONE:
     case KMS_DATA_PLAIN:
         break;
     }
@@ -90,6 +91,7 @@ static CK_RV bad_length(enum kms_data data)
         return CKR_SIGNATURE_LEN_RANGE;
     case KMS_DATA_WRAPPED:
         return CKR_WRAPPED_KEY_LEN_RANGE;
+    case KMS_DATA_NONE:
     case KMS_DATA_PLAIN:
         break;
     }
@@ -129,6 +131,8 @@ CK_RV kms_slot_error(const struct kms_slot *slot, const struct kms_call *call, e
         rv = bad_data(data);
     } else if (status == KMS_E_TOO_LARGE) {
         rv = bad_length(data);
+    } else if (status == KMS_E_NOT_FOUND && data == KMS_DATA_NONE) {
+        rv = CKR_TOKEN_NOT_PRESENT;
     } else if (status > KMS_OK && status < KMS_STATUS_COUNT) {
         rv = values[status];
     }
@@ -259,7 +263,7 @@ static CK_RV check_pin(const struct kms_slot *slot, struct kms_span pin)
     case KMS_E_AUTH:
         return kms_p11_refuse(CKR_PIN_INCORRECT, "token %s: wrong PIN", slot->token.name);
     default:
-        return kms_slot_error(slot, &call, KMS_DATA_PLAIN);
+        return kms_slot_error(slot, &call, KMS_DATA_NONE);
     }
 }
 
@@ -343,7 +347,7 @@ CK_RV kms_slot_random(const struct kms_slot *slot, uint8_t *bytes, size_t len)
             kms_buf_over(bytes, len < KMS_AGENT_RANDOM_MAX ? len : KMS_AGENT_RANDOM_MAX);
 
         if (slot->ops->random(slot->backend, &call, &piece) != KMS_OK) {
-            return kms_slot_error(slot, &call, KMS_DATA_PLAIN);
+            return kms_slot_error(slot, &call, KMS_DATA_NONE);
         }
         if (piece.len == 0) {
             return CKR_DEVICE_ERROR;

@@ -55,6 +55,7 @@ struct kms_call kms_slot_call(const struct kms_slot *slot);
 /* What a failed call comes to: one row a status (key-services C4); logs call->error. @data chooses
  * between CKR_ENCRYPTED_DATA_INVALID and the others. */
 enum kms_data {
+    KMS_DATA_NONE, /* the call named no key: it is the token that is not there */
     KMS_DATA_PLAIN,
     KMS_DATA_ENCRYPTED,
     KMS_DATA_SIGNATURE,

@@ -98,7 +98,7 @@ static CK_RV load_keys(struct kms_slot *slot, enum kms_index_by by, struct kms_s
         by == KMS_BY_LABEL ? value : KMS_SPAN_NONE, add_key, &load);
 
     if (status != KMS_OK && load.rv == CKR_OK) {
-        load.rv = kms_slot_error(slot, &call, KMS_DATA_PLAIN);
+        load.rv = kms_slot_error(slot, &call, KMS_DATA_NONE);
     }
     if (load.rv == CKR_OK) {
         (void)pthread_rwlock_wrlock(&store->lock);

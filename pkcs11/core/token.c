@@ -111,6 +111,29 @@ static CK_RV cannot(const struct kms_token_use *use)
                           use->mech->name);
 }
 
+/*
+ * The service refuses what the key was found able to do. So it is not the mechanism: it is the
+ * parameter (an IV, a tag's length, a label, an AAD, a salt), or the input's length. A sealed AAD
+ * is only ever unsupported.
+ */
+static CK_RV refused(const struct kms_token_use *use, const struct kms_call *call,
+                     enum kms_data data)
+{
+    const struct kms_params *p = &use->params;
+    const bool told = p->iv.len > 0 || p->tag_len > 0 || p->aad.len > 0 || p->salt_given;
+    const enum kms_status status = call->error.status;
+
+    if (told && (status == KMS_E_UNSUPPORTED || (status == KMS_E_INVALID && !use->sealed))) {
+        return kms_p11_refuse(CKR_MECHANISM_PARAM_INVALID,
+                              "%s: the service refuses the parameter: %s", use->mech->name,
+                              call->error.text);
+    }
+    if (status == KMS_E_INVALID && data == KMS_DATA_PLAIN) {
+        return kms_p11_refuse(CKR_DATA_LEN_RANGE, "%s: %s", use->mech->name, call->error.text);
+    }
+    return kms_slot_error(use->key->slot, call, data);
+}
+
 /* A reply that is not what was asked for is not passed on. */
 static CK_RV accept(struct kms_token_use *use, const struct kms_sealed *sealed, size_t len,
                     struct kms_buf *ret_iv, struct kms_buf *out)
@@ -150,11 +173,7 @@ static CK_RV encrypt_into(struct kms_token_use *use, enum kms_token_op how, stru
     }
     status = (how == KMS_TOKEN_WRAP ? slot->ops->wrap : slot->ops->encrypt)(
         slot->backend, &call, use->key->ref, &params, in, sealed);
-    if (status == KMS_E_UNSUPPORTED && use->params.iv.len > 0) {
-        return kms_p11_refuse(CKR_MECHANISM_PARAM_INVALID, "%s: the service takes no IV: %s",
-                              use->mech->name, call.error.text);
-    }
-    return status == KMS_OK ? CKR_OK : kms_slot_error(slot, &call, KMS_DATA_PLAIN);
+    return status == KMS_OK ? CKR_OK : refused(use, &call, KMS_DATA_PLAIN);
 }
 
 CK_RV kms_token_encrypt(struct kms_token_use *use, enum kms_token_op how, struct kms_span in,
@@ -282,14 +301,6 @@ static CK_RV open_frame(const struct kms_token_use *use, enum kms_token_op how, 
     return CKR_OK;
 }
 
-static CK_RV bad_data(struct kms_call *call, const struct kms_slot *slot, enum kms_token_op how,
-                      bool aead)
-{
-    enum kms_data data = how == KMS_TOKEN_WRAP ? KMS_DATA_WRAPPED : KMS_DATA_ENCRYPTED;
-
-    return kms_slot_error(slot, call, aead ? KMS_DATA_AEAD : data);
-}
-
 CK_RV kms_token_decrypt(struct kms_token_use *use, enum kms_token_op how, bool aead,
                         struct kms_span in, struct kms_buf *out)
 {
@@ -308,7 +319,10 @@ CK_RV kms_token_decrypt(struct kms_token_use *use, enum kms_token_op how, bool a
     } else if ((how == KMS_TOKEN_WRAP ? slot->ops->unwrap : slot->ops->decrypt)(
                    slot->backend, &call, version != NULL ? version->ref : use->key->ref, &params,
                    in, &plain) != KMS_OK) {
-        rv = bad_data(&call, slot, how, aead);
+        rv = refused(use, &call,
+                     aead                    ? KMS_DATA_AEAD
+                     : how == KMS_TOKEN_WRAP ? KMS_DATA_WRAPPED
+                                             : KMS_DATA_ENCRYPTED);
     } else {
         out->len += plain.len;
     }
@@ -393,7 +407,7 @@ CK_RV kms_token_sign(struct kms_token_use *use, struct kms_span in, struct kms_b
     }
     if ((mac ? slot->ops->mac : slot->ops->sign)(slot->backend, &call, use->key->ref, &use->params,
                                                  input, &signature) != KMS_OK) {
-        return kms_slot_error(slot, &call, KMS_DATA_PLAIN);
+        return refused(use, &call, KMS_DATA_PLAIN);
     }
     if (signature.len != kms_token_signature_room(use) ||
         kms_buf_put(out, kms_buf_span(&signature)) != KMS_OK) {
@@ -421,7 +435,7 @@ CK_RV kms_token_verify(struct kms_token_use *use, struct kms_span in, struct kms
     }
     if (slot->ops->verify(slot->backend, &call, use->key->ref, &use->params, input, signature) !=
         KMS_OK) {
-        return kms_slot_error(slot, &call, KMS_DATA_SIGNATURE);
+        return refused(use, &call, KMS_DATA_SIGNATURE);
     }
     return CKR_OK;
 }

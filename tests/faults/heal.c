@@ -39,6 +39,9 @@ static const struct unit_test tests[] = {
     {"lost calls are not a wedge", lost_calls_are_not_a_wedge},
     {"no finalize under a stuck call", no_finalize_under_a_stuck_call},
     {"a full token is shared", a_full_token_is_shared},
+    {"two names are one library", two_names_are_one_library},
+    {"other init_args are refused", other_init_args_are_refused},
+    {"finalizing comes before the next", finalizing_comes_before_the_next},
     {"doubt spares the first key", doubt_spares_the_first_key},
     {"reconnects under load", reconnects_under_load},
 };

@@ -64,6 +64,9 @@ void a_hanging_module_is_survived(void);
 void lost_calls_are_not_a_wedge(void);
 void no_finalize_under_a_stuck_call(void);
 void a_full_token_is_shared(void);
+void two_names_are_one_library(void);
+void other_init_args_are_refused(void);
+void finalizing_comes_before_the_next(void);
 void doubt_spares_the_first_key(void);
 void reconnects_under_load(void);
 

@@ -34,7 +34,11 @@ if ! (set -e; make_token) >"$dir/log" 2>&1; then
     exit 1
 fi
 
-export KMS_TEST_DIR=$dir KMS_TEST_MODULE=$shim
+# the shim, and its other names
+cp "$shim" "$dir/shim.so"
+ln -s shim.so "$dir/symlink.so"
+ln "$dir/shim.so" "$dir/hardlink.so"
+export KMS_TEST_DIR=$dir KMS_TEST_MODULE=$dir/shim.so
 export KMSBRIDGE_SHIM_CONTROL=$dir/plan KMSBRIDGE_SHIM_COUNTERS=$dir/counters
 : >"$dir/plan"
 timeout -k 5 180 "$heal"

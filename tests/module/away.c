@@ -249,6 +249,27 @@ static void silent(void)
     go();
 }
 
+/* An agent that is there, and has the token no more: nothing that was said is about a key. */
+static void without_the_token(void)
+{
+    enum { NOT_FOUND = 4 }; /* agent.proto's */
+    CK_ATTRIBUTE all = {CKA_TOKEN, (CK_BYTE[]){CK_TRUE}, 1};
+    CK_SESSION_HANDLE s = 0;
+
+    start();
+    come();
+    (void)slots();
+    OK(f->C_OpenSession(0, CKF_SERIAL_SESSION, NULL, NULL, &s));
+    fake_agent_fault(fake, FAKE_ERROR, 1000, NOT_FOUND);
+    (void)UNIT_CHECK("login", f->C_Login(s, CKU_USER, (CK_BYTE[]){'1', '2', '3', '4'}, 4) ==
+                                  CKR_TOKEN_NOT_PRESENT);
+    (void)UNIT_CHECK("search", f->C_FindObjectsInit(s, &all, 1) == CKR_TOKEN_NOT_PRESENT);
+    (void)UNIT_CHECK("random", asks(s, CKR_TOKEN_NOT_PRESENT));
+    OK(f->C_CloseSession(s));
+    OK(f->C_Finalize(NULL));
+    go();
+}
+
 int main(void)
 {
     static const struct unit_test tests[] = {
@@ -258,6 +279,7 @@ int main(void)
         {"follows", follows},
         {"flat", flat},
         {"silent", silent},
+        {"without the token", without_the_token},
     };
     const char *path = getenv("KMS_TEST_PKCS11");
     void *handle = dlopen(path != NULL ? path : "pkcs11/.libs/kmsbridge-pkcs11.so", RTLD_NOW);

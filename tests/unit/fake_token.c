@@ -38,6 +38,7 @@ struct kms_call kms_slot_call(const struct kms_slot *slot)
 CK_RV kms_slot_error(const struct kms_slot *slot, const struct kms_call *call, enum kms_data data)
 {
     static const CK_RV bad[] = {
+        [KMS_DATA_NONE] = CKR_DATA_INVALID,
         [KMS_DATA_PLAIN] = CKR_DATA_INVALID,
         [KMS_DATA_ENCRYPTED] = CKR_ENCRYPTED_DATA_INVALID,
         [KMS_DATA_SIGNATURE] = CKR_SIGNATURE_INVALID,

@@ -385,6 +385,26 @@ static void test_service_iv(void)
     fake_end();
 }
 
+/* A service's tag has one length, which another one, without AAD, is refused for. */
+static void test_service_tag(void)
+{
+    CK_BYTE out[100];
+    CK_ULONG len = sizeof(out);
+    struct param p;
+
+    fake_begin();
+    fake.fail = KMS_E_UNSUPPORTED;
+    CU_ASSERT_EQUAL(begin(KMS_OPK_MESSAGE_ENCRYPT, fake.key[FAKE_AES]), CKR_OK);
+    param_set(&p, CKG_GENERATE);
+    p.host.ulTagBits = 96;
+    CU_ASSERT_EQUAL(kms_message_crypt(&fake.session, KMS_OPK_MESSAGE_ENCRYPT, &p.host,
+                                      sizeof(p.host), NULL, 0, message, 100, out, &len),
+                    CKR_MECHANISM_PARAM_INVALID);
+    CU_ASSERT_EQUAL(fake.encrypts, 1);
+    close_all();
+    fake_end();
+}
+
 /* ---- states --------------------------------------------------------------------------------- */
 
 static void test_states(void)
@@ -503,6 +523,7 @@ int main(void)
         {"counters end", test_counter_ends},
         {"what is refused", test_refused},
         {"a service with IVs of its own", test_service_iv},
+        {"a service with tags of its own", test_service_tag},
         {"states", test_states},
         {"signatures", test_signatures},
     };

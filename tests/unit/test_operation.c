@@ -400,6 +400,61 @@ static void test_errors_end(void)
     }
 }
 
+/* ---- what a key can do, and its service refuses --------------------------------------------- */
+
+static CK_RSA_PKCS_OAEP_PARAMS oaep_label = {.hashAlg = CKM_SHA256,
+                                             .mgf = CKG_MGF1_SHA256,
+                                             .source = CKZ_DATA_SPECIFIED,
+                                             .pSourceData = mech_aad,
+                                             .ulSourceDataLen = sizeof(mech_aad)};
+
+/* Not the mechanism, which the key has: its parameter, or the input's length. */
+static const struct refusal {
+    const char *name;
+    enum kms_op_kind kind;
+    enum fake_key key;
+    CK_MECHANISM mechanism;
+    CK_ULONG in_len;
+    enum kms_status fail;
+    CK_RV rv;
+} refusals[] = {
+    {"no such salt", KMS_OPK_SIGN, FAKE_RSA, MECH(CKM_SHA256_RSA_PKCS_PSS, mech_pss), 64,
+     KMS_E_UNSUPPORTED, CKR_MECHANISM_PARAM_INVALID},
+    {"no room for the salt", KMS_OPK_SIGN, FAKE_RSA, MECH(CKM_SHA256_RSA_PKCS_PSS, mech_pss), 64,
+     KMS_E_INVALID, CKR_MECHANISM_PARAM_INVALID},
+    {"no label", KMS_OPK_DECRYPT, FAKE_RSA, MECH(CKM_RSA_PKCS_OAEP, oaep_label), 256,
+     KMS_E_UNSUPPORTED, CKR_MECHANISM_PARAM_INVALID},
+    {"no label, said otherwise", KMS_OPK_DECRYPT, FAKE_RSA, MECH(CKM_RSA_PKCS_OAEP, oaep_label),
+     256, KMS_E_INVALID, CKR_MECHANISM_PARAM_INVALID},
+    {"no AAD", KMS_OPK_ENCRYPT, FAKE_AES, MECH(CKM_KMSBRIDGE_SEALED, mech_sealed), 64,
+     KMS_E_UNSUPPORTED, CKR_MECHANISM_PARAM_INVALID},
+    {"nothing to seal", KMS_OPK_ENCRYPT, FAKE_AES, MECH(CKM_KMSBRIDGE_SEALED, mech_sealed), 0,
+     KMS_E_INVALID, CKR_DATA_LEN_RANGE},
+    {"no MAC of nothing", KMS_OPK_SIGN, FAKE_MAC, MECH_NONE(CKM_SHA256_HMAC), 0, KMS_E_INVALID,
+     CKR_DATA_LEN_RANGE},
+    {"no such digest", KMS_OPK_SIGN, FAKE_EC, MECH_NONE(CKM_ECDSA), 65, KMS_E_INVALID,
+     CKR_DATA_LEN_RANGE},
+    {"no reason", KMS_OPK_SIGN, FAKE_EC, MECH_NONE(CKM_ECDSA), 32, KMS_E_UNAVAILABLE,
+     CKR_DEVICE_ERROR},
+};
+
+static void test_refusals(void)
+{
+    for (size_t i = 0; i < UNIT_COUNT(refusals); i++) {
+        const struct refusal *row = &refusals[i];
+        CK_MECHANISM mechanism = row->mechanism;
+        CK_BYTE out[1024];
+        CK_ULONG len = sizeof(out);
+
+        fake_begin();
+        fake.fail = row->fail;
+        UNIT_CHECK(row->name, shot(row->kind, &mechanism, fake.key[row->key], message, row->in_len,
+                                   out, &len) == row->rv);
+        UNIT_CHECK(row->name, fake.requests == 1);
+        fake_end();
+    }
+}
+
 static void test_refused_iv(void)
 {
     CK_MECHANISM gcm = MECH(CKM_AES_GCM, mech_gcm);
@@ -517,6 +572,7 @@ int main(void)
         {"what a begin is refused for", test_begin},
         {"CKA_ALLOWED_MECHANISMS", test_allowed_mechanisms},
         {"errors end an operation", test_errors_end},
+        {"a service that refuses", test_refusals},
         {"a service with IVs of its own", test_refused_iv},
         {"a forged ciphertext", test_forged},
         {"digests of SHA-256 alone", test_sha256_alone},
