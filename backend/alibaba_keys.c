@@ -193,6 +193,10 @@ enum kms_status kms_ali_key_read(const struct kms_json *metadata, struct kms_ali
         return kms_error_set(err, KMS_E_PROTOCOL, "the reply's KeyMetadata has an id that is none");
     }
     if (key.spec != NULL && kms_ali_seals(key.spec->type) && key.primary[0] == '\0') {
+        if (strcmp(state, "PendingImport") == 0) {
+            return kms_error_set(err, KMS_E_KEY_STATE, "key %s has no key material yet: import it",
+                                 key.id);
+        }
         return kms_error_set(err, KMS_E_PROTOCOL, "the reply lacks KeyMetadata.PrimaryKeyVersion");
     }
     if (key.spec != NULL && key.spec->type == KMS_KEY_GENERIC &&

@@ -200,6 +200,7 @@ static enum kms_status leave_out(struct listing *l, const char *id, enum kms_sta
     switch (status) {
     case KMS_E_NOT_FOUND: /* deleted meanwhile */
     case KMS_E_DENIED:    /* not for us */
+    case KMS_E_KEY_STATE: /* no use yet, or no more */
         break;
     case KMS_E_TOO_LARGE:
     case KMS_E_PROTOCOL:

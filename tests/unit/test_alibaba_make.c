@@ -337,7 +337,14 @@ static void the_others_are_listed(void)
     kms_alibaba_ops.close(b);
 }
 
-/* Nor does one that goes between two questions, or is not ours to look at, by either question. */
+#define ODD(state)                                                                                 \
+    "{\"KeyMetadata\":{\"KeyId\":\"" HUGE "\",\"Arn\":\"acs:kms:r:1:key/" HUGE "\",\"KeySpec\":"   \
+    "\"Aliyun_SM4\",\"KeyUsage\":\"ENCRYPT/DECRYPT\",\"KeyState\":\"" state "\"},"                 \
+    "\"RequestId\":\"planted-id\"}"
+#define NO_VERSIONS "{\"KeyVersions\":{\"KeyVersion\":[]},\"TotalCount\":0,\"RequestId\":\"r\"}"
+
+/* Nor does one that goes between two questions, or is not ours to look at, by either question, or
+ * has no material yet. */
 static void what_is_not_ours_hides_nothing(void)
 {
     static const struct plan plans[] = {
@@ -345,6 +352,9 @@ static void what_is_not_ours_hides_nothing(void)
         {"DescribeKey", 1, KMS_OK, 404, REFUSED("Forbidden.KeyNotFound"), 0, false},
         {"ListKeyVersions", 1, KMS_OK, 403, REFUSED("Forbidden.NoPermission"), 0, false},
         {"ListKeyVersions", 1, KMS_OK, 404, REFUSED("Forbidden.KeyNotFound"), 0, false},
+        {"ListKeyVersions", 1, KMS_OK, 409, REFUSED("Rejected.PendingDeletion"), 0, false},
+        {"ListKeyVersions", 1, KMS_OK, 200, NO_VERSIONS, 0, false},
+        {"DescribeKey", 1, KMS_OK, 200, ODD("PendingImport"), 0, false},
     };
     const struct kms_key_filter all = {.spec = NULL};
 
@@ -361,16 +371,11 @@ static void what_is_not_ours_hides_nothing(void)
     }
 }
 
-#define ODD                                                                                        \
-    "{\"KeyMetadata\":{\"KeyId\":\"" KEY "\",\"Arn\":\"acs:kms:r:1:key/" KEY "\","                 \
-    "\"KeySpec\":\"Aliyun_SM4\",\"KeyUsage\":\"ENCRYPT/DECRYPT\",\"KeyState\":\"Enabled\"},"       \
-    "\"RequestId\":\"planted-id\"}"
-
 /* Nor does one of which the service tells too little, whose id the log has. */
 static void a_key_that_cannot_be_read_hides_none(void)
 {
     static const struct plan plans[] = {
-        {"DescribeKey", 1, KMS_OK, 200, ODD, 0, false},
+        {"DescribeKey", 1, KMS_OK, 200, ODD("Enabled"), 0, false},
         {"DescribeKey", 1, KMS_OK, 200, "<html>", 0, false},
         {"ListKeyVersions", 1, KMS_OK, 200, "{\"RequestId\":\"planted-id\"}", 0, false},
     };
@@ -403,7 +408,7 @@ static void a_key_that_cannot_be_read_hides_none(void)
 /* Where there is no other one, it may be the one that is looked for. */
 static void where_none_can_be_read_that_is_told(void)
 {
-    static const struct plan plan = {"DescribeKey", 2, KMS_OK, 200, ODD, 0, false};
+    static const struct plan plan = {"DescribeKey", 2, KMS_OK, 200, ODD("Enabled"), 0, false};
     static const struct {
         struct kms_key_filter filter;
         enum kms_status status;
@@ -426,6 +431,28 @@ static void where_none_can_be_read_that_is_told(void)
                    rows[i].status == KMS_OK ||
                        said(&call, "key " HUGE ": the reply lacks KeyMetadata.PrimaryKeyVersion"));
         CU_ASSERT_STRING_EQUAL(call.error.request_id, rows[i].status == KMS_OK ? "" : "planted-id");
+        kms_alibaba_ops.close(b);
+    }
+}
+
+/* What is named in the configuration is told its state. */
+static void what_has_no_material_is_told(void)
+{
+    static const struct plan plans[] = {
+        {"DescribeKey", 1, KMS_OK, 200, ODD("PendingImport"), 0, false},
+        {"ListKeyVersions", 1, KMS_OK, 200, NO_VERSIONS, 0, false},
+    };
+    const struct kms_key_filter named = {.spec = "web"};
+
+    for (size_t i = 0; i < UNIT_COUNT(plans); i++) {
+        struct kms_backend *b = begin(&plans[i], 1);
+        struct kms_call call = {.deadline_ns = kms_deadline_in(2 * KMS_NS_PER_S)};
+        unsigned seen = 0;
+
+        service.named = true;
+        UNIT_CHECK(plans[i].body, kms_alibaba_ops.list_keys(b, &call, &named, count_key, &seen) ==
+                                      KMS_E_KEY_STATE);
+        UNIT_CHECK(call.error.text, said(&call, "no key material"));
         kms_alibaba_ops.close(b);
     }
 }
@@ -481,6 +508,7 @@ static const struct unit_test tests[] = {
     {"what is not ours hides nothing", what_is_not_ours_hides_nothing},
     {"a key that cannot be read hides none", a_key_that_cannot_be_read_hides_none},
     {"where none can be read that is told", where_none_can_be_read_that_is_told},
+    {"what has no material is told", what_has_no_material_is_told},
     {"logical keys need no versions", logical_keys_need_no_versions},
     {"a name is insisted on", a_name_is_insisted_on},
     {"a key without a name goes again", a_key_without_a_name_goes_again},
