@@ -75,6 +75,10 @@ static enum kms_status show_versions(struct listing *l, const struct kms_ali_key
 
 static enum kms_status show_key(struct listing *l, const struct kms_ali_key *key, const char *label)
 {
+    if (kms_ali_is_logical(key) && key->primary[0] == '\0') {
+        return kms_error_set(&l->call->error, KMS_E_KEY_STATE,
+                             "key %s has no key material yet: import it", key->id);
+    }
     return l->filter->logical && kms_ali_is_logical(key) ? show_logical(l, key, label)
                                                          : show_versions(l, key, label);
 }

@@ -193,7 +193,7 @@ static inline bool kms_ali_seals(enum kms_key_type type)
 struct kms_ali_key {
     char id[KMS_ALI_ID_MAX];
     char arn[256];
-    char primary[KMS_ALI_ID_MAX];    /* "": asymmetric */
+    char primary[KMS_ALI_ID_MAX];    /* "": asymmetric, or without material yet */
     const struct kms_ali_spec *spec; /* NULL: a kind that we do not show */
     char spec_name[32];
     bool encrypts; /* else it signs */

@@ -457,6 +457,22 @@ static void what_has_no_material_is_told(void)
     }
 }
 
+/* ... and is there all the same: its alias is taken, and it can be deleted. */
+static void what_has_no_material_is_there(void)
+{
+    static const struct plan plan = {"DescribeKey", 1, KMS_OK, 200, ODD("PendingImport"), 0, false};
+    struct kms_call call;
+    struct kms_backend *b = NULL;
+
+    CU_ASSERT_EQUAL(make(&plan, 1, 2000, &call), KMS_E_EXISTS);
+    CU_ASSERT_STRING_EQUAL(service.seen, "DescribeKey ");
+    b = begin(&plan, 1);
+    call = (struct kms_call){.deadline_ns = kms_deadline_in(2 * KMS_NS_PER_S)};
+    CU_ASSERT_EQUAL(kms_alibaba_ops.destroy(b, &call, HUGE "/" KMS_ALI_ANY_VERSION), KMS_OK);
+    CU_ASSERT(service.leaving);
+    kms_alibaba_ops.close(b);
+}
+
 static bool note_ref(void *ctx, const struct kms_key_info *info)
 {
     char *refs = ctx;
@@ -509,6 +525,7 @@ static const struct unit_test tests[] = {
     {"a key that cannot be read hides none", a_key_that_cannot_be_read_hides_none},
     {"where none can be read that is told", where_none_can_be_read_that_is_told},
     {"what has no material is told", what_has_no_material_is_told},
+    {"what has no material is there", what_has_no_material_is_there},
     {"logical keys need no versions", logical_keys_need_no_versions},
     {"a name is insisted on", a_name_is_insisted_on},
     {"a key without a name goes again", a_key_without_a_name_goes_again},
