@@ -230,6 +230,21 @@ enum kms_status kms_ali_from_rrsa(struct kms_backend *b, const struct kms_http_w
     return status;
 }
 
+/* ---- what is handed out without being asked who one is ------------------------------------ */
+
+/* What may pass is no refusal. */
+static enum kms_status refusal_of(const struct kms_http_response *response)
+{
+    switch (response->status) {
+    case 408:
+        return KMS_E_UNAVAILABLE;
+    case 429:
+        return KMS_E_THROTTLED;
+    default:
+        return response->status >= 500 ? KMS_E_UNAVAILABLE : KMS_E_AUTH;
+    }
+}
+
 /* ---- the ECS metadata service ------------------------------------------------------------- */
 
 static struct kms_http_wait shorter(const struct kms_http_wait *wait)
@@ -311,7 +326,7 @@ static enum kms_status take_imds_token(struct kms_backend *b, const struct kms_h
     if (status == KMS_OK &&
         (response.status != 200 || !take_line(&response, ret_token, IMDS_TOKEN)) &&
         !v1_allowed(b->ali)) {
-        status = kms_error_set(err, response.status >= 500 ? KMS_E_UNAVAILABLE : KMS_E_AUTH,
+        status = kms_error_set(err, refusal_of(&response),
                                "ecs: the metadata service gives no token (HTTP %u), and asking "
                                "without one is not allowed (tokenless_metadata)",
                                response.status);
@@ -323,9 +338,7 @@ static enum kms_status take_imds_token(struct kms_backend *b, const struct kms_h
 static enum kms_status refuse_imds(const struct kms_http_response *response, const char *what,
                                    struct kms_error *err)
 {
-    enum kms_status status = response->status == 404   ? KMS_E_NOT_FOUND
-                             : response->status >= 500 ? KMS_E_UNAVAILABLE
-                                                       : KMS_E_AUTH;
+    enum kms_status status = response->status == 404 ? KMS_E_NOT_FOUND : refusal_of(response);
 
     return kms_error_set(err, status, "ecs: the metadata service has no %s (HTTP %u)", what,
                          response->status);
@@ -431,7 +444,7 @@ enum kms_status kms_ali_from_uri(struct kms_backend *b, const struct kms_http_wa
         status = kms_http_perform(b->doors.identity, &request, wait, &response, err);
     }
     if (status == KMS_OK && response.status != 200) {
-        status = kms_error_set(err, response.status >= 500 ? KMS_E_UNAVAILABLE : KMS_E_AUTH,
+        status = kms_error_set(err, refusal_of(&response),
                                "uri: the credentials URI answers HTTP %u", response.status);
     }
     if (status == KMS_OK) {

@@ -43,10 +43,17 @@ static const struct {
     {"https://sts-vpc.cn-far.aliyuncs.com/", "{\"Credentials\":{" HANDED("of-far-vpc") "}}"},
 };
 
+/* Who answers otherwise; NULL: nobody. */
+static const char *refuser;
+static unsigned refusal;
+
 static enum kms_status answer(struct fake_http *fake, const struct kms_http_request *request,
                               struct kms_http_response *ret, struct kms_error *err)
 {
     (void)fake;
+    if (refuser != NULL && strcmp(request->url, refuser) == 0) {
+        return fake_http_reply(request, ret, refusal, "{}");
+    }
     for (size_t i = 0; i < UNIT_COUNT(answers); i++) {
         if (strncmp(request->url, answers[i].url, strlen(answers[i].url)) == 0) {
             return fake_http_reply(request, ret, 200, answers[i].body);
@@ -718,6 +725,43 @@ static void who_may_come_back_is_waited_for(void)
            "there; uri: ");
 }
 
+#define IMDS "http://100.100.100.200/latest/"
+#define URI  "http://127.0.0.1:6666/credentials"
+
+/* What may pass is not taken for a refusal; a metadata service that is busy is there, so that no
+ * other source is taken for it. */
+static void who_is_busy_refuses_nothing(void)
+{
+    static const char *const urls[] = {IMDS "api/token", IMDS "meta-data/ram/security-credentials/",
+                                       IMDS "meta-data/ram/security-credentials/node", URI};
+    static const struct {
+        unsigned http;
+        enum kms_status status;
+        const char *says;
+    } rows[] = {{429, KMS_E_THROTTLED, "HTTP 429"},
+                {408, KMS_E_UNAVAILABLE, "HTTP 408"},
+                {503, KMS_E_UNAVAILABLE, "HTTP 503"},
+                {403, KMS_E_AUTH, "HTTP 403"}};
+
+    for (size_t i = 0; i < UNIT_COUNT(urls) * UNIT_COUNT(rows); i++) {
+        size_t row = i % UNIT_COUNT(rows);
+
+        begin();
+        (void)unsetenv("ALIBABA_CLOUD_ECS_METADATA_DISABLED");
+        refuser = urls[i / UNIT_COUNT(rows)];
+        refusal = rows[row].http;
+        settings.credentials = unconst(strcmp(refuser, URI) == 0 ? "uri" : "ecs");
+        settings.credentials_uri = unconst(URI);
+        settings.ecs_role = strstr(refuser, "/node") == NULL ? NULL : unconst("node");
+        expect(refuser, rows[row].status, rows[row].says);
+        if (rows[row].http == 429 && strcmp(refuser, URI) != 0) {
+            settings.credentials = NULL;
+            expect(refuser, KMS_E_THROTTLED, "auto: ecs: the metadata service");
+        }
+    }
+    refuser = NULL;
+}
+
 static const struct unit_test tests[] = {
     {"each has its turn", each_has_its_turn},
     {"settings choose", settings_choose},
@@ -729,6 +773,7 @@ static const struct unit_test tests[] = {
     {"STS is where it is said to be", sts_is_where_it_is_said_to_be},
     {"files are read anew", files_are_read_anew},
     {"who may come back is waited for", who_may_come_back_is_waited_for},
+    {"who is busy refuses nothing", who_is_busy_refuses_nothing},
 };
 
 int main(void)
