@@ -76,8 +76,7 @@ bool kms_alibaba_is_dedicated(const char *endpoint)
            strncasecmp(host + 3 + len - (sizeof(domain) - 1), domain, sizeof(domain) - 1) == 0;
 }
 
-/* A region goes into a host name. */
-static bool is_region(const char *text)
+bool kms_alibaba_is_region(const char *text)
 {
     size_t len = strlen(text);
 
@@ -86,7 +85,7 @@ static bool is_region(const char *text)
 
 static enum kms_status check_where(const struct kms_conf_place *place, struct kms_alibaba_conf *ali)
 {
-    if (ali->region != NULL && !is_region(ali->region)) {
+    if (ali->region != NULL && !kms_alibaba_is_region(ali->region)) {
         return kms_conf_place_fail(place, "region", "must be a region's id, such as cn-hangzhou");
     }
     if (!is_set(ali->region) && !is_set(ali->endpoint)) {

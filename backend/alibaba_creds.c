@@ -222,22 +222,26 @@ static bool has_uri(struct kms_backend *b, struct kms_error *why)
 static enum kms_status from_auto(struct kms_backend *b, const struct kms_http_wait *wait,
                                  struct kms_credential_slot *slot, struct kms_error *err);
 
-/* In the order of "auto", which asks for those that can say whether they are set up. */
+/* In the order of "auto", which asks each whether it is set up. */
 static const struct source {
     const char *name;
     enum kms_status (*fetch)(struct kms_backend *b, const struct kms_http_wait *wait,
                              struct kms_credential_slot *slot, struct kms_error *err);
     bool (*is_set_up)(struct kms_backend *b, struct kms_error *why);
+    /* instead, where one look tells both */
+    enum kms_status (*fetch_maybe)(struct kms_backend *b, const struct kms_http_wait *wait,
+                                   bool *ret_set_up, struct kms_credential_slot *slot,
+                                   struct kms_error *err);
     bool may_be_absent; /* set up or not: that it is not there is known once it was asked */
 } sources[] = {
-    {"auto", from_auto, NULL, false},
-    {"access_key", from_access_key, has_access_key, false},
-    {"environment", from_environment, has_environment, false},
-    {"rrsa", from_rrsa, has_rrsa, false},
-    {"cli", kms_ali_from_cli, kms_ali_has_cli, false},
-    {"profile", kms_ali_from_profile, kms_ali_has_profile, false},
-    {"ecs", from_ecs, has_ecs, true},
-    {"uri", from_uri, has_uri, false},
+    {"auto", from_auto, NULL, NULL, false},
+    {"access_key", from_access_key, has_access_key, NULL, false},
+    {"environment", from_environment, has_environment, NULL, false},
+    {"rrsa", from_rrsa, has_rrsa, NULL, false},
+    {"cli", kms_ali_from_cli, NULL, kms_ali_from_cli_maybe, false},
+    {"profile", kms_ali_from_profile, kms_ali_has_profile, NULL, false},
+    {"ecs", from_ecs, has_ecs, NULL, true},
+    {"uri", from_uri, has_uri, NULL, false},
 };
 
 static const struct source *source_named(const char *name)
@@ -256,13 +260,19 @@ bool kms_ali_source_known(const char *name)
 }
 
 /* One of those that "auto" chooses from: an error begins with its name, as each source's does. */
-static enum kms_status from_chosen(const struct source *source, struct kms_backend *b,
-                                   const struct kms_http_wait *wait,
-                                   struct kms_credential_slot *slot, struct kms_error *err)
+static enum kms_status from_one(const struct source *source, struct kms_backend *b,
+                                const struct kms_http_wait *wait, bool *ret_set_up,
+                                struct kms_credential_slot *slot, struct kms_error *err)
 {
     size_t len = strlen(source->name);
-    enum kms_status status = source->fetch(b, wait, slot, err);
+    enum kms_status status = KMS_E_NOT_FOUND;
 
+    if (source->fetch_maybe != NULL) {
+        status = source->fetch_maybe(b, wait, ret_set_up, slot, err);
+    } else {
+        *ret_set_up = source->is_set_up(b, err);
+        status = *ret_set_up ? source->fetch(b, wait, slot, err) : KMS_E_NOT_FOUND;
+    }
     if (status == KMS_OK ||
         (strncmp(err->text, source->name, len) == 0 && strncmp(err->text + len, ": ", 2) == 0)) {
         return status;
@@ -300,10 +310,10 @@ static enum kms_status from_auto(struct kms_backend *b, const struct kms_http_wa
 
     for (size_t i = 1; i < sizeof(sources) / sizeof(sources[0]); i++) { /* 0 is "auto" */
         struct kms_error why = KMS_ERROR_INIT;
+        bool is_set_up = false;
+        enum kms_status now = from_one(&sources[i], b, wait, &is_set_up, slot, &why);
 
-        if (sources[i].is_set_up(b, &why)) {
-            enum kms_status now = from_chosen(&sources[i], b, wait, slot, &why);
-
+        if (is_set_up) {
             if (now == KMS_OK) {
                 note_choice(b, sources[i].name);
             }

@@ -80,10 +80,6 @@ static enum kms_status use_oidc(struct kms_backend *b, const struct kms_http_wai
 {
     const char *file = kms_ali_setting(profile->oidc.token_file, NULL, "/");
 
-    if (kms_ali_setting(profile->policy, NULL, NULL) != NULL) {
-        /* it takes rights away: to go on without it would be more than was meant */
-        return kms_error_set(err, KMS_E_UNSUPPORTED, "its policy cannot be asked for from here");
-    }
     if (file[0] != '/') {
         return kms_error_set(err, KMS_E_INVALID, "its token file is no absolute path");
     }
@@ -94,6 +90,12 @@ static enum kms_status use(struct kms_backend *b, const struct kms_http_wait *wa
                            const struct kms_ali_profile *profile, struct kms_credential_slot *slot,
                            struct kms_error *err)
 {
+    const char *region = kms_ali_setting(profile->oidc.sts_region, NULL, NULL);
+
+    if ((profile->way == KMS_ALI_BY_OIDC || profile->way == KMS_ALI_BY_ROLE) && region != NULL &&
+        !kms_alibaba_is_region(region)) {
+        return kms_error_set(err, KMS_E_INVALID, "its sts_region is no region's id");
+    }
     switch (profile->way) {
     case KMS_ALI_BY_ECS:
         return kms_ali_from_ecs(b, wait, profile->ecs_role, slot, err);

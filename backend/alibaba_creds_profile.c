@@ -42,7 +42,7 @@ static const char **field_of(struct section *section, const char *key)
         {"access_key_secret", &profile->secret},
         {"security_token", &profile->token},
         {"role_name", &profile->ecs_role},
-        {"policy", &profile->policy},
+        {"policy", &profile->oidc.policy},
         {"role_arn", &profile->oidc.role_arn},
         {"oidc_provider_arn", &profile->oidc.provider_arn},
         {"oidc_token_file_path", &profile->oidc.token_file},

@@ -86,6 +86,7 @@ static enum kms_status make_form(const struct kms_alibaba_conf *ali,
                                  const struct kms_ali_oidc *oidc, struct kms_span token,
                                  struct kms_blob *form)
 {
+    const char *policy = kms_ali_setting(oidc->policy, NULL, NULL);
     struct kms_buf buf;
     char seconds[16];
     enum kms_status status = kms_blob_reserve(form, FORM_MAX);
@@ -100,12 +101,15 @@ static enum kms_status make_form(const struct kms_alibaba_conf *ali,
          kms_span_str(
              kms_ali_setting(oidc->session_name, "ALIBABA_CLOUD_ROLE_SESSION_NAME", "kmsbridge"))},
         {"DurationSeconds", kms_span_str(seconds)},
+        {"Policy", kms_span_str(policy == NULL ? "" : policy)},
     };
+    size_t count = sizeof(params) / sizeof(params[0]);
+
     if (status != KMS_OK) {
         return status;
     }
     buf = kms_buf_over(form->data, FORM_MAX);
-    status = kms_acs3_query(params, sizeof(params) / sizeof(params[0]), &buf);
+    status = kms_acs3_query(params, policy == NULL ? count - 1 : count, &buf);
     form->len = buf.len;
     return status;
 }
@@ -144,8 +148,8 @@ struct kms_http_door *kms_ali_sts_door(const struct kms_backend *b)
 }
 
 static enum kms_status ask_sts(struct kms_backend *b, const struct kms_http_wait *wait,
-                               struct kms_span form, struct kms_http_response *ret,
-                               struct kms_error *err)
+                               const struct kms_ali_oidc *oidc, struct kms_span form,
+                               struct kms_http_response *ret, struct kms_error *err)
 {
     static const char *const want[] = {KMS_ALI_REQUEST_ID};
     static const struct kms_http_header headers[] = {
@@ -166,7 +170,7 @@ static enum kms_status ask_sts(struct kms_backend *b, const struct kms_http_wait
     if (status != KMS_OK) {
         return kms_error_set(err, KMS_E_INTERNAL, "rrsa: the request cannot be written");
     }
-    (void)kms_ali_sts_url(b->ali, base, sizeof(base)); /* open() saw that it fits */
+    (void)kms_ali_sts_url(b->ali, oidc, base, sizeof(base)); /* open() saw that it fits */
     (void)snprintf(url, sizeof(url), "%s/?%s", base, query);
     status =
         kms_ali_check_url("rrsa: the STS endpoint (ALIBABA_CLOUD_STS_ENDPOINT)", base, false, err);
@@ -212,7 +216,7 @@ enum kms_status kms_ali_from_rrsa(struct kms_backend *b, const struct kms_http_w
         status = kms_error_set(err, KMS_E_INTERNAL, "rrsa: the request cannot be written");
     }
     if (status == KMS_OK) {
-        status = ask_sts(b, wait, kms_blob_span(&form), &response, err);
+        status = ask_sts(b, wait, &oidc, kms_blob_span(&form), &response, err);
     }
     if (status == KMS_OK) {
         status = kms_ali_read_sts("AssumeRoleWithOIDC", &response, slot, err);
@@ -224,6 +228,21 @@ enum kms_status kms_ali_from_rrsa(struct kms_backend *b, const struct kms_http_w
     kms_blob_done(&form);
     kms_blob_done(&token);
     return status;
+}
+
+/* ---- what is handed out without being asked who one is ------------------------------------ */
+
+/* What may pass is no refusal. */
+static enum kms_status refusal_of(const struct kms_http_response *response)
+{
+    switch (response->status) {
+    case 408:
+        return KMS_E_UNAVAILABLE;
+    case 429:
+        return KMS_E_THROTTLED;
+    default:
+        return response->status >= 500 ? KMS_E_UNAVAILABLE : KMS_E_AUTH;
+    }
 }
 
 /* ---- the ECS metadata service ------------------------------------------------------------- */
@@ -307,7 +326,7 @@ static enum kms_status take_imds_token(struct kms_backend *b, const struct kms_h
     if (status == KMS_OK &&
         (response.status != 200 || !take_line(&response, ret_token, IMDS_TOKEN)) &&
         !v1_allowed(b->ali)) {
-        status = kms_error_set(err, response.status >= 500 ? KMS_E_UNAVAILABLE : KMS_E_AUTH,
+        status = kms_error_set(err, refusal_of(&response),
                                "ecs: the metadata service gives no token (HTTP %u), and asking "
                                "without one is not allowed (tokenless_metadata)",
                                response.status);
@@ -319,9 +338,7 @@ static enum kms_status take_imds_token(struct kms_backend *b, const struct kms_h
 static enum kms_status refuse_imds(const struct kms_http_response *response, const char *what,
                                    struct kms_error *err)
 {
-    enum kms_status status = response->status == 404   ? KMS_E_NOT_FOUND
-                             : response->status >= 500 ? KMS_E_UNAVAILABLE
-                                                       : KMS_E_AUTH;
+    enum kms_status status = response->status == 404 ? KMS_E_NOT_FOUND : refusal_of(response);
 
     return kms_error_set(err, status, "ecs: the metadata service has no %s (HTTP %u)", what,
                          response->status);
@@ -427,7 +444,7 @@ enum kms_status kms_ali_from_uri(struct kms_backend *b, const struct kms_http_wa
         status = kms_http_perform(b->doors.identity, &request, wait, &response, err);
     }
     if (status == KMS_OK && response.status != 200) {
-        status = kms_error_set(err, response.status >= 500 ? KMS_E_UNAVAILABLE : KMS_E_AUTH,
+        status = kms_error_set(err, refusal_of(&response),
                                "uri: the credentials URI answers HTTP %u", response.status);
     }
     if (status == KMS_OK) {

@@ -41,16 +41,16 @@ static void put_maybe(struct kms_ali_ask *ask, const char *name, const char *val
 }
 
 /* "BASE/?QUERY" to @ret; *ret_query lies in it. */
-static enum kms_status write_url(const struct kms_backend *b, const struct kms_ali_ask *ask,
-                                 struct kms_blob *ret, const char **ret_query,
-                                 struct kms_error *err)
+static enum kms_status write_url(const struct kms_backend *b, const struct kms_ali_oidc *role,
+                                 const struct kms_ali_ask *ask, struct kms_blob *ret,
+                                 const char **ret_query, struct kms_error *err)
 {
     char base[KMS_ALI_URL_MAX];
     struct kms_buf buf;
     size_t start = 0;
     enum kms_status status = KMS_OK;
 
-    (void)kms_ali_sts_url(b->ali, base, sizeof(base)); /* open() saw that it fits */
+    (void)kms_ali_sts_url(b->ali, role, base, sizeof(base)); /* open() saw that it fits */
     status = kms_ali_check_url("the STS endpoint (ALIBABA_CLOUD_STS_ENDPOINT)", base, false, err);
     if (status != KMS_OK) {
         return status;
@@ -113,7 +113,7 @@ static enum kms_status make_ask(const struct kms_alibaba_conf *ali,
         ret, "RoleSessionName",
         kms_ali_setting(role->session_name, "ALIBABA_CLOUD_ROLE_SESSION_NAME", "kmsbridge"));
     kms_ali_param_text(ret, "DurationSeconds", seconds);
-    put_maybe(ret, "Policy", setting(profile->policy, NULL));
+    put_maybe(ret, "Policy", setting(role->policy, NULL));
     put_maybe(ret, "ExternalId", setting(profile->external_id, NULL));
     return KMS_OK;
 }
@@ -134,7 +134,7 @@ enum kms_status kms_ali_from_role(struct kms_backend *b, const struct kms_http_w
         status = make_ask(b->ali, profile, seconds, &ask, err);
     }
     if (status == KMS_OK) {
-        status = write_url(b, &ask, &url, &query, err);
+        status = write_url(b, &profile->oidc, &ask, &url, &query, err);
     }
     if (status == KMS_OK) {
         status = ask_sts(b, wait, (const char *)url.data, query, part, &response, err);

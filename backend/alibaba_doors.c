@@ -6,6 +6,7 @@
  */
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 
 #include "backend/alibaba_parts.h"
 
@@ -64,12 +65,13 @@ bool kms_ali_management_url(const struct kms_alibaba_conf *ali, char *ret_url, s
                : region_url(ali, ret_url, size);
 }
 
-bool kms_ali_sts_url(const struct kms_alibaba_conf *ali, char *ret_url, size_t size)
+bool kms_ali_sts_url(const struct kms_alibaba_conf *ali, const struct kms_ali_oidc *role,
+                     char *ret_url, size_t size)
 {
     const char *given = kms_ali_setting(ali->sts_endpoint, "ALIBABA_CLOUD_STS_ENDPOINT", NULL);
-    const char *region = kms_ali_setting(NULL, "ALIBABA_CLOUD_STS_REGION", ali->region);
-    const char *vpc =
-        kms_ali_setting(NULL, "ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED", is_vpc(ali) ? "true" : "false");
+    const char *region = kms_ali_setting(role->sts_region, "ALIBABA_CLOUD_STS_REGION", ali->region);
+    const char *vpc = kms_ali_setting(role->sts_vpc, "ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED",
+                                      is_vpc(ali) ? "true" : "false");
 
     if (given != NULL) { /* the webhook injects a host alone */
         return fits(
@@ -78,7 +80,7 @@ bool kms_ali_sts_url(const struct kms_alibaba_conf *ali, char *ret_url, size_t s
     }
     if (is_set(region)) {
         return fits(snprintf(ret_url, size, "https://sts%s.%s.aliyuncs.com",
-                             strcmp(vpc, "true") == 0 ? "-vpc" : "", region),
+                             strcasecmp(vpc, "true") == 0 ? "-vpc" : "", region),
                     size);
     }
     return fits(snprintf(ret_url, size, "https://sts.aliyuncs.com"), size);
@@ -104,13 +106,14 @@ static bool is_loopback(const char *url)
 static enum kms_status open_sts(const struct kms_backend_conf *conf, struct kms_ali_doors *doors,
                                 struct kms_error *err)
 {
+    static const struct kms_ali_oidc none = {.role_arn = NULL};
     const struct kms_alibaba_conf *ali = conf->alibaba;
     char url[KMS_ALI_URL_MAX];
     struct kms_http_conf http = {.name = conf->name,
                                  .ca_file = is_set(ali->sts_ca_file) ? ali->sts_ca_file : NULL,
                                  .connections = FEW};
 
-    if (!kms_ali_sts_url(ali, url, sizeof(url))) {
+    if (!kms_ali_sts_url(ali, &none, url, sizeof(url))) {
         return kms_error_set(err, KMS_E_INVALID, "backend %s: the STS endpoint is too long",
                              conf->name);
     }

@@ -192,7 +192,8 @@ enum kms_status kms_ali_key_read(const struct kms_json *metadata, struct kms_ali
         (key.primary[0] != '\0' && !kms_ali_is_id(key.primary, strlen(key.primary)))) {
         return kms_error_set(err, KMS_E_PROTOCOL, "the reply's KeyMetadata has an id that is none");
     }
-    if (key.spec != NULL && kms_ali_seals(key.spec->type) && key.primary[0] == '\0') {
+    if (key.spec != NULL && kms_ali_seals(key.spec->type) && key.primary[0] == '\0' &&
+        strcmp(state, "PendingImport") != 0) {
         return kms_error_set(err, KMS_E_PROTOCOL, "the reply lacks KeyMetadata.PrimaryKeyVersion");
     }
     if (key.spec != NULL && key.spec->type == KMS_KEY_GENERIC &&

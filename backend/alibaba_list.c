@@ -18,6 +18,8 @@ struct listing {
     kms_key_visit visit;
     void *ctx;
     bool stopped;
+    bool shown;              /* one at least */
+    struct kms_error unread; /* of the first key that could not be read */
 };
 
 static bool is_set(const char *text)
@@ -32,6 +34,14 @@ static bool wanted(const struct listing *l, const struct kms_key_info *info)
            (l->tag.len == 0 || kms_span_equal(l->tag, kms_span_of(info->tag, info->tag_len)));
 }
 
+static void show(struct listing *l, const struct kms_key_info *info)
+{
+    if (wanted(l, info)) {
+        l->shown = true;
+        l->stopped = !l->visit(l->ctx, info);
+    }
+}
+
 /* What there is to know of it DescribeKey has told. */
 static enum kms_status show_logical(struct listing *l, const struct kms_ali_key *key,
                                     const char *label)
@@ -39,8 +49,8 @@ static enum kms_status show_logical(struct listing *l, const struct kms_ali_key 
     struct kms_key_info info;
     enum kms_status status = kms_ali_logical_info(key, label, &info, &l->call->error);
 
-    if (status == KMS_OK && wanted(l, &info)) {
-        l->stopped = !l->visit(l->ctx, &info);
+    if (status == KMS_OK) {
+        show(l, &info);
     }
     return status;
 }
@@ -55,8 +65,8 @@ static enum kms_status show_versions(struct listing *l, const struct kms_ali_key
         struct kms_key_info info;
 
         status = kms_ali_version_info(key, versions, i, label, &info, &l->call->error);
-        if (status == KMS_OK && wanted(l, &info)) {
-            l->stopped = !l->visit(l->ctx, &info);
+        if (status == KMS_OK) {
+            show(l, &info);
         }
     }
     free(versions);
@@ -65,6 +75,10 @@ static enum kms_status show_versions(struct listing *l, const struct kms_ali_key
 
 static enum kms_status show_key(struct listing *l, const struct kms_ali_key *key, const char *label)
 {
+    if (kms_ali_is_logical(key) && key->primary[0] == '\0') {
+        return kms_error_set(&l->call->error, KMS_E_KEY_STATE,
+                             "key %s has no key material yet: import it", key->id);
+    }
     return l->filter->logical && kms_ali_is_logical(key) ? show_logical(l, key, label)
                                                          : show_versions(l, key, label);
 }
@@ -182,6 +196,44 @@ static const char *alias_of(const struct all *all, const char *key)
     return key;
 }
 
+/* What is wrong with one key, KMS_OK once it is left out: the others are there all the same. */
+static enum kms_status leave_out(struct listing *l, const char *id, enum kms_status status)
+{
+    struct kms_error *err = &l->call->error;
+
+    switch (status) {
+    case KMS_E_NOT_FOUND: /* deleted meanwhile */
+    case KMS_E_DENIED:    /* not for us */
+    case KMS_E_KEY_STATE: /* no use yet, or no more */
+        break;
+    case KMS_E_TOO_LARGE:
+    case KMS_E_PROTOCOL:
+        if (strstr(err->text, id) == NULL) {
+            (void)kms_error_reword(err, status, "key %s: %s", id, err->text);
+        }
+        kms_log_error(KMS_LOG_WARN, err, "backend %s: a key is not shown", l->backend->conf->name);
+        if (l->unread.status == KMS_OK) {
+            l->unread = *err;
+        }
+        break;
+    default:
+        return status;
+    }
+    kms_error_clear(err);
+    return KMS_OK;
+}
+
+/* That there is none is not known while one could not be read. An application's search by CKA_ID is
+ * answered as from the list, where it is not. */
+static enum kms_status conclude(struct listing *l)
+{
+    if (l->shown || l->unread.status == KMS_OK || l->filter->tag.len != 0) {
+        return KMS_OK;
+    }
+    l->call->error = l->unread;
+    return l->unread.status;
+}
+
 /* One question for the keys, one for the aliases, one or two for each key: the service tells no
  * more. */
 static enum kms_status show_all(struct listing *l)
@@ -210,17 +262,10 @@ static enum kms_status show_all(struct listing *l)
         if (status == KMS_OK && key.spec != NULL && !key.leaving) {
             status = show_key(l, &key, alias_of(all, key.id));
         }
-        if (status == KMS_E_TOO_LARGE) { /* the others are there all the same */
-            kms_log_error(KMS_LOG_WARN, &l->call->error, "backend %s: a key is not shown",
-                          l->backend->conf->name);
-        }
-        if (status == KMS_E_TOO_LARGE || status == KMS_E_NOT_FOUND || status == KMS_E_DENIED) {
-            kms_error_clear(&l->call->error); /* deleted meanwhile, or not for us */
-            status = KMS_OK;
-        }
+        status = leave_out(l, all->keys[i], status);
     }
     free(all);
-    return status;
+    return status == KMS_OK ? conclude(l) : status;
 }
 
 /* Its first alias is its label. */

@@ -193,7 +193,7 @@ static inline bool kms_ali_seals(enum kms_key_type type)
 struct kms_ali_key {
     char id[KMS_ALI_ID_MAX];
     char arn[256];
-    char primary[KMS_ALI_ID_MAX];    /* "": asymmetric */
+    char primary[KMS_ALI_ID_MAX];    /* "": asymmetric, or without material yet */
     const struct kms_ali_spec *spec; /* NULL: a kind that we do not show */
     char spec_name[32];
     bool encrypts; /* else it signs */
@@ -356,6 +356,9 @@ bool kms_ali_source_known(const char *name);
  * NULL or 0 is the environment's, or the default. */
 struct kms_ali_oidc {
     const char *role_arn, *provider_arn, *token_file, *session_name;
+    const char *policy;     /* of the session: it takes rights away */
+    const char *sts_region; /* where STS is asked ... */
+    const char *sts_vpc;    /* ... "true": in the VPC, "false": not there */
     unsigned seconds;
 };
 
@@ -372,11 +375,14 @@ enum kms_status kms_ali_from_uri(struct kms_backend *b, const struct kms_http_wa
 enum kms_status kms_ali_from_cli(struct kms_backend *b, const struct kms_http_wait *wait,
                                  struct kms_credential_slot *slot,
                                  struct kms_error *err) KMS_MUST_CHECK;
+/* ... if "auto" stops there, with one look at the file; *ret_set_up false: @err says why not. */
+enum kms_status kms_ali_from_cli_maybe(struct kms_backend *b, const struct kms_http_wait *wait,
+                                       bool *ret_set_up, struct kms_credential_slot *slot,
+                                       struct kms_error *err) KMS_MUST_CHECK;
 enum kms_status kms_ali_from_profile(struct kms_backend *b, const struct kms_http_wait *wait,
                                      struct kms_credential_slot *slot,
                                      struct kms_error *err) KMS_MUST_CHECK;
 /* Whether "auto" stops there: a file that is named or found. False: @why says why not. */
-bool kms_ali_has_cli(struct kms_backend *b, struct kms_error *why);
 bool kms_ali_has_profile(struct kms_backend *b, struct kms_error *why);
 /* STS's answer to @action: credentials, or KMS_E_AUTH for all that it may say of identities. */
 enum kms_status kms_ali_read_sts(const char *action, const struct kms_http_response *response,
@@ -413,7 +419,6 @@ struct kms_ali_profile {
     const char *key_id, *secret, *token;
     const char *ecs_role;
     const char *uri;
-    const char *policy; /* of a role's session: it takes rights away */
     const char *external_id;
     struct kms_ali_oidc oidc; /* a role, however it is taken */
 };
@@ -451,8 +456,10 @@ bool kms_ali_kms_url(const struct kms_alibaba_conf *ali, char *ret_url, size_t s
 /* *ret_same: where keys are used, too, with all that is a fallback there. */
 bool kms_ali_management_url(const struct kms_alibaba_conf *ali, char *ret_url, size_t size,
                             bool *ret_same);
-/* Configured, injected by ack-pod-identity-webhook, or the region's. */
-bool kms_ali_sts_url(const struct kms_alibaba_conf *ali, char *ret_url, size_t size);
+/* Configured, injected by ack-pod-identity-webhook, or the region's: that of @role, if it has one.
+ */
+bool kms_ali_sts_url(const struct kms_alibaba_conf *ali, const struct kms_ali_oidc *role,
+                     char *ret_url, size_t size);
 unsigned kms_ali_connections(const struct kms_alibaba_conf *ali);
 
 enum kms_status kms_ali_open_doors(const struct kms_backend_conf *conf,

@@ -272,8 +272,13 @@ static enum kms_status read_version_row(void *ctx, const struct kms_json *row,
 static enum kms_status find_latest(const struct kms_ali_key *key, struct kms_ali_versions *versions,
                                    struct kms_error *err)
 {
-    bool found = key->primary[0] == '\0' && versions->count > 0;
+    bool found = key->primary[0] == '\0';
 
+    if (versions->count == 0) {
+        return kms_error_set(err, KMS_E_KEY_STATE,
+                             "key %s has no version, and so no key material: is it to be imported?",
+                             key->id);
+    }
     versions->latest = 0;
     for (size_t i = 0; i < versions->count; i++) {
         const struct kms_ali_version *best = &versions->at[versions->latest];

@@ -64,6 +64,8 @@ struct kms_alibaba_conf {
 
 /* Whether @endpoint is that of a dedicated instance: such a gateway uses keys, and manages none. */
 bool kms_alibaba_is_dedicated(const char *endpoint);
+/* A region's id, which goes into a host name. */
+bool kms_alibaba_is_region(const char *text);
 
 #define KMS_ALIBABA_CONNECTIONS_DEFAULT 16
 #define KMS_ALIBABA_CONNECTIONS_MAX     256

@@ -127,6 +127,26 @@ ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED=false \
 ALIBABA_CLOUD_ROLE_ARN=$(fake_field role_arn) ALIBABA_CLOUD_OIDC_PROVIDER_ARN=$(fake_field provider_arn) \
     ALIBABA_CLOUD_OIDC_TOKEN_FILE=$tmp/token reaches 'RRSA by the environment alone' \
     "$public sts.cn-hangzhou.aliyuncs.com" "${kms[@]:0:3}" 'credentials: rrsa'
+# what a profile of the CLI says, of its own STS and of its source's
+profile() { # MORE: a role by the key, and one by that
+    printf '{"name": "r", "mode": "RamRoleArn", "access_key_id": "%s", "access_key_secret": "%s", ' \
+        "$(fake_field access_key)" "$(fake_field secret)"
+    printf '"ram_role_arn": "%s"%s}' "$(fake_field user_role_arn)" "$1"
+}
+chained() { # MORE SOURCE
+    printf '{"name": "c", "mode": "ChainableRamRoleArn", "source_profile": "r", "ram_role_arn": "%s"%s}, %s' \
+        "$(fake_field user_role_arn)" "$1" "$2"
+}
+cli() { (umask 077 && printf '{"current": "%s", "profiles": [%s]}' "$1" "$2" >"$tmp/cli.json"); } # CURRENT PROFILES
+kms=("${kms[@]:0:3}" 'credentials: cli' "cli_file: $tmp/cli.json")
+cli r "$(profile ', "sts_region": "cn-beijing"')"
+reaches "STS by a profile's sts_region" "$public sts.cn-beijing.aliyuncs.com" "${kms[@]}"
+cli r "$(profile ', "enable_vpc": true')"
+reaches "STS by a profile's enable_vpc" "$public sts-vpc.cn-hangzhou.aliyuncs.com" "${kms[@]}"
+cli c "$(chained ', "sts_region": "cn-beijing"' "$(profile ', "enable_vpc": true')")"
+reaches 'STS of each link of a chain' "$public sts-vpc.cn-hangzhou.aliyuncs.com sts.cn-beijing.aliyuncs.com" "${kms[@]}"
+reaches 'one STS for all of a chain' "$public sts.aliyuncs.com" 'sts_endpoint: https://sts.aliyuncs.com' "${kms[@]}"
+kms=('region: cn-hangzhou' "ca_file: $region_ca" "sts_ca_file: $region_ca" "${by_rrsa[@]}")
 refuses "STS: by the instance's CA" 'https://sts.cn-hangzhou.aliyuncs.com: its certificate does not verify' \
     'region: cn-hangzhou' "ca_file: $region_ca" "sts_ca_file: $instance_ca" "${by_rrsa[@]}"
 refuses "STS: by the system's CAs" 'https://sts.cn-hangzhou.aliyuncs.com: its certificate does not verify' \

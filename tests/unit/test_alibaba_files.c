@@ -5,6 +5,7 @@
  */
 #include <fcntl.h>
 #include <string.h>
+#include <sys/inotify.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -37,12 +38,22 @@ static const struct {
      "{\"Code\":\"Success\"," HANDED("of-node") "}"},
     {"http://127.0.0.1:6666/credentials", "{\"Code\":\"Success\"," HANDED("of-uri") "}"},
     {"https://sts.cn-test.aliyuncs.com/", "{\"Credentials\":{" HANDED("of-sts") "}}"},
+    {"https://sts.cn-far.aliyuncs.com/", "{\"Credentials\":{" HANDED("of-far") "}}"},
+    {"https://sts-vpc.cn-test.aliyuncs.com/", "{\"Credentials\":{" HANDED("of-vpc") "}}"},
+    {"https://sts-vpc.cn-far.aliyuncs.com/", "{\"Credentials\":{" HANDED("of-far-vpc") "}}"},
 };
+
+/* Who answers otherwise; NULL: nobody. */
+static const char *refuser;
+static unsigned refusal;
 
 static enum kms_status answer(struct fake_http *fake, const struct kms_http_request *request,
                               struct kms_http_response *ret, struct kms_error *err)
 {
     (void)fake;
+    if (refuser != NULL && strcmp(request->url, refuser) == 0) {
+        return fake_http_reply(request, ret, refusal, "{}");
+    }
     for (size_t i = 0; i < UNIT_COUNT(answers); i++) {
         if (strncmp(request->url, answers[i].url, strlen(answers[i].url)) == 0) {
             return fake_http_reply(request, ret, 200, answers[i].body);
@@ -284,8 +295,13 @@ static void settings_choose(void)
 #define BOTH      "\"access_key_id\":\"id\",\"access_key_secret\":\"" SECRET "\""
 #define TOKEN     "\"oidc_token_file\":\"~token\""
 #define ROLE      "\"ram_role_arn\":\"arn\",\"oidc_provider_arn\":\"provider\""
-#define CLI_FILE  "cli: ~/.aliyun/config.json: "
-#define INI_FILE  "profile: ~/.alibabacloud/credentials: "
+/* A profile that takes a role of its name by another one, and what that needs. */
+#define NEXT(name, source, rest)                                                                   \
+    "{\"name\":\"" name "\",\"mode\":\"ChainableRamRoleArn\",\"ram_role_arn\":\"of-" name          \
+    "\",\"source_profile\":\"" source "\"" rest "}"
+#define CHAIN(name, source, rest, sources) CLI(name, NEXT(name, source, rest) "," sources)
+#define CLI_FILE                           "cli: ~/.aliyun/config.json: "
+#define INI_FILE                           "profile: ~/.alibabacloud/credentials: "
 
 static const struct {
     const char *name;
@@ -315,7 +331,7 @@ static const struct {
     {"RamRoleArn", true,
      ONE("\"mode\":\"RamRoleArn\"," BOTH
          ",\"ram_role_arn\":\"arn:a/b\",\"ram_session_name\":\"me\","
-         "\"expired_seconds\":900,\"policy\":\"{ }\",\"external_id\":\"e=\",\"sts_region\":\"x\""),
+         "\"expired_seconds\":900,\"policy\":\"{ }\",\"external_id\":\"e=\",\"sts_region\":\"\""),
      "of-sts/s/t",
      ".com/?DurationSeconds=900&ExternalId=e%3D&Policy=%7B%20%7D&RoleArn=arn%3Aa%2Fb&"
      "RoleSessionName=me"},
@@ -323,6 +339,44 @@ static const struct {
      ONE("\"mode\":\"RamRoleArn\"," BOTH ",\"ram_role_arn\":\"arn\",\"policy\":\"\","
          "\"external_id\":\"\",\"expired_seconds\":0"),
      "of-sts/s/t", ".com/?DurationSeconds=3600&RoleArn=arn&RoleSessionName=kmsbridge"},
+    {"OIDC with less", true, ONE("\"mode\":\"OIDC\"," ROLE "," TOKEN ",\"policy\":\"{ }\""),
+     "of-sts/s/t",
+     "OIDCToken=planted-token&Policy=%7B%20%7D&RoleArn=arn&RoleSessionName=kmsbridge"},
+    {"OIDC elsewhere", true,
+     ONE("\"mode\":\"OIDC\"," ROLE "," TOKEN ",\"sts_region\":\"cn-far\",\"enable_vpc\":false"),
+     "of-far/s/t", "OIDCToken=planted-token"},
+    {"a role elsewhere", true,
+     ONE("\"mode\":\"RamRoleArn\"," BOTH ",\"ram_role_arn\":\"arn\",\"sts_region\":\"cn-far\""),
+     "of-far/s/t", "&RoleArn=arn&"},
+    {"a role in the VPC", true,
+     ONE("\"mode\":\"RamRoleArn\"," BOTH ",\"ram_role_arn\":\"arn\",\"enable_vpc\":true"),
+     "of-vpc/s/t", "&RoleArn=arn&"},
+    {"a role in another VPC", true,
+     ONE("\"mode\":\"RamRoleArn\"," BOTH
+         ",\"ram_role_arn\":\"arn\",\"sts_region\":\"cn-far\",\"enable_vpc\":true"),
+     "of-far-vpc/s/t", "&RoleArn=arn&"},
+    {"a key and a region of others", true, ONE("\"mode\":\"AK\"," BOTH ",\"sts_region\":\"a/b\""),
+     "id/" SECRET "/", NULL},
+    {"a role by a key", true,
+     CHAIN("p", "s",
+           ",\"ram_session_name\":\"me\",\"external_id\":\"e\",\"policy\":\"{}\","
+           "\"expired_seconds\":900",
+           KEY("s", "id")),
+     "of-sts/s/t",
+     ".com/?DurationSeconds=900&ExternalId=e&Policy=%7B%7D&RoleArn=of-p&RoleSessionName=me"},
+    {"a role by the machine's", true,
+     CHAIN("p", "s", ",\"sts_region\":\"cn-far\"",
+           "{\"name\":\"s\",\"mode\":\"EcsRamRole\",\"ram_role_name\":\"node\"}"),
+     "of-far/s/t", NULL},
+    {"a role by a role by a token", true,
+     CHAIN("p", "q", ",\"enable_vpc\":true",
+           NEXT("q", "r", "") ",{\"name\":\"r\",\"mode\":\"StsToken\"," BOTH
+                              ",\"sts_token\":\"t\"}"),
+     "of-vpc/s/t", "RoleArn=of-q&"},
+    {"four of them", true,
+     CHAIN("p", "1", "",
+           NEXT("1", "2", "") "," NEXT("2", "3", "") "," NEXT("3", "4", "") "," KEY("4", "id")),
+     "of-sts/s/t", "RoleArn=of-3&"},
     {"access_key", false, SECTION("default", "id"), "id/s/", NULL},
     {"ram_role_arn", false,
      "[default]\ntype = ram_role_arn\naccess_key_id = id\naccess_key_secret = s\nrole_arn = arn\n"
@@ -340,6 +394,10 @@ static const struct {
      "of-sts/s/t",
      "DurationSeconds=3600&OIDCProviderArn=provider&OIDCToken=planted-token&RoleArn=arn&"
      "RoleSessionName=me"},
+    {"oidc_role_arn with less", false,
+     "[default]\ntype = oidc_role_arn\nrole_arn = arn\noidc_provider_arn = provider\n"
+     "oidc_token_file_path = ~token\npolicy = {}\n",
+     "of-sts/s/t", "OIDCToken=planted-token&Policy=%7B%7D&RoleArn=arn&"},
     {"the vendor's own example", false,
      "[default]                          # Default credential\n"
      "type = access_key                  # Certification type: access_key\n"
@@ -403,7 +461,31 @@ static const struct {
      CLI_FILE "profile p: it lacks the token that its key needs"},
     {"a mode of others", true, ONE("\"mode\":\"CloudSSO\"," BOTH ",\"ram_role_arn\":\"arn\""),
      CLI_FILE "profile p has the mode \"CloudSSO\"; there are AK, StsToken, EcsRamRole, OIDC, "
-              "CredentialsURI and RamRoleArn"},
+              "CredentialsURI, RamRoleArn and ChainableRamRoleArn"},
+    {"no source", true, CHAIN("p", "", "", KEY("s", "id")),
+     CLI_FILE "profile p names no source_profile"},
+    {"a source that is not there", true, CHAIN("p", "q", "", KEY("s", "id")),
+     "auto: " CLI_FILE "profile q is not there"},
+    {"a source without a secret", true,
+     CHAIN("p", "s", "", "{\"name\":\"s\",\"mode\":\"AK\",\"access_key_id\":\"id\"}"),
+     "auto: " CLI_FILE "profile s: it lacks access_key_id or access_key_secret"},
+    {"a source of a mode of others", true,
+     CHAIN("p", "s", "", "{\"name\":\"s\",\"mode\":\"CloudSSO\"}"),
+     "auto: " CLI_FILE "profile s has the mode \"CloudSSO\""},
+    {"a source of another type", true, CHAIN("p", "s", "", "{\"name\":\"s\",\"mode\":1}"),
+     "\"mode\" is number, not a text"},
+    {"its own source", true, CHAIN("p", "p", "", KEY("s", "id")),
+     CLI_FILE "profile p: the source profiles are a ring, or more than 4"},
+    {"five of them", true,
+     CHAIN("p", "1", "",
+           NEXT("1", "2", "") "," NEXT("2", "3", "") "," NEXT("3", "4", "") "," NEXT(
+               "4", "5", "") "," KEY("5", "id")),
+     CLI_FILE "profile 4: the source profiles are a ring, or more than 4"},
+    {"no region", true, ONE("\"mode\":\"OIDC\"," ROLE "," TOKEN ",\"sts_region\":\"x.example/\""),
+     CLI_FILE "profile p: its sts_region is no region's id"},
+    {"enable_vpc is no bool", true,
+     ONE("\"mode\":\"RamRoleArn\"," BOTH ",\"ram_role_arn\":\"arn\",\"enable_vpc\":\"true\""),
+     "\"enable_vpc\" is"},
     {"a role without a secret", true,
      ONE("\"mode\":\"RamRoleArn\",\"access_key_id\":\"id\",\"ram_role_arn\":\"arn\""),
      CLI_FILE "profile p: it lacks access_key_id or access_key_secret, by which to take the role"},
@@ -414,8 +496,6 @@ static const struct {
          "\",\"ram_role_arn\":\"arn\",\"sts_token\":\"t\\n\""),
      CLI_FILE "profile p: the request cannot be signed; is there a line end in the access key?"},
     {"no mode", true, ONE(BOTH), CLI_FILE "profile p has the mode \"\""},
-    {"an OIDC role with less", true, ONE("\"mode\":\"OIDC\"," ROLE "," TOKEN ",\"policy\":\"{}\""),
-     CLI_FILE "profile p: its policy cannot be asked for from here"},
     {"a relative token", true, ONE("\"mode\":\"OIDC\"," ROLE ",\"oidc_token_file\":\"token\""),
      CLI_FILE "profile p: its token file is no absolute path"},
     {"no role", true, ONE("\"mode\":\"OIDC\"," TOKEN),
@@ -488,6 +568,78 @@ static void a_home_that_is_hidden_has_nothing(void)
     CU_ASSERT_EQUAL_FATAL(is_root ? seteuid(0) : 0, 0);
     CU_ASSERT_EQUAL_FATAL(chmod(scratch_path(".aliyun"), 0700), 0);
     expect("shown", KMS_OK, "id/s/");
+}
+
+/* Whatever is told from it, whose turn it is among that. */
+static void a_file_is_read_once(void)
+{
+    static const char *const texts[] = {
+        CLI("default", KEY("default", "id")),
+        CHAIN("default", "s", "", KEY("s", "id")),
+        "{\"profiles\":[]}",
+        "no JSON",
+    };
+    char text[KMS_ERROR_TEXT_MAX];
+    struct inotify_event event;
+
+    for (size_t i = 0; i < UNIT_COUNT(texts); i++) {
+        int fd = inotify_init1(IN_NONBLOCK | IN_CLOEXEC);
+        unsigned opened = 0;
+
+        begin();
+        write_text(files[0], texts[i]);
+        CU_ASSERT_FATAL(inotify_add_watch(fd, scratch_path(files[0]), IN_OPEN | IN_CLOSE) >= 0);
+        open_backend();
+        UNIT_CHECK(texts[i], take(text) == (i < 2 ? KMS_OK : KMS_E_AUTH));
+        kms_alibaba_ops.close(backend);
+        while (read(fd, &event, sizeof(event)) == (ssize_t)sizeof(event)) {
+            opened += (event.mask & IN_OPEN) != 0; /* like ones that follow each other are one */
+        }
+        UNIT_CHECK(texts[i], opened == 1);
+        (void)close(fd);
+    }
+}
+
+/* What is set in the environment and in the configuration, and a profile that says otherwise. */
+static void sts_is_where_it_is_said_to_be(void)
+{
+    static const struct {
+        const char *name, *more;  /* of the profile */
+        const char *region, *vpc; /* of the environment */
+        const char *network, *says;
+    } rows[] = {
+        {"nothing", "", NULL, NULL, NULL, "of-sts/s/t"},
+        {"the environment's region", "", "cn-far", NULL, NULL, "of-far/s/t"},
+        {"the environment's network", "", NULL, "True", NULL, "of-vpc/s/t"},
+        {"the configuration's", "", NULL, NULL, "vpc", "of-vpc/s/t"},
+        {"not the configuration's", "", NULL, "false", "vpc", "of-sts/s/t"},
+        {"the profile's region", ",\"sts_region\":\"cn-far\"", "cn-else", NULL, "vpc",
+         "of-far-vpc/s/t"},
+        {"the profile's network", ",\"enable_vpc\":false", NULL, "true", "vpc", "of-sts/s/t"},
+        {"no network of the profile's", ",\"enable_vpc\":null", NULL, "true", NULL, "of-vpc/s/t"},
+    };
+    char text[1024];
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        begin();
+        (void)snprintf(text, sizeof(text),
+                       ONE("\"mode\":\"RamRoleArn\"," BOTH ",\"ram_role_arn\":\"arn\"%s"),
+                       rows[i].more);
+        write_text(files[0], text);
+        settings.network = rows[i].network == NULL ? NULL : unconst(rows[i].network);
+        if (rows[i].region != NULL) {
+            (void)setenv("ALIBABA_CLOUD_STS_REGION", rows[i].region, 1);
+        }
+        if (rows[i].vpc != NULL) {
+            (void)setenv("ALIBABA_CLOUD_VPC_ENDPOINT_ENABLED", rows[i].vpc, 1);
+        }
+        expect(rows[i].name, KMS_OK, rows[i].says);
+    }
+    begin(); /* what is configured goes before what a file says */
+    write_text(files[0], ONE("\"mode\":\"RamRoleArn\"," BOTH
+                             ",\"ram_role_arn\":\"arn\",\"sts_region\":\"cn-far\""));
+    settings.sts_endpoint = unconst("https://sts.cn-test.aliyuncs.com");
+    expect("the configuration's address", KMS_OK, "of-sts/s/t");
 }
 
 /* The service refuses the last one: a younger one is not asked for again. */
@@ -573,6 +725,43 @@ static void who_may_come_back_is_waited_for(void)
            "there; uri: ");
 }
 
+#define IMDS "http://100.100.100.200/latest/"
+#define URI  "http://127.0.0.1:6666/credentials"
+
+/* What may pass is not taken for a refusal; a metadata service that is busy is there, so that no
+ * other source is taken for it. */
+static void who_is_busy_refuses_nothing(void)
+{
+    static const char *const urls[] = {IMDS "api/token", IMDS "meta-data/ram/security-credentials/",
+                                       IMDS "meta-data/ram/security-credentials/node", URI};
+    static const struct {
+        unsigned http;
+        enum kms_status status;
+        const char *says;
+    } rows[] = {{429, KMS_E_THROTTLED, "HTTP 429"},
+                {408, KMS_E_UNAVAILABLE, "HTTP 408"},
+                {503, KMS_E_UNAVAILABLE, "HTTP 503"},
+                {403, KMS_E_AUTH, "HTTP 403"}};
+
+    for (size_t i = 0; i < UNIT_COUNT(urls) * UNIT_COUNT(rows); i++) {
+        size_t row = i % UNIT_COUNT(rows);
+
+        begin();
+        (void)unsetenv("ALIBABA_CLOUD_ECS_METADATA_DISABLED");
+        refuser = urls[i / UNIT_COUNT(rows)];
+        refusal = rows[row].http;
+        settings.credentials = unconst(strcmp(refuser, URI) == 0 ? "uri" : "ecs");
+        settings.credentials_uri = unconst(URI);
+        settings.ecs_role = strstr(refuser, "/node") == NULL ? NULL : unconst("node");
+        expect(refuser, rows[row].status, rows[row].says);
+        if (rows[row].http == 429 && strcmp(refuser, URI) != 0) {
+            settings.credentials = NULL;
+            expect(refuser, KMS_E_THROTTLED, "auto: ecs: the metadata service");
+        }
+    }
+    refuser = NULL;
+}
+
 static const struct unit_test tests[] = {
     {"each has its turn", each_has_its_turn},
     {"settings choose", settings_choose},
@@ -580,8 +769,11 @@ static const struct unit_test tests[] = {
     {"each fault is told", each_fault_is_told},
     {"what others can read is no secret", what_others_can_read_is_no_secret},
     {"a home that is hidden has nothing", a_home_that_is_hidden_has_nothing},
+    {"a file is read once", a_file_is_read_once},
+    {"STS is where it is said to be", sts_is_where_it_is_said_to_be},
     {"files are read anew", files_are_read_anew},
     {"who may come back is waited for", who_may_come_back_is_waited_for},
+    {"who is busy refuses nothing", who_is_busy_refuses_nothing},
 };
 
 int main(void)

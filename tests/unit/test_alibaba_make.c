@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /* What becomes of a key that was made, when it cannot be named, and what a list shows: over a door
  * that plays the service, and fails where a test says so. */
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -336,7 +337,14 @@ static void the_others_are_listed(void)
     kms_alibaba_ops.close(b);
 }
 
-/* Nor does one that goes between two questions, or is not ours to look at, by either question. */
+#define ODD(state)                                                                                 \
+    "{\"KeyMetadata\":{\"KeyId\":\"" HUGE "\",\"Arn\":\"acs:kms:r:1:key/" HUGE "\",\"KeySpec\":"   \
+    "\"Aliyun_SM4\",\"KeyUsage\":\"ENCRYPT/DECRYPT\",\"KeyState\":\"" state "\"},"                 \
+    "\"RequestId\":\"planted-id\"}"
+#define NO_VERSIONS "{\"KeyVersions\":{\"KeyVersion\":[]},\"TotalCount\":0,\"RequestId\":\"r\"}"
+
+/* Nor does one that goes between two questions, or is not ours to look at, by either question, or
+ * has no material yet. */
 static void what_is_not_ours_hides_nothing(void)
 {
     static const struct plan plans[] = {
@@ -344,6 +352,9 @@ static void what_is_not_ours_hides_nothing(void)
         {"DescribeKey", 1, KMS_OK, 404, REFUSED("Forbidden.KeyNotFound"), 0, false},
         {"ListKeyVersions", 1, KMS_OK, 403, REFUSED("Forbidden.NoPermission"), 0, false},
         {"ListKeyVersions", 1, KMS_OK, 404, REFUSED("Forbidden.KeyNotFound"), 0, false},
+        {"ListKeyVersions", 1, KMS_OK, 409, REFUSED("Rejected.PendingDeletion"), 0, false},
+        {"ListKeyVersions", 1, KMS_OK, 200, NO_VERSIONS, 0, false},
+        {"DescribeKey", 1, KMS_OK, 200, ODD("PendingImport"), 0, false},
     };
     const struct kms_key_filter all = {.spec = NULL};
 
@@ -358,6 +369,108 @@ static void what_is_not_ours_hides_nothing(void)
         UNIT_CHECK(plans[i].body, seen == 1 && call.error.status == KMS_OK);
         kms_alibaba_ops.close(b);
     }
+}
+
+/* Nor does one of which the service tells too little, whose id the log has. */
+static void a_key_that_cannot_be_read_hides_none(void)
+{
+    static const struct plan plans[] = {
+        {"DescribeKey", 1, KMS_OK, 200, ODD("Enabled"), 0, false},
+        {"DescribeKey", 1, KMS_OK, 200, "<html>", 0, false},
+        {"ListKeyVersions", 1, KMS_OK, 200, "{\"RequestId\":\"planted-id\"}", 0, false},
+    };
+    const struct kms_key_filter all = {.spec = NULL};
+    char path[] = "/tmp/test_alibaba_make.XXXXXX", log[2048] = "";
+    int fd = mkostemp(path, O_APPEND | O_CLOEXEC);
+
+    CU_ASSERT_FATAL(fd >= 0);
+    (void)unlink(path);
+    for (size_t i = 0; i < UNIT_COUNT(plans); i++) {
+        struct kms_backend *b = begin(&plans[i], 1);
+        struct kms_call call = {.deadline_ns = kms_deadline_in(2 * KMS_NS_PER_S)};
+        unsigned seen = 0;
+
+        service.named = true;
+        CU_ASSERT_EQUAL_FATAL(ftruncate(fd, 0), 0);
+        kms_log_setup(fd, KMS_LOG_WARN, KMS_LOG_TEXT);
+        UNIT_CHECK(plans[i].body,
+                   kms_alibaba_ops.list_keys(b, &call, &all, count_key, &seen) == KMS_OK);
+        kms_log_setup(2, KMS_LOG_ERROR, KMS_LOG_TEXT);
+        UNIT_CHECK(plans[i].body, seen == 1 && call.error.status == KMS_OK);
+        memset(log, 0, sizeof(log));
+        CU_ASSERT(pread(fd, log, sizeof(log) - 1, 0) > 0);
+        UNIT_CHECK(plans[i].body, strstr(log, "a key is not shown: key " HUGE) != NULL);
+        kms_alibaba_ops.close(b);
+    }
+    (void)close(fd);
+}
+
+/* Where there is no other one, it may be the one that is looked for. */
+static void where_none_can_be_read_that_is_told(void)
+{
+    static const struct plan plan = {"DescribeKey", 2, KMS_OK, 200, ODD("Enabled"), 0, false};
+    static const struct {
+        struct kms_key_filter filter;
+        enum kms_status status;
+    } rows[] = {
+        {{.spec = NULL}, KMS_E_PROTOCOL},
+        {{.spec = "id:00"}, KMS_E_PROTOCOL},
+        {{.tag = {.data = (const uint8_t *)"", .len = 1}}, KMS_OK}, /* as from the list */
+    };
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        struct kms_backend *b = begin(&plan, 1);
+        struct kms_call call = {.deadline_ns = kms_deadline_in(2 * KMS_NS_PER_S)};
+        unsigned seen = 0;
+
+        service.named = true;
+        CU_ASSERT_EQUAL(kms_alibaba_ops.list_keys(b, &call, &rows[i].filter, count_key, &seen),
+                        rows[i].status);
+        CU_ASSERT(seen == 0 && call.error.status == rows[i].status);
+        UNIT_CHECK(call.error.text,
+                   rows[i].status == KMS_OK ||
+                       said(&call, "key " HUGE ": the reply lacks KeyMetadata.PrimaryKeyVersion"));
+        CU_ASSERT_STRING_EQUAL(call.error.request_id, rows[i].status == KMS_OK ? "" : "planted-id");
+        kms_alibaba_ops.close(b);
+    }
+}
+
+/* What is named in the configuration is told its state. */
+static void what_has_no_material_is_told(void)
+{
+    static const struct plan plans[] = {
+        {"DescribeKey", 1, KMS_OK, 200, ODD("PendingImport"), 0, false},
+        {"ListKeyVersions", 1, KMS_OK, 200, NO_VERSIONS, 0, false},
+    };
+    const struct kms_key_filter named = {.spec = "web"};
+
+    for (size_t i = 0; i < UNIT_COUNT(plans); i++) {
+        struct kms_backend *b = begin(&plans[i], 1);
+        struct kms_call call = {.deadline_ns = kms_deadline_in(2 * KMS_NS_PER_S)};
+        unsigned seen = 0;
+
+        service.named = true;
+        UNIT_CHECK(plans[i].body, kms_alibaba_ops.list_keys(b, &call, &named, count_key, &seen) ==
+                                      KMS_E_KEY_STATE);
+        UNIT_CHECK(call.error.text, said(&call, "no key material"));
+        kms_alibaba_ops.close(b);
+    }
+}
+
+/* ... and is there all the same: its alias is taken, and it can be deleted. */
+static void what_has_no_material_is_there(void)
+{
+    static const struct plan plan = {"DescribeKey", 1, KMS_OK, 200, ODD("PendingImport"), 0, false};
+    struct kms_call call;
+    struct kms_backend *b = NULL;
+
+    CU_ASSERT_EQUAL(make(&plan, 1, 2000, &call), KMS_E_EXISTS);
+    CU_ASSERT_STRING_EQUAL(service.seen, "DescribeKey ");
+    b = begin(&plan, 1);
+    call = (struct kms_call){.deadline_ns = kms_deadline_in(2 * KMS_NS_PER_S)};
+    CU_ASSERT_EQUAL(kms_alibaba_ops.destroy(b, &call, HUGE "/" KMS_ALI_ANY_VERSION), KMS_OK);
+    CU_ASSERT(service.leaving);
+    kms_alibaba_ops.close(b);
 }
 
 static bool note_ref(void *ctx, const struct kms_key_info *info)
@@ -409,6 +522,10 @@ static const struct unit_test tests[] = {
     {"a version that cannot be seen is told", a_version_that_cannot_be_seen_is_told},
     {"the others are listed", the_others_are_listed},
     {"what is not ours hides nothing", what_is_not_ours_hides_nothing},
+    {"a key that cannot be read hides none", a_key_that_cannot_be_read_hides_none},
+    {"where none can be read that is told", where_none_can_be_read_that_is_told},
+    {"what has no material is told", what_has_no_material_is_told},
+    {"what has no material is there", what_has_no_material_is_there},
     {"logical keys need no versions", logical_keys_need_no_versions},
     {"a name is insisted on", a_name_is_insisted_on},
     {"a key without a name goes again", a_key_without_a_name_goes_again},

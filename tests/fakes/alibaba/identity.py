@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
 from acs3 import Refused
 from keys import ACCOUNT, REGION, iso
+from roles import narrowed
 
 CLUSTER = os.environ.get("FAKE_CLUSTER", "c0123456789")
 ISSUER = f"https://oidc-ack-{REGION}.oss-{REGION}.aliyuncs.com/{CLUSTER}"
@@ -135,12 +136,18 @@ class Identity:
             raise Refused(400, "InvalidParameter.DurationSeconds", "The Min/Max value is wrong.")
         if p["OIDCProviderArn"] != PROVIDER_ARN:
             raise Refused(404, "EntityNotExist.OIDCProvider", "The OIDC provider does not exist.")
+        patterns = narrowed(p)
         role = self.ram.role(p["RoleArn"])
         claims = verify(p["OIDCToken"], self.issuer.jwks(), self.gateway.now())
         if not self.ram.trusts(role, claims):
             raise Refused(403, "AuthenticationFail.NoPermission",
                           "This operator is not authorized to perform this action: the role's policy.")
-        return {"Credentials": self.issue(min(int(seconds), self.lifetime), role),
+        given = self.issue(min(int(seconds), self.lifetime), role)
+        issued = self.gateway.keys[given["AccessKeyId"]]
+        issued["allowed"] = patterns
+        issued["session"] = {"by": PROVIDER_ARN, **{
+            name: p[name] for name in ("RoleArn", "RoleSessionName", "DurationSeconds", "Policy") if name in p}}
+        return {"Credentials": given,
                 "OIDCTokenInfo": {"Issuer": claims["iss"], "Subject": claims["sub"],
                                   "ClientIds": AUDIENCE, "VerificationInfo": "Success"},
                 "AssumedRoleUser": {"Arn": f"{p['RoleArn']}/{p['RoleSessionName']}",

@@ -388,7 +388,7 @@ class Control(Handler):
         return self.state.identity.issue(seconds)
 
     def do_session(self, id):
-        """What was asked of AssumeRole for this key, and "by" which key."""
+        """What was asked of STS for this key, and "by" which key, or provider."""
         return self.state.gateway.keys[id]["session"]
 
     def do_external_id(self, wanted=None):

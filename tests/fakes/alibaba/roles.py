@@ -45,6 +45,15 @@ def allowed_by(policy):
         raise bad from None
 
 
+def narrowed(p):
+    """What the session's own policy allows at most; None: it has none."""
+    if "Policy" not in p:
+        return None
+    if not 1 <= len(p["Policy"]) <= 2048:
+        raise Refused(400, "InvalidParameter.PolicySize", "The size of Policy must be smaller than 2048 bytes.")
+    return allowed_by(p["Policy"])
+
+
 class Roles:
     def __init__(self, identity):
         self.identity, self.gateway = identity, identity.gateway
@@ -110,11 +119,7 @@ class Roles:
                           f"The Min/Max value of DurationSeconds is 15min/{longest // 3600}hr.")
         if not re.fullmatch(r"[\w+=,.@:/-]{2,1224}", p.get("ExternalId", "none"), re.ASCII):
             raise Refused(400, "InvalidParameter.ExternalId", "The parameter ExternalId is wrongly formed.")
-        if "Policy" not in p:
-            return None
-        if not 1 <= len(p["Policy"]) <= 2048:
-            raise Refused(400, "InvalidParameter.PolicySize", "The size of Policy must be smaller than 2048 bytes.")
-        return allowed_by(p["Policy"])
+        return narrowed(p)
 
     def check_trust(self, p):
         if p["RoleArn"] not in self.longest:

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Roles that an access key takes: first the vendor's own clients against our fake's AssumeRole, by both
-of their signatures; then the SDK's default provider and our `credentials: auto` in the same homes. Each
-gets a key of its own from STS; that both ask STS for the very same is what the fake says of the keys,
-and that they are good what its KMS says.
+"""Roles that an access key or a token takes: first the vendor's own clients against our fake's AssumeRole,
+by both of their signatures; then the SDK's default provider and our `credentials: auto` in the same homes.
+Each gets a key of its own from STS; that both ask STS for the very same is what the fake says of the keys,
+and that they are good what its KMS says. Which STS the SDK would ask is said here, too; where ours does is
+in alibaba_endpoints.sh.
 
 usage: use_roles.py PORTS WHOSE    (the fake's line of JSON; tests/services/alibaba_whose)
 """
@@ -102,31 +103,45 @@ def by_signed_headers():
 # --- the homes
 
 CLI, INI = ".aliyun/config.json", ".alibabacloud/credentials.ini"
-# the SDK reads the environment when it is imported: a process for each. Its provider insists on https
-# and asks by HMAC-SHA1: only where it asks is changed
+# the SDK reads the environment when it is imported: a process for each. Its providers insist on https
+# and ask by HMAC-SHA1: only where they ask is changed
 THEIRS = """
 import sys
-from alibabacloud_credentials.provider import ram_role_arn
+from alibabacloud_credentials.provider import oidc, ram_role_arn
 from alibabacloud_credentials.provider.default import DefaultCredentialsProvider
 original = ram_role_arn.TeaCore
 class Core(original):
     @staticmethod
     def do_action(request, options=None):
+        print("asks", request.headers["host"], file=sys.stderr)
         request.protocol, request.port = "http", int(sys.argv[1])
         request.headers["host"] = "127.0.0.1"
         return original.do_action(request, options)
-ram_role_arn.TeaCore = Core
+ram_role_arn.TeaCore = oidc.TeaCore = Core
 c = DefaultCredentialsProvider().get_credentials()
 print(c.get_access_key_id(), c.get_access_key_secret(), c.get_security_token() or "-")
 """
 MINE = {"access_key_id": ports["access_key"], "access_key_secret": ports["secret"]}
 
 
-def cli(**more):
-    """As the CLI writes it, with all that a profile does not have."""
+def cli(*others, **more):
+    """As the CLI writes it, with all that a profile does not have; @others: profiles beside it."""
     return {CLI: json.dumps({"current": "r", "profiles": [{
         "name": "r", "mode": "RamRoleArn", "sts_token": "", "ram_role_name": "", "ram_role_arn": ROLE,
-        "ram_session_name": "home", "expired_seconds": 3600, "sts_region": "cn-beijing", **MINE, **more}]})}
+        "ram_session_name": "home", "expired_seconds": 3600, "sts_region": "cn-beijing", **MINE, **more}, *others]})}
+
+
+def oidc(**more):
+    # a session's name is ram_session_name to the CLI and the SDK for Go, the other one to that for Python
+    return {**cli(mode="OIDC", ram_role_arn=ports["role_arn"], oidc_provider_arn=ports["provider_arn"],
+                  oidc_token_file="HOME/token", role_session_name="home", **more),
+            "token": control("token")["token"]}
+
+
+def chain(source, **more):
+    """A role that is taken by the identity of the profile @source."""
+    return cli(source, **{"mode": "ChainableRamRoleArn", "source_profile": source["name"], "access_key_id": "",
+                          "access_key_secret": "", **more})
 
 
 def ini(**more):
@@ -134,20 +149,52 @@ def ini(**more):
     return {INI: "[default]\n" + "".join(f"{name} = {value}\n" for name, value in fields.items())}
 
 
-HOMES = (  # name, files, what KMS says, what the session has besides; None: neither gets a key
-    ("RamRoleArn", cli(), ("", ""), {}),
-    ("RamRoleArn for a while", cli(expired_seconds=901), ("", ""), {"DurationSeconds": "901"}),
+KEY = {"name": "key", "mode": "AK", **MINE}
+HUB = {"name": "hub", "mode": "RamRoleArn", "ram_role_arn": ROLE, "ram_session_name": "hub",
+       "sts_region": "cn-hangzhou", "expired_seconds": 900, **MINE}
+BY_HUB = {"RoleSessionName": "hub", "DurationSeconds": "900"}
+BY_TOKEN = {"RoleArn": ports["role_arn"], "by": ports["provider_arn"]}
+BEIJING = "sts.cn-beijing.aliyuncs.com"
+
+# name, files, what KMS says, what the session has besides, and that of the key that it was taken by, and
+# so on; None: neither gets a key. Last, whom the SDK asks
+HOMES = (
+    ("RamRoleArn", cli(), ("", ""), [{}], BEIJING),
+    ("RamRoleArn in the VPC", cli(enable_vpc=True), ("", ""), [{}], "sts-vpc.cn-beijing.aliyuncs.com"),
+    ("RamRoleArn for a while", cli(expired_seconds=901), ("", ""), [{"DurationSeconds": "901"}], BEIJING),
     ("RamRoleArn with less, and an external id", cli(policy=PACKED, external_id="e/x"),
-     ("", "Forbidden.NoPermission"), {"Policy": PACKED, "ExternalId": "e/x"}),
-    ("RamRoleArn of others", cli(ram_role_arn=OTHER), None, {}),
-    ("RamRoleArn by another's secret", cli(access_key_secret="no"), None, {}),
-    ("RamRoleArn for too short", cli(expired_seconds=899), None, {}),
-    ("ram_role_arn", ini(), ("", ""), {}),
-    ("ram_role_arn with less", ini(policy=PACKED), ("", "Forbidden.NoPermission"),
-     {"Policy": PACKED}),
-    ("ram_role_arn of others", ini(role_arn=OTHER), None, {}),
-    ("ram_role_arn by no key", ini(access_key_id="LTAIno"), None, {}),
+     ("", "Forbidden.NoPermission"), [{"Policy": PACKED, "ExternalId": "e/x"}], BEIJING),
+    ("RamRoleArn of others", cli(ram_role_arn=OTHER), None, [], BEIJING),
+    ("RamRoleArn by another's secret", cli(access_key_secret="no"), None, [], BEIJING),
+    ("RamRoleArn for too short", cli(expired_seconds=899), None, [], ""),
+    ("OIDC", oidc(), ("", ""), [BY_TOKEN], BEIJING),
+    ("OIDC in the VPC", oidc(enable_vpc=True), ("", ""), [BY_TOKEN], "sts-vpc.cn-beijing.aliyuncs.com"),
+    ("OIDC with less", oidc(policy=PACKED), ("", "Forbidden.NoPermission"), [{"Policy": PACKED, **BY_TOKEN}],
+     BEIJING),
+    ("OIDC with a policy that is none", oidc(policy="{}"), None, [], BEIJING),
+    ("ChainableRamRoleArn", chain(KEY), ("", ""), [{}], BEIJING),
+    ("ChainableRamRoleArn by a role", chain(HUB, external_id="e/x"), ("", ""), [{"ExternalId": "e/x"}, BY_HUB],
+     "sts.cn-hangzhou.aliyuncs.com " + BEIJING),
+    ("ChainableRamRoleArn with less", chain(HUB, policy=PACKED, enable_vpc=True), ("", "Forbidden.NoPermission"),
+     [{"Policy": PACKED}, BY_HUB], "sts.cn-hangzhou.aliyuncs.com sts-vpc.cn-beijing.aliyuncs.com"),
+    ("ChainableRamRoleArn by nobody", chain(KEY, source_profile="none"), None, [], ""),
+    ("ChainableRamRoleArn by others", chain({**HUB, "ram_role_arn": OTHER}), None, [], "sts.cn-hangzhou.aliyuncs.com"),
+    ("ram_role_arn", ini(), ("", ""), [{}], "sts.aliyuncs.com"),
+    ("ram_role_arn with less", ini(policy=PACKED), ("", "Forbidden.NoPermission"), [{"Policy": PACKED}],
+     "sts.aliyuncs.com"),
+    ("ram_role_arn of others", ini(role_arn=OTHER), None, [], "sts.aliyuncs.com"),
+    ("ram_role_arn by no key", ini(access_key_id="LTAIno"), None, [], "sts.aliyuncs.com"),
 )
+
+
+def sessions(key_id):
+    """What was asked for this key, and for the one that asked, and so on."""
+    found = []
+    while not found or found[-1]["by"].startswith("STS."):
+        found.append(control("session", id=found[-1]["by"] if found else key_id))
+    for session in found[:-1]:
+        session["by"] = ports["access_key"]  # it is another key each time
+    return found
 
 
 def ask(home, *command):
@@ -161,25 +208,28 @@ def ask(home, *command):
 
 
 def in_homes():
-    for name, files, rights, more in HOMES:
+    for name, files, rights, more, asked_of in HOMES:
         with tempfile.TemporaryDirectory() as home:
             for path, content in files.items():
                 at = pathlib.Path(home, path)
-                at.parent.mkdir()
-                at.write_text(content)
+                at.parent.mkdir(exist_ok=True)
+                at.write_text(content.replace("HOME/", home + "/"))
                 at.chmod(0o600)
-            session = {"RoleArn": ROLE, "RoleSessionName": "home", "DurationSeconds": "3600",
-                       "by": ports["access_key"], **more}
+            wanted = [{"RoleArn": ROLE, "RoleSessionName": "home", "DurationSeconds": "3600",
+                       "by": ports["access_key"], **fields} for fields in more]
             for who, command in (("the SDK", (sys.executable, "-c", THEIRS, str(ports["sts"]))),
                                  ("ours", (sys.argv[2],))):
                 key, said = ask(home, *command)
+                if who != "ours":
+                    hosts = " ".join(line[5:] for line in said.splitlines() if line.startswith("asks "))
+                    check(f"{name}: whom it asks", hosts == asked_of, hosts)
                 if rights is None:
                     check(f"{name}: {who}", key is None and (who != "ours" or home in said), said)
                 elif key is None:
                     check(f"{name}: {who}", False, said)
                 else:
-                    seen = may(*key), control("session", id=key[0])
-                    check(f"{name}: {who}", seen == (rights, session), seen)
+                    seen = may(*key), sessions(key[0])
+                    check(f"{name}: {who}", seen == (rights, wanted), seen)
 
 
 for part in (by_signed_headers, in_homes):
