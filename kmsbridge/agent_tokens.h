@@ -94,6 +94,7 @@ void kms_agentd_key_put(struct kms_agentd_key *key); /* NULL is fine */
 
 struct kms_agentd_keys {
     atomic_uint refs;
+    bool lacks; /* a public key that may be had later */
     size_t count;
     struct kms_agentd_key *keys[]; /* in the order of info.ref */
 };
