@@ -40,6 +40,15 @@ const cyaml_schema_field_t kms_backend_conf_fields[] = {
     CYAML_FIELD_END,
 };
 
+bool kms_backend_conf_same(const struct kms_backend_conf *a, const struct kms_backend_conf *b)
+{
+    static const cyaml_schema_value_t entry = {
+        CYAML_VALUE_MAPPING(CYAML_FLAG_POINTER, struct kms_backend_conf, kms_backend_conf_fields),
+    };
+
+    return kms_conf_same(&entry, a, b);
+}
+
 enum kms_status kms_conf_place_fail(const struct kms_conf_place *place, const char *key,
                                     const char *sentence)
 {

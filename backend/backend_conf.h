@@ -122,4 +122,7 @@ struct kms_backend_conf {
  */
 unsigned kms_backend_conf_at_once(const struct kms_backend_conf *conf);
 
+/* Whether two entries, checked or not, say the same in each of their settings. */
+bool kms_backend_conf_same(const struct kms_backend_conf *a, const struct kms_backend_conf *b);
+
 #endif

@@ -263,3 +263,26 @@ void kms_conf_free(const struct cyaml_schema_value *schema, void *data)
         (void)cyaml_free(&config, schema, data, 0);
     }
 }
+
+/* libcyaml allocates by the configuration's mem_fn, which is realloc(). */
+static char *text_of(const struct cyaml_schema_value *schema, const void *data, size_t *ret_len)
+{
+    const cyaml_config_t config = config_with(NULL);
+    char *text = NULL;
+
+    return cyaml_save_data(&text, ret_len, &config, schema, data, 0) == CYAML_OK ? text : NULL;
+}
+
+bool kms_conf_same(const struct cyaml_schema_value *schema, const void *a, const void *b)
+{
+    size_t a_len = 0;
+    size_t b_len = 0;
+    char *a_text = text_of(schema, a, &a_len);
+    char *b_text = text_of(schema, b, &b_len);
+    bool same =
+        a_text != NULL && b_text != NULL && a_len == b_len && memcmp(a_text, b_text, a_len) == 0;
+
+    free(a_text);
+    free(b_text);
+    return same;
+}

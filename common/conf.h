@@ -8,6 +8,7 @@
 #ifndef KMS_COMMON_CONF_H
 #define KMS_COMMON_CONF_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "common/status.h"
@@ -35,6 +36,9 @@ enum kms_status kms_conf_parse(const char *name, const char *content, size_t len
                                const struct cyaml_schema_value *schema, void **ret_data,
                                struct kms_error *err) KMS_MUST_CHECK;
 void kms_conf_free(const struct cyaml_schema_value *schema, void *data);
+
+/* Whether two structs of @schema say the same. Without memory to tell, they do not. */
+bool kms_conf_same(const struct cyaml_schema_value *schema, const void *a, const void *b);
 
 /* Sets KMS_E_INVALID with "NAME:LINE: PATH: sentence", for checks that a schema cannot say. @path
  * is "kms.mode" or "backends[1].hsm.pin". */

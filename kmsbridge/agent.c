@@ -266,6 +266,7 @@ void kms_agentd_apply(struct kms_agentd *agentd, struct kms_agentd_change *chang
     agentd->state = change->state;
     pthread_mutex_unlock(&agentd->mutex);
     warn_restart(&was->conf->agent, &change->state->conf->agent);
+    kms_agentd_backends_warn(agentd->backends, change->state->conf);
     kms_agentd_state_put(was);
     free(change);
 }

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/log.h"
 #include "kmsbridge/agent_tokens_parts.h"
 
 #define KMS_SHARE    4u  /* sessions that are kept for the KMS plugin */
@@ -120,6 +121,21 @@ enum kms_status kms_agentd_own_waist(struct kms_agentd_backends *backends,
     *ret_waist = backend->own;
     pthread_mutex_unlock(&backends->mutex);
     return status;
+}
+
+void kms_agentd_backends_warn(struct kms_agentd_backends *backends, const struct kms_conf *conf)
+{
+    pthread_mutex_lock(&backends->mutex);
+    for (const struct kms_agentd_backend *b = backends->first; b != NULL; b = b->next) {
+        const struct kms_backend_conf *entry = kms_conf_backend(conf, b->name);
+
+        if (b->own != NULL && entry != NULL &&
+            !kms_backend_conf_same(kms_conf_backend(b->conf, b->name), entry)) {
+            kms_log(KMS_LOG_WARN,
+                    "reload: backend %s has changed and needs a restart to take effect", b->name);
+        }
+    }
+    pthread_mutex_unlock(&backends->mutex);
 }
 
 /* --- calls ------------------------------------------------------------------------------------ */

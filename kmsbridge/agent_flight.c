@@ -8,6 +8,14 @@
 #define AGAIN_NS  KMS_NS_PER_S        /* between two searches that found nothing new */
 #define FLIGHT_NS (60 * KMS_NS_PER_S) /* for a list of many keys from a slow service */
 
+/* For how long @keys are believed. */
+static uint64_t ttl_ns(const struct kms_agentd_token *token, const struct kms_agentd_keys *keys)
+{
+    const uint64_t ttl = token->conf->keys_ttl_ns;
+
+    return keys->lacks && ttl > AGAIN_NS ? AGAIN_NS : ttl;
+}
+
 /* token->flying is set by who calls this, for this flight. */
 static enum kms_status refresh(struct kms_agentd_token *token, struct kms_call *call)
 {
@@ -28,7 +36,7 @@ static enum kms_status refresh(struct kms_agentd_token *token, struct kms_call *
         token->keys = keys;
         kms_agentd_spots_drop_locked(token, began_ns);
         token->fresh_until_ns =
-            touched == token->touched ? kms_deadline_in(token->conf->keys_ttl_ns) : 0;
+            touched == token->touched ? kms_deadline_in(ttl_ns(token, keys)) : 0;
     }
     pthread_cond_broadcast(&token->landed);
     pthread_mutex_unlock(&token->mutex);

@@ -167,10 +167,11 @@ bool kms_agentd_is_pair(enum kms_key_type type)
     return type == KMS_KEY_RSA || type == KMS_KEY_EC || type == KMS_KEY_EDDSA;
 }
 
-/* One that cannot be had is left out, and asked for again with the next list. */
+/* One that cannot be had is left out, and asked for again with the next list; *ret_later: that may
+ * well help. */
 static struct kms_span public_of(struct kms_waist *waist, const struct kms_call *call,
                                  const struct kms_key_info *info, const struct kms_agentd_key *was,
-                                 uint8_t room[KMS_PUBLIC_KEY_MAX])
+                                 uint8_t room[KMS_PUBLIC_KEY_MAX], bool *ret_later)
 {
     struct kms_call one = {.deadline_ns = call->deadline_ns, .trace_id = call->trace_id};
     struct kms_buf spki = kms_buf_over(room, KMS_PUBLIC_KEY_MAX);
@@ -183,6 +184,7 @@ static struct kms_span public_of(struct kms_waist *waist, const struct kms_call 
     }
     if (kms_waist_public_key(waist, &one, info->ref, &spki) != KMS_OK) {
         kms_log_error(KMS_LOG_DEBUG, &one.error, "agent: public key of \"%s\"", info->label);
+        *ret_later = kms_status_is_transient(one.error.status) || one.error.status == KMS_E_TIMEOUT;
         return KMS_SPAN_NONE;
     }
     return kms_buf_span(&spki);
@@ -234,13 +236,15 @@ static struct kms_agentd_keys *keys_new(const struct kms_agentd_token *token,
     for (size_t i = 0; i < flight->count; i++) {
         const struct kms_key_info *info = &flight->infos[i];
         const struct kms_agentd_key *old = kms_agentd_keys_find(was, info->ref);
-        struct kms_agentd_key *key =
-            kms_agentd_key_new(token, info, public_of(waist, call, info, old, room));
+        bool later = false;
+        struct kms_span spki = public_of(waist, call, info, old, room, &later);
+        struct kms_agentd_key *key = kms_agentd_key_new(token, info, spki);
 
         if (key == NULL) {
             kms_agentd_keys_put(keys);
             return NULL;
         }
+        keys->lacks = keys->lacks || later;
         keys->keys[keys->count++] = key;
     }
     return keys;

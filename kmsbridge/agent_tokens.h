@@ -41,6 +41,8 @@ bool kms_agentd_backends_land(struct kms_agentd_backends *backends, uint64_t dea
 void kms_agentd_backends_free(struct kms_agentd_backends *backends); /* no call is in flight */
 /* How long the oldest call now inside one of our own waists takes. */
 uint64_t kms_agentd_backends_stuck_ns(struct kms_agentd_backends *backends);
+/* Warns of our own waists whose settings are others in @conf: they stay as they are. */
+void kms_agentd_backends_warn(struct kms_agentd_backends *backends, const struct kms_conf *conf);
 
 /* --- tokens -------------------------------------------------------------------------------------
  */
@@ -92,6 +94,7 @@ void kms_agentd_key_put(struct kms_agentd_key *key); /* NULL is fine */
 
 struct kms_agentd_keys {
     atomic_uint refs;
+    bool lacks; /* a public key that may be had later */
     size_t count;
     struct kms_agentd_key *keys[]; /* in the order of info.ref */
 };

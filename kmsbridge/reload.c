@@ -26,24 +26,12 @@ struct change {
 
 /* --- what is different --- */
 
-static bool hsm_same(const struct kms_hsm_conf *a, const struct kms_hsm_conf *b)
-{
-    if (a == NULL || b == NULL) {
-        return a == b;
-    }
-    return kms_text_equal(a->module, b->module) && kms_text_equal(a->token, b->token) &&
-           kms_text_equal(a->pin, b->pin) && a->sessions == b->sessions &&
-           kms_text_equal(a->mechanism, b->mechanism) && kms_text_equal(a->init_args, b->init_args);
-}
-
 /* Entries of `backends:` that kms.backend does not name are nobody's. */
 static bool kek_same(const struct kms_conf *a, const struct kms_conf *b)
 {
-    const struct kms_backend_conf *was = kms_conf_backend(a, a->kms.backend);
-    const struct kms_backend_conf *now = kms_conf_backend(b, b->kms.backend);
-    return kms_text_equal(a->kms.backend, b->kms.backend) &&
-           kms_text_equal(a->kms.key, b->kms.key) && kms_text_equal(was->type, now->type) &&
-           hsm_same(was->hsm, now->hsm);
+    return kms_text_equal(a->kms.key, b->kms.key) &&
+           kms_backend_conf_same(kms_conf_backend(a, a->kms.backend),
+                                 kms_conf_backend(b, b->kms.backend));
 }
 
 static bool restrictions_same(const struct kms_kms_conf *a, const struct kms_kms_conf *b)

@@ -115,6 +115,18 @@ static bool log_has(const char *text)
     return strstr(content, text) != NULL;
 }
 
+static bool has_warned(void *ctx)
+{
+    (void)ctx;
+    return log_has("backend hsm has changed and needs a restart");
+}
+
+static bool has_reloaded(void *ctx)
+{
+    (void)ctx;
+    return log_has("reload: done");
+}
+
 static int as_stranger(void *ctx)
 {
     struct frames frames;
@@ -197,6 +209,25 @@ static void passes_over_kms(void)
     CU_ASSERT_EQUAL(wait_end(pid, SEC(8)), 0);
 }
 
+/* A key service of the agent's own stays as it was opened, and that is said. */
+static void warns_of_a_changed_backend(void)
+{
+    pid_t pid = 0;
+
+    (void)unlink(log_file);
+    configure("");
+    pid = start_private(0);
+    CU_ASSERT_TRUE_FATAL(fixture_until(can_connect, NULL, SEC(10)));
+    (void)kill(pid, SIGHUP);
+    CU_ASSERT_TRUE(fixture_until(has_reloaded, NULL, SEC(10)));
+    CU_ASSERT_FALSE(has_warned(NULL));
+    configure("      sessions: 7\n");
+    (void)kill(pid, SIGHUP);
+    CU_ASSERT_TRUE(fixture_until(has_warned, NULL, SEC(10)));
+    (void)kill(pid, SIGTERM);
+    CU_ASSERT_EQUAL(wait_end(pid, SEC(8)), 0);
+}
+
 int main(void)
 {
     static const struct unit_test tests[] = {
@@ -204,6 +235,7 @@ int main(void)
         {"one is enough", one_is_enough},
         {"it says what is wrong", says_what_is_wrong},
         {"kms and monitor are not its business", passes_over_kms},
+        {"it warns of a changed backend", warns_of_a_changed_backend},
     };
 
     fixture_init(&fx, NAME);

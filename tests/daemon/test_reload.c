@@ -340,6 +340,31 @@ static void a_wrong_start_is_corrected(void)
     UNIT_CHECK("", fixture_stop(&fx));
 }
 
+/* Settings of a key service over HTTPS count as an HSM's do. Nobody listens there: no key was ever
+ * found, so the new one is taken as it is. */
+static void another_address(void)
+{
+    static const char entry[] = "  - name: vault\n"
+                                "    type: vault\n"
+                                "    vault:\n"
+                                "      addresses: ['http://127.0.0.1:%d']\n"
+                                "      auth: {method: token, token: 'env:HOME'}\n";
+    char more[512];
+    const struct setting set = {.backend = "vault", .more_hsm = more};
+
+    fixture_shim(&fx, "");
+    (void)snprintf(more, sizeof(more), entry, 1);
+    configure(&set);
+    UNIT_CHECK("", fixture_start(&fx));
+    UNIT_CHECK("", reload(1, 0));
+    UNIT_CHECK("", fixture_log_count(&fx, "reload: another KEK serves") == 0);
+    (void)snprintf(more, sizeof(more), entry, 2);
+    UNIT_CHECK("", reload_to(&set, 2, 0));
+    UNIT_CHECK("", fixture_log_count(&fx, "reload: another KEK serves") == 1);
+    UNIT_CHECK("", fixture_log_count(&fx, "http://127.0.0.1:2 is left alone") == 1);
+    UNIT_CHECK("", fixture_stop(&fx));
+}
+
 /* The PIN of a token that is logged in is not tried, and that is said. */
 static void another_pin(void)
 {
@@ -677,6 +702,7 @@ static const struct unit_test tests[] = {
     {"another KEK", another_kek},
     {"a broken one is refused", a_broken_one_is_refused},
     {"a wrong start is corrected", a_wrong_start_is_corrected},
+    {"another address", another_address},
     {"another PIN", another_pin},
     {"no call fails under load", no_call_fails},
     {"a call in flight", a_call_in_flight},

@@ -65,6 +65,22 @@ destroy() {
 }
 row 'version destroyed' decrypt key_state 'Forbidden.KeyVersionNotFound' destroy 'kms encrypt'
 
+# a public key that could not be had is not missed for as long as the list of keys is believed
+control '{"do":"key","alias":"web","spec":"EC_P256"}' >/dev/null
+control '{"do":"fault","on":"kms","action":"GetPublicKey","kind":"error","status":400,"code":"Throttling.User","count":1000}' >/dev/null
+daemon public "$(backend access_key "access_key_id: $(fake_field access_key)" "access_key_secret: file:$tmp/secret")" web
+objects
+if [[ $said == *'Private Key Object'* && $said != *'Public Key Object'* ]]; then good 'a pair whose public key is throttled'; else
+    bad "a pair whose public key is throttled: $said"
+fi
+control '{"do":"clear"}' >/dev/null
+for _ in {1..30}; do
+    objects
+    [[ $said == *'Public Key Object'* ]] && break
+    sleep 0.1
+done
+if [[ $said == *'Public Key Object'* ]]; then good 'has it soon after'; else bad "the public key is not back: $said"; fi
+
 # --- two endpoints -------------------------------------------------------------------------------
 
 # the first fails and nobody notices; it is asked again once it is well

@@ -143,9 +143,36 @@ static void numbers_have_defaults(void)
     kms_conf_free(&entry_value, data);
 }
 
+/* No two good rows are the same; each is the same as itself, read again. */
+static void each_setting_counts(void)
+{
+    struct kms_error err = KMS_ERROR_INIT;
+
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        for (size_t k = 0; k < UNIT_COUNT(rows); k++) {
+            void *a = NULL;
+            void *b = NULL;
+
+            if (rows[i].wrong != NULL || rows[k].wrong != NULL) {
+                continue;
+            }
+            CU_ASSERT_EQUAL_FATAL(
+                kms_conf_parse("f", rows[i].yaml, strlen(rows[i].yaml), &entry_value, &a, &err),
+                KMS_OK);
+            CU_ASSERT_EQUAL_FATAL(
+                kms_conf_parse("f", rows[k].yaml, strlen(rows[k].yaml), &entry_value, &b, &err),
+                KMS_OK);
+            UNIT_CHECK(rows[i].yaml, kms_backend_conf_same(a, b) == (i == k));
+            kms_conf_free(&entry_value, a);
+            kms_conf_free(&entry_value, b);
+        }
+    }
+}
+
 static const struct unit_test tests[] = {
     {"each is judged", each_is_judged},
     {"numbers have defaults", numbers_have_defaults},
+    {"each setting counts", each_setting_counts},
 };
 
 int main(void)
