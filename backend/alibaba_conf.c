@@ -227,6 +227,9 @@ static enum kms_status check_access_key(const struct kms_conf_place *place,
     if ((wanted || ali->access_key_id != NULL) && ali->access_key_secret == NULL) {
         return kms_conf_place_fail(place, "access_key_secret", "is missing");
     }
+    if (kms_conf_is_secret_ref(ali->access_key_id)) {
+        return kms_conf_place_fail(place, "access_key_id", "is the id itself, not where it is");
+    }
     if (ali->access_key_secret != NULL &&
         kms_secret_check_ref(ali->access_key_secret, &error) != KMS_OK) {
         return kms_conf_place_fail(place, "access_key_secret", error.text);

@@ -58,6 +58,13 @@ enum kms_status kms_conf_place_fail(const struct kms_conf_place *place, const ch
     return kms_conf_error(place->err, place->text, path, "%s", sentence);
 }
 
+bool kms_conf_is_secret_ref(const char *text)
+{
+    struct kms_error ignored = KMS_ERROR_INIT;
+
+    return text != NULL && kms_secret_check_ref(text, &ignored) == KMS_OK;
+}
+
 bool kms_conf_is_proxy(const char *proxy)
 {
     return proxy == NULL || strncmp(proxy, "http://", 7) == 0 || strncmp(proxy, "https://", 8) == 0;

@@ -23,6 +23,9 @@ struct kms_conf_place {
 enum kms_status kms_conf_place_fail(const struct kms_conf_place *place, const char *key,
                                     const char *sentence) KMS_MUST_CHECK;
 
+/* Where a secret is, where the thing itself belongs. */
+bool kms_conf_is_secret_ref(const char *text);
+
 /* What a key `proxy` may hold: NULL, or the URL of an HTTP proxy. */
 bool kms_conf_is_proxy(const char *proxy);
 

@@ -56,10 +56,11 @@ static enum kms_status check_addresses(const struct kms_conf_place *place,
         size_t len = strlen(address);
 
         if ((strncmp(address, "https://", 8) != 0 && strncmp(address, "http://", 7) != 0) ||
-            address[len - 1] == '/' || strpbrk(address, "@? ") != NULL) {
+            address[len - 1] == '/' || strpbrk(address, "@? ") != NULL ||
+            strcmp(address + len - 3, "/v1") == 0) { /* which we put behind it */
             return kms_conf_place_fail(
                 place, "addresses",
-                "each must look like https://host:8200, without a slash at the end");
+                "each must look like https://host:8200, without a slash or /v1 at the end");
         }
     }
     return KMS_OK;
@@ -112,6 +113,8 @@ static enum kms_status check_words(const struct kms_conf_place *place, struct km
         bool good;
         const char *sentence;
     } rows[] = {
+        {"auth.role_id", !kms_conf_is_secret_ref(vault->auth->role_id),
+         "is the id itself, not where it is"},
         {"mount", is_path(vault->mount), "must be the path of a secrets engine, as transit"},
         {"namespace", is_path(vault->name_space), "must be a namespace's path"},
         {"auth.mount", is_path(vault->auth->mount), "must be the path of an auth method"},

@@ -25,14 +25,25 @@
 
 /* ---- secrets ------------------------------------------------------------------------------ */
 
+static bool is_line(struct kms_span bytes)
+{
+    for (size_t i = 0; i < bytes.len; i++) {
+        if (bytes.data[i] < ' ') {
+            return false;
+        }
+    }
+    return true;
+}
+
 /* A NUL-terminated copy in secure memory; the caller frees it with kms_secure_free(). */
 static enum kms_status copy_secret(struct kms_span bytes, const char *ref, char **ret,
                                    struct kms_error *err)
 {
     char *text = NULL;
 
-    if (bytes.len == 0 || memchr(bytes.data, '\0', bytes.len) != NULL || !kms_utf8_valid(bytes)) {
-        return kms_error_set(err, KMS_E_INVALID, "the secret %s is empty or no text", ref);
+    if (bytes.len == 0 || !is_line(bytes) || !kms_utf8_valid(bytes)) {
+        return kms_error_set(err, KMS_E_INVALID,
+                             "the secret %s is empty, no text or more than a line", ref);
     }
     text = kms_secure_new(bytes.len + 1);
     if (text == NULL) {
@@ -69,7 +80,7 @@ static enum kms_status load_jwt(const char *ref, char **ret, struct kms_error *e
     if (status != KMS_OK) {
         return status;
     }
-    while (len > 0 && content[len - 1] == '\n') {
+    while (len > 0 && (content[len - 1] == '\n' || content[len - 1] == '\r')) {
         content[--len] = '\0';
     }
     status = copy_secret(kms_span_of(content, len), ref, ret, err);
@@ -419,13 +430,25 @@ static enum kms_status log_in(struct kms_vault_login *login, const struct kms_ht
     return status;
 }
 
+/* The client's key is a secret like others, which libcurl reads without a look at its rights. */
+static enum kms_status check_client_key(const struct kms_vault_conf *vault, struct kms_error *err)
+{
+    return vault->key != NULL && vault->key[0] == '/'
+               ? kms_file_check(vault->key, KMS_FILE_SECRET, err)
+               : KMS_OK;
+}
+
 enum kms_status kms_vault_login(void *ctx, const struct kms_http_wait *wait,
                                 const struct kms_credential_value *old,
                                 struct kms_credential_slot *slot, struct kms_error *err)
 {
     struct kms_vault_login *login = ctx;
     const struct method_row *method = method_of(login->backend->vault->auth);
+    enum kms_status status = check_client_key(login->backend->vault, err);
 
+    if (status != KMS_OK) {
+        return status;
+    }
     if (method == NULL) {
         return take_token(login, wait, old, slot, err);
     }

@@ -143,8 +143,9 @@ out:
     return status;
 }
 
-enum kms_status kms_file_read(const char *path, enum kms_file_care care, size_t max,
-                              char **ret_content, size_t *ret_len, struct kms_error *err)
+/* *ret_fd is the caller's to close. */
+static enum kms_status open_judged(const char *path, enum kms_file_care care, size_t max,
+                                   int *ret_fd, struct kms_error *err)
 {
     enum kms_status status;
     /* Links are followed: Kubernetes mounts ConfigMaps and Secrets through them. O_NONBLOCK: a FIFO
@@ -155,10 +156,35 @@ enum kms_status kms_file_read(const char *path, enum kms_file_care care, size_t 
         return error_of_errno(err, "open", path, errno);
     }
     status = judge(fd, path, care, max, err);
+    if (status != KMS_OK) {
+        (void)close(fd);
+        return status;
+    }
+    *ret_fd = fd;
+    return KMS_OK;
+}
+
+enum kms_status kms_file_read(const char *path, enum kms_file_care care, size_t max,
+                              char **ret_content, size_t *ret_len, struct kms_error *err)
+{
+    int fd = -1;
+    enum kms_status status = open_judged(path, care, max, &fd, err);
+
     if (status == KMS_OK) {
         status = read_open_file(fd, path, care, max, ret_content, ret_len, err);
+        (void)close(fd);
     }
-    (void)close(fd);
+    return status;
+}
+
+enum kms_status kms_file_check(const char *path, enum kms_file_care care, struct kms_error *err)
+{
+    int fd = -1;
+    enum kms_status status = open_judged(path, care, SIZE_MAX, &fd, err);
+
+    if (status == KMS_OK) {
+        (void)close(fd);
+    }
     return status;
 }
 

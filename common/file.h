@@ -24,6 +24,10 @@ enum kms_status kms_file_read(const char *path, enum kms_file_care care, size_t 
                               char **ret_content, size_t *ret_len,
                               struct kms_error *err) KMS_MUST_CHECK;
 
+/* Whether it could be read so, by its rights alone: for what a library reads by itself. */
+enum kms_status kms_file_check(const char *path, enum kms_file_care care,
+                               struct kms_error *err) KMS_MUST_CHECK;
+
 /*
  * Creates @path with @mode and @content, whole or not at all (temporary file, fsync, link);
  * KMS_E_EXISTS when it is there already: nothing is ever overwritten.

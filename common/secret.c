@@ -53,13 +53,13 @@ static enum kms_status load_path(const char *ref, const char *path, struct kms_s
     char *content = NULL;
     size_t len = 0;
 
-    /* one byte more than a secret: the newline that editors add */
-    status = kms_file_read(path, KMS_FILE_SECRET, KMS_SECRET_MAX + 1, &content, &len, err);
+    /* two bytes more than a secret: the newline that editors add, as LF or as CR LF */
+    status = kms_file_read(path, KMS_FILE_SECRET, KMS_SECRET_MAX + 2, &content, &len, err);
     if (status != KMS_OK) {
         return status;
     }
     if (len > 0 && content[len - 1] == '\n') {
-        len--;
+        len -= len > 1 && content[len - 2] == '\r' ? 2 : 1;
     }
     status = make_secret(ref, content, len, ret_secret, err);
     kms_secure_free(content);

@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * References to secrets. The configuration names where a PIN or token is, never the PIN:
- *   file:/etc/kmsbridge/pin        a file; one trailing newline is dropped; refused when others may
- * read or anybody but its owner and group may write it env:NAME                       an
- * environment variable, read with secure_getenv() credential:NAME $CREDENTIALS_DIRECTORY/NAME
- * (systemd's LoadCredential=, SetCredential=) Read anew at each kms_secret_load(), so that a
- * changed file is seen.
+ *
+ * - file:/etc/kmsbridge/pin: a file, without one newline (LF or CR LF) at its end; refused when
+ *   others may read it, or anybody but its owner and group may write it
+ * - env:NAME: an environment variable, read with secure_getenv()
+ * - credential:NAME: $CREDENTIALS_DIRECTORY/NAME (systemd's LoadCredential=, SetCredential=)
+ *
+ * Read anew at each kms_secret_load(), so that a changed file is seen.
  */
 #ifndef KMS_COMMON_SECRET_H
 #define KMS_COMMON_SECRET_H

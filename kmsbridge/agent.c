@@ -172,6 +172,9 @@ enum kms_status kms_agentd_start(const struct kms_agentd_start *start,
     }
     kms_log(KMS_LOG_INFO, "agent: serving %zu token(s) on %s", start->conf->agent.token_count,
             start->conf->agent.socket);
+    for (size_t i = 0; !start->conf->agent.is_private && i < agentd->state->tokens.count; i++) {
+        kms_agentd_token_tend(agentd->state->tokens.tokens[i]); /* what is wrong is told now */
+    }
     *ret_agentd = agentd;
     return KMS_OK;
 }
@@ -212,8 +215,7 @@ static enum kms_status match_certificates(struct kms_agentd_state *state, uint64
 
         if (kms_agentd_token_conf(token)->certificate_count > 0) {
             if (kms_agentd_token_keys(token, &call, &keys) != KMS_OK) {
-                kms_log_error(KMS_LOG_DEBUG, &call.error, "agent: keys of token %s",
-                              kms_agentd_token_name(token));
+                kms_error_clear(&call.error); /* it was told */
             }
             kms_agentd_keys_put(keys);
             status = kms_agentd_token_check(token, err);

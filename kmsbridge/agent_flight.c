@@ -16,10 +16,28 @@ static uint64_t ttl_ns(const struct kms_agentd_token *token, const struct kms_ag
     return keys->lacks && ttl > AGAIN_NS ? AGAIN_NS : ttl;
 }
 
+/* Programs are told an error each; the log when it begins, when it becomes another, when it ends.
+ */
+static void tell(const struct kms_agentd_token *token, enum kms_status was,
+                 const struct kms_error *now)
+{
+    const char *name = kms_agentd_token_name(token);
+
+    if (now->status == KMS_OK && was != KMS_OK) {
+        kms_log(KMS_LOG_INFO, "agent: token %s: its keys can be listed again", name);
+    } else if (now->status != KMS_OK) {
+        kms_log_error(now->status == was || now->status == KMS_E_CANCELLED ? KMS_LOG_DEBUG
+                                                                           : KMS_LOG_WARN,
+                      now, "agent: token %s: no list of its keys", name);
+    }
+}
+
 /* token->flying is set by who calls this, for this flight. */
 static enum kms_status refresh(struct kms_agentd_token *token, struct kms_call *call)
 {
     const uint64_t began_ns = kms_now_ns();
+    const struct kms_error well = KMS_ERROR_INIT;
+    enum kms_status was_status = KMS_OK;
     struct kms_agentd_keys *was = NULL;
     struct kms_agentd_keys *keys = NULL;
     enum kms_status status = KMS_OK;
@@ -29,7 +47,8 @@ static enum kms_status refresh(struct kms_agentd_token *token, struct kms_call *
     pthread_mutex_lock(&token->mutex);
     token->flying = false;
     token->flights++;
-    token->error = status == KMS_OK ? (struct kms_error)KMS_ERROR_INIT : call->error;
+    was_status = token->error.status;
+    token->error = status == KMS_OK ? well : call->error;
     token->again_ns = kms_deadline_in(AGAIN_NS);
     if (status == KMS_OK) {
         was = token->keys;
@@ -40,6 +59,7 @@ static enum kms_status refresh(struct kms_agentd_token *token, struct kms_call *
     }
     pthread_cond_broadcast(&token->landed);
     pthread_mutex_unlock(&token->mutex);
+    tell(token, was_status, status == KMS_OK ? &well : &call->error);
     kms_agentd_keys_put(was);
     return status;
 }
@@ -54,8 +74,7 @@ static void *flight_main(void *arg)
                             .trace_id = "agent"};
 
     if (refresh(token, &call) != KMS_OK) {
-        kms_log_error(KMS_LOG_DEBUG, &call.error, "agent: keys of token %s",
-                      kms_agentd_token_name(token));
+        kms_error_clear(&call.error); /* it is in token->error */
     }
     kms_agentd_token_put(token);
     kms_crew_leave(&backends->lists);

@@ -142,7 +142,7 @@ static enum kms_status list_named(struct kms_waist *waist, struct kms_call *call
 }
 
 static enum kms_status list(const struct kms_agentd_token *token, struct kms_waist *waist,
-                            struct kms_call *call, const struct kms_key_filter *filter,
+                            struct kms_call *call, const struct kms_key_filter *filter, bool first,
                             struct flight *flight)
 {
     const struct kms_key_filter all = {.spec = NULL};
@@ -155,8 +155,13 @@ static enum kms_status list(const struct kms_agentd_token *token, struct kms_wai
     }
     for (size_t i = 0; filter == NULL && status == KMS_OK && i < token->conf->key_count; i++) {
         const struct kms_key_filter one = {.spec = token->conf->keys[i]};
+        const size_t count = flight->count;
 
         status = list_one(waist, call, &one, flight);
+        if (first && status == KMS_OK && flight->count == count) {
+            kms_log(KMS_LOG_WARN, "agent: %s.keys[%zu]: token %s has no key \"%s\"", token->place,
+                    i, token->conf->backend, one.spec);
+        }
     }
     sort(flight);
     return status;
@@ -344,7 +349,7 @@ enum kms_status kms_agentd_fly(struct kms_agentd_token *token, struct kms_call *
         kms_agentd_keys_put(was);
         return status;
     }
-    status = list(token, visit.waist, call, filter, &flight);
+    status = list(token, visit.waist, call, filter, was == NULL, &flight);
     if (status == KMS_OK) {
         keys = keys_new(token, visit.waist, call, &flight, was);
         status = keys == NULL ? kms_error_set(&call->error, KMS_E_NOMEM, "agent: out of memory")

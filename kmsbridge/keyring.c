@@ -136,8 +136,8 @@ static enum kms_status gather_filter(struct kms_keyring *ring, struct kms_call *
     enum kms_status status = kms_waist_list_keys(ring->waist, call, filter, gather, g);
     if (status == KMS_OK && g->status != KMS_OK) {
         status = kms_error_set(&call->error, g->status,
-                               "token holds more than %d keys named %s, or one cannot be hashed",
-                               KEYS_MAX, ring->spec);
+                               "backend %s has more than %d keys named %s, or one cannot be hashed",
+                               kms_waist_name(ring->waist), KEYS_MAX, ring->spec);
     }
     return status;
 }
@@ -155,14 +155,16 @@ static enum kms_status gather_all(struct kms_keyring *ring, struct kms_call *cal
     if (snap->count == 0) {
         return kms_error_set(
             &call->error, KMS_E_NOT_FOUND,
-            "token has no key named %s; if there was one, restore it: a new one opens nothing "
-            "that is stored (for a first key: `kmsbridgectl keys create`)",
-            ring->spec);
+            "backend %s has no key named %s, or of no type that is used; if there was one, restore "
+            "it: a new one opens nothing that is stored (for a first key: `kmsbridgectl keys "
+            "create`)",
+            kms_waist_name(ring->waist), ring->spec);
     }
     if (snap->active == SIZE_MAX) {
         return kms_error_set(&call->error, KMS_E_UNSUPPORTED,
-                             "no key named %s can both encrypt and decrypt with authentication",
-                             ring->spec);
+                             "backend %s: no key named %s can both encrypt and decrypt with "
+                             "authentication (kms.key in kmsbridge.yaml(5) has the types)",
+                             kms_waist_name(ring->waist), ring->spec);
     }
     char label[KMS_LABEL_MAX];
     memcpy(label, snap->keys[snap->active].info.label, sizeof label);
@@ -221,7 +223,7 @@ static enum kms_status settle_active(struct kms_keyring *ring, struct kms_call *
     struct kms_ring_key *kept = snapshot_find(snap, kms_span_str(was->info.id));
     if (kms_key_age_compare(&next->info, &was->info) < 0) {
         return kms_error_set(&call->error, KMS_E_KEY_STATE,
-                             "active key %s is gone from the token or can no longer seal; "
+                             "active key %s is gone from the key service or can no longer seal; "
                              "restore it, make a newer one, or restart to go back to %s",
                              was->info.id, next->info.id);
     }

@@ -15,9 +15,9 @@ static enum kms_status not_away(struct kms_call *call, const struct kms_ring_key
         return status;
     }
     kms_error_clear(&call->error);
-    return kms_error_set(&call->error, KMS_E_UNAVAILABLE,
-                         "key %s is not on the token now, and was: it is looked for again",
-                         key->info.id);
+    return kms_error_set(
+        &call->error, KMS_E_UNAVAILABLE,
+        "the key service does not have key %s now, and had: it is looked for again", key->info.id);
 }
 
 /* What came is what was asked for. */

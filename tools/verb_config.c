@@ -8,10 +8,11 @@
 #include <unistd.h>
 
 #include "common/clock.h"
+#include "common/file.h"
 #include "common/secret.h"
 #include "tools/context.h"
 
-#define LINES_MAX 512 /* more than a configuration can have: 64 backends of 4, and kms */
+#define LINES_MAX 2048 /* more than a configuration can have: 64 backends of 24, agent and kms */
 #define CELLS     3
 
 static const struct kms_column columns[CELLS] = {
@@ -65,68 +66,173 @@ static bool only_daemon_sees(const char *ref)
            (starts_with(ref, "env:") && secure_getenv(ref + strlen("env:")) == NULL);
 }
 
-static void check_pin(struct report *report, const char *key, const char *ref)
+/* Says that @value of @key does not do, and why. */
+static void say_failed(struct report *report, const char *key, const char *value,
+                       const struct kms_error *error, const char *next)
 {
-    struct kms_failure *failure = report->failure;
+    say(report, key, "failed", "%s", value);
+    (void)kms_error_set(&report->failure->error, error->status, "%s: %s", key, error->text);
+    (void)kms_fail(report->failure, KMS_EXIT_CONFIG, "%s", next);
+}
+
+/* @ref NULL: there is none. */
+static void check_secret(struct report *report, const char *key, const char *ref)
+{
     struct kms_error error = KMS_ERROR_INIT;
     struct kms_secret *secret = NULL;
 
     if (ref == NULL) {
-        say(report, key, NULL, "(no login)");
         return;
     }
     if (only_daemon_sees(ref)) {
         say(report, key, "only the daemon sees it", "%s", ref);
-        return;
-    }
-    if (kms_secret_load(ref, &secret, &error) == KMS_OK) {
+    } else if (kms_secret_load(ref, &secret, &error) == KMS_OK) {
         say(report, key, NULL, "%s", ref);
         kms_secret_free(secret);
-        return;
+    } else {
+        say_failed(report, key, ref, &error,
+                   "a secret's file holds it alone, belongs to root or the daemon's user, which "
+                   "can read it, and is closed to others");
     }
-    say(report, key, "failed", "%s", ref);
-    (void)kms_error_set(&failure->error, error.status, "%s: %s", key, error.text);
-    (void)kms_fail(
-        failure, KMS_EXIT_CONFIG,
-        "a PIN file holds the PIN alone, belongs to the daemon's user and has mode 0600");
+}
+
+/* @path NULL: there is none. */
+static void check_file(struct report *report, const char *key, const char *path,
+                       enum kms_file_care care)
+{
+    struct kms_error error = KMS_ERROR_INIT;
+
+    if (path != NULL && kms_file_check(path, care, &error) == KMS_OK) {
+        say(report, key, NULL, "%s", path);
+    } else if (path != NULL) {
+        say_failed(report, key, path, &error, "see that the file is there, and who owns it");
+    }
+}
+
+/* What a backend says of its settings before it asks anybody. */
+static void check_opens(struct report *report, const char *key,
+                        const struct kms_backend_conf *backend)
+{
+    struct kms_error error = KMS_ERROR_INIT;
+    struct kms_waist *waist = NULL;
+
+    if (kms_waist_open(backend, NULL, NULL, &waist, &error) == KMS_OK) {
+        say(report, key, NULL, "%s", backend->type);
+        kms_waist_close(waist);
+    } else {
+        say_failed(report, key, backend->type, &error, "correct this entry of backends");
+    }
+}
+
+/* What a library reads by itself, whoever owns it. @path NULL: there is none. */
+static void check_readable(struct report *report, const char *key, const char *path,
+                           const char *next)
+{
+    struct kms_error error = KMS_ERROR_INIT;
+
+    if (path != NULL && access(path, R_OK) == 0) {
+        say(report, key, NULL, "%s", path);
+    } else if (path != NULL) {
+        (void)kms_error_set(&error, KMS_E_NOT_FOUND, "%s: %s", path, strerror(errno));
+        say_failed(report, key, path, &error, next);
+    }
 }
 
 static void check_module(struct report *report, const char *key, const char *module)
 {
-    struct kms_failure *failure = report->failure;
-
     if (strchr(module, '/') == NULL) {
         say(report, key, "p11-kit looks it up", "%s", module);
         return;
     }
-    if (access(module, R_OK) == 0) {
-        say(report, key, NULL, "%s", module);
-        return;
-    }
-    say(report, key, "failed", "%s", module);
-    (void)kms_error_set(&failure->error, KMS_E_NOT_FOUND, "%s: %s: %s", key, module,
-                        strerror(errno));
-    (void)kms_fail(failure, KMS_EXIT_CONFIG, "install the PKCS#11 module, or correct its path");
+    check_readable(report, key, module, "install the PKCS#11 module, or correct its path");
+}
+
+static void check_certificates(struct report *report, const char *key, const char *path)
+{
+    check_readable(report, key, path,
+                   "see that the file is there, and that the daemon can read it");
 }
 
 /* ---- what the file says ---------------------------------------------------------------------- */
 
-static void report_backend(struct report *report, const struct kms_backend_conf *backend)
+/* "backends.NAME.KEY", in a place that the next call takes again. */
+static const char *key_of(const struct kms_backend_conf *backend, const char *key)
+{
+    static char text[128];
+
+    snprintf(text, sizeof(text), "backends.%s.%s", backend->name, key);
+    return text;
+}
+
+static void report_hsm(struct report *report, const struct kms_backend_conf *backend)
 {
     const struct kms_hsm_conf *hsm = backend->hsm;
-    char key[128];
 
-    snprintf(key, sizeof(key), "backends.%s.type", backend->name);
-    say(report, key, NULL, "%s", backend->type);
-    if (hsm == NULL) {
-        return;
+    say(report, key_of(backend, "type"), NULL, "%s", backend->type);
+    check_module(report, key_of(backend, "module"), hsm->module);
+    say(report, key_of(backend, "token"), NULL, "%s", hsm->token);
+    if (hsm->pin == NULL) {
+        say(report, key_of(backend, "pin"), NULL, "(no login)");
     }
-    snprintf(key, sizeof(key), "backends.%s.module", backend->name);
-    check_module(report, key, hsm->module);
-    snprintf(key, sizeof(key), "backends.%s.token", backend->name);
-    say(report, key, NULL, "%s", hsm->token);
-    snprintf(key, sizeof(key), "backends.%s.pin", backend->name);
-    check_pin(report, key, hsm->pin);
+    check_secret(report, key_of(backend, "pin"), hsm->pin);
+}
+
+static void report_vault(struct report *report, const struct kms_backend_conf *backend)
+{
+    const struct kms_vault_conf *vault = backend->vault;
+    const struct kms_vault_auth_conf *auth = vault->auth;
+    bool key_is_file = vault->key != NULL && vault->key[0] == '/';
+    bool jwt_is_file = auth->jwt != NULL && starts_with(auth->jwt, "file:");
+
+    check_opens(report, key_of(backend, "type"), backend);
+    for (unsigned i = 0; i < vault->addresses_count; i++) {
+        say(report, key_of(backend, "addresses"), NULL, "%s", vault->addresses[i]);
+    }
+    check_certificates(report, key_of(backend, "ca_file"), vault->ca_file);
+    check_certificates(report, key_of(backend, "certificate"), vault->certificate);
+    check_file(report, key_of(backend, "key"), key_is_file ? vault->key : NULL, KMS_FILE_SECRET);
+    say(report, key_of(backend, "auth.method"), NULL, "%s", auth->method);
+    check_secret(report, key_of(backend, "auth.token"), auth->token);
+    check_secret(report, key_of(backend, "auth.secret_id"), auth->secret_id);
+    /* the kubelet's may be open to all */
+    check_secret(report, key_of(backend, "auth.jwt"), jwt_is_file ? NULL : auth->jwt);
+    check_file(report, key_of(backend, "auth.jwt"),
+               jwt_is_file ? auth->jwt + strlen("file:") : NULL, KMS_FILE_CONFIG);
+}
+
+static void report_alibaba(struct report *report, const struct kms_backend_conf *backend)
+{
+    const struct kms_alibaba_conf *ali = backend->alibaba;
+    const struct {
+        const char *key, *path;
+        enum kms_file_care care;
+    } files[] = {{"oidc_token_file", ali->oidc_token_file, KMS_FILE_CONFIG},
+                 {"cli_file", ali->cli_file, KMS_FILE_SECRET},
+                 {"profile_file", ali->profile_file, KMS_FILE_SECRET}};
+
+    check_opens(report, key_of(backend, "type"), backend);
+    say(report, key_of(backend, ali->endpoint != NULL ? "endpoint" : "region"), NULL, "%s",
+        ali->endpoint != NULL ? ali->endpoint : ali->region);
+    say(report, key_of(backend, "credentials"), NULL, "%s",
+        ali->credentials != NULL ? ali->credentials : "auto");
+    check_certificates(report, key_of(backend, "ca_file"), ali->ca_file);
+    check_certificates(report, key_of(backend, "management_ca_file"), ali->management_ca_file);
+    check_certificates(report, key_of(backend, "sts_ca_file"), ali->sts_ca_file);
+    check_secret(report, key_of(backend, "access_key_secret"), ali->access_key_secret);
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        check_file(report, key_of(backend, files[i].key), files[i].path, files[i].care);
+    }
+}
+
+static void report_backend(struct report *report, const struct kms_backend_conf *backend)
+{
+    if (backend->vault != NULL) {
+        report_vault(report, backend);
+    } else if (backend->alibaba != NULL) {
+        report_alibaba(report, backend);
+    } else {
+        report_hsm(report, backend);
+    }
 }
 
 static void ids_text(const unsigned *ids, size_t count, char *ret_text, size_t size)

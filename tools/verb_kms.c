@@ -22,10 +22,11 @@ static const struct advice_row {
     const char *next;
 } advice_rows[] = {
     {KMS_E_INVALID, "the daemon refuses what it was given; its log has the reason under the uid"},
-    {KMS_E_NOT_FOUND, "the token no longer has the key of this key_id; kmsbridgectl keys list "
-                      "shows which it has"},
-    {KMS_E_TIMEOUT, "the HSM may be slow or away: see the daemon's log, or give --timeout more"},
-    {KMS_E_UNAVAILABLE, "the HSM may be away: see the daemon's log"},
+    {KMS_E_NOT_FOUND, "the key service has no such key (any more): see the daemon's log; "
+                      "kmsbridgectl keys list shows which it has"},
+    {KMS_E_TIMEOUT,
+     "the key service may be slow or away: see the daemon's log, or give --timeout more"},
+    {KMS_E_UNAVAILABLE, "the key service may be away: see the daemon's log"},
     {KMS_E_BUSY, "the daemon is at one of its limits: try again"},
     {KMS_E_KEY_STATE, "see the daemon's log; kmsbridgectl keys list shows the keys"},
     {KMS_E_UNSUPPORTED, "what listens there is no KMS v2 plugin: see --socket"},

@@ -11,10 +11,18 @@ python=/usr/bin/python3 # Debian's, which has Debian's yaml
 
 # --- the example configuration -------------------------------------------------------------------
 
-# with a PIN file of ours, and rights that no clone's umask can spoil
-(umask 077 && echo 0000-planted >"$CHECK_TMP/pin")
+# What they name is there, with rights that no clone's umask can spoil, as far as nobody is asked.
+etc=$CHECK_TMP/etc
+mkdir -m 0755 "$etc"
+(umask 077 && for name in pin vault-token vault-secret-id vault-wrapped-secret-id vault-client.key alibaba-secret alibaba.ini \
+    aliyun.json token vault; do
+    echo 0000-planted >"$etc/$name"
+done)
+for name in vault-ca.pem vault-client.pem kms-instance-ca.pem proxy-ca.pem; do
+    (umask 022 && echo planted >"$etc/$name")
+done
 loads() { # file
-    sed "s|file:/etc/kmsbridge/pin|file:$CHECK_TMP/pin|" "$1" >"$CHECK_TMP/load.yaml"
+    sed -E "s#(file:|[ ])(/etc/kmsbridge|/var/run/secrets[a-z0-9./-]*)/([^/ ]+)( .*)?\$#\1$etc/\3\4#" "$1" >"$CHECK_TMP/load.yaml"
     chmod 0600 "$CHECK_TMP/load.yaml"
     "$ctl" config check --config "$CHECK_TMP/load.yaml" >"$CHECK_TMP/out" 2>&1
 }
@@ -65,25 +73,13 @@ done <"$CHECK_TMP/keys"
 
 # --- an example for each way to a key service ----------------------------------------------------
 
-# What they name is there, as far as nobody is asked.
-etc=$CHECK_TMP/etc
-mkdir -m 0755 "$etc"
-(umask 077 && for name in vault-token vault-secret-id vault-wrapped-secret-id vault-client.key alibaba-secret alibaba.ini token vault; do
-    echo planted >"$etc/$name"
-done)
-for name in vault-ca.pem vault-client.pem kms-instance-ca.pem; do echo planted >"$etc/$name"; done
-example_loads() { # file
-    sed -E "s#(file:|[ ])(/etc/kmsbridge|/var/run/secrets[a-z0-9./-]*)/([^/ ]+)\$#\1$etc/\3#" "$1" >"$CHECK_TMP/load.yaml"
-    chmod 0600 "$CHECK_TMP/load.yaml"
-    "$ctl" config check --config "$CHECK_TMP/load.yaml" >"$CHECK_TMP/out" 2>&1
-}
 for file in conf/vault/vault-*.yaml conf/alibaba/alibaba-*.yaml; do
     switched_on "$file" >"$CHECK_TMP/on.yaml"
     for what in "$file" "$CHECK_TMP/on.yaml"; do
-        if example_loads "$what"; then ok "$file loads"; else not_ok "$file does not load: $(tail -n 3 "$CHECK_TMP/out")"; fi
+        if loads "$what"; then ok "$file loads"; else not_ok "$file does not load: $(tail -n 3 "$CHECK_TMP/out")"; fi
     done
     sed -E 's/^( +)(method|credentials): .*/\1\2: planted/' "$file" >"$CHECK_TMP/on.yaml"
-    if example_loads "$CHECK_TMP/on.yaml"; then not_ok "planted: $file loads with no such method"; else ok planted; fi
+    if loads "$CHECK_TMP/on.yaml"; then not_ok "planted: $file loads with no such method"; else ok planted; fi
     if [ "$(grep -c '^ *# ' "$file")" -ge 4 ]; then ok "$file is commented"; else not_ok "$file has no comments"; fi
 done
 # ... and none is forgotten: the methods and sources that the code knows

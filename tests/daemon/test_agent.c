@@ -434,10 +434,11 @@ static void slow_list(void)
     frames_close(&others);
     fixture_shim(&fx, "");
 
-    /* and a list is not a search for each key: there are tokens that look at all keys each time */
+    /* and a list, which the agent asks for by itself at its start, is not a search for each key:
+     * there are tokens that look at all keys each time */
+    searches = fixture_calls(&fx, "C_FindObjectsInit");
     CU_ASSERT_TRUE_FATAL(restart("", RULES));
     CU_ASSERT_EQUAL_FATAL(frames_open(&frames, agent_socket), KMS_OK);
-    searches = fixture_calls(&fx, "C_FindObjectsInit");
     CU_ASSERT_TRUE(all_listed(&frames));
     searches = fixture_calls(&fx, "C_FindObjectsInit") - searches;
     CU_ASSERT_TRUE(searches > 0 && searches < SLOW_KEYS);

@@ -257,7 +257,7 @@ static const struct broken {
     struct setting set;
     const char *reason; /* in the log and in STATUS= */
 } broken[] = {
-    {"no such key", {.key = "nowhere"}, "token has no key named nowhere"},
+    {"no such key", {.key = "nowhere"}, "backend hsm has no key named nowhere"},
     {"no such token", {.token = "nowhere"}, "no token \"nowhere\""},
     {"no such module", {.module = "/nowhere/module.so"}, "/nowhere/module.so"},
     {"no module of that name", {.module = "nowhere"}, "nor known to p11-kit"},

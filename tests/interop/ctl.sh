@@ -317,6 +317,83 @@ run config check --config "$tmp/module.yaml"
 check 'module missing' ends 3
 check 'module missing is named' err_has '/none/x.so'
 
+# what key services refer to; none of them is asked
+(umask 077 && for file in secret key.pem; do echo planted >"$tmp/$file"; done)
+echo planted >"$tmp/ca.pem"
+service() { # SETTINGS: of a backend "s", one a line; the rest of the configuration is the same
+    (umask 077 && printf 'version: 1\nbackends:\n  - name: s\n%s\nkms: {socket: %s/s.sock, backend: s, key: k}\n' \
+        "$1" "$tmp" >"$tmp/service.yaml")
+    run config check --config "$tmp/service.yaml"
+}
+vault() { # AUTH [ADDRESS]
+    service "    type: vault
+    vault:
+      addresses: [${2-https://vault.invalid:8200}]
+      ca_file: $tmp/ca.pem
+      certificate: $tmp/ca.pem
+      key: $tmp/key.pem
+      auth: {$1}"
+}
+alibaba() { # SETTING [ENDPOINT]
+    service "    type: alibaba
+    alibaba:
+      endpoint: ${2-https://kms.invalid}
+      ca_file: $tmp/ca.pem
+      $1"
+}
+by_approle="method: approle, role_id: r, secret_id: 'file:$tmp/secret'"
+by_jwt="method: jwt, role: r, jwt: 'file:$tmp/secret'"
+by_key="access_key_id: i
+      access_key_secret: file:$tmp/secret"
+vault "$by_approle"
+check 'vault' ends 0
+check 'vault: where it is' grep -qE '^backends\.s\.addresses +https://vault\.invalid:8200 +ok$' "$tmp/out"
+check 'vault: how it logs in' grep -qE '^backends\.s\.auth\.method +approle +ok$' "$tmp/out"
+check 'vault: with what' grep -qE "^backends\.s\.auth\.secret_id +file:$tmp/secret +ok\$" "$tmp/out"
+alibaba "$by_key"
+check 'alibaba' ends 0
+check 'alibaba: with what' grep -qE "^backends\.s\.access_key_secret +file:$tmp/secret +ok\$" "$tmp/out"
+wrong() { # NAME KEY TEXT: config check names the key and what is wrong with it, and shows it
+    check "$1" ends 3
+    check "$1" err_has "backends.s.$2: "
+    check "$1" err_has "$3"
+    check "$1 is shown" grep -qE "^backends\.s\.$2 .* failed\$" "$tmp/out"
+}
+vault "$by_approle" http://vault.invalid:8200
+wrong 'vault: no TLS' type 'must be https:// unless the host is loopback'
+alibaba "$by_key" http://kms.invalid
+wrong 'alibaba: no TLS' type 'alibaba.endpoint must be https:// unless the host is loopback'
+chmod 0644 "$tmp/secret"
+vault "$by_approle"
+wrong 'vault: a secret id that is open' auth.secret_id "run chmod 0640 $tmp/secret"
+vault "$by_jwt"
+check 'vault: a JWT that is open' ends 0
+alibaba "$by_key"
+wrong 'alibaba: a secret that is open' access_key_secret "run chmod 0640 $tmp/secret"
+alibaba "profile_file: $tmp/secret"
+wrong 'alibaba: a profile that is open' profile_file "run chmod 0640 $tmp/secret"
+alibaba "oidc_token_file: $tmp/secret"
+check 'alibaba: an OIDC token that is open' ends 0
+rm "$tmp/secret"
+vault "$by_approle"
+wrong 'vault: no secret id' auth.secret_id "cannot open $tmp/secret"
+vault "$by_jwt"
+wrong 'vault: no JWT' auth.jwt "cannot open $tmp/secret"
+alibaba "oidc_token_file: $tmp/secret"
+wrong 'alibaba: no OIDC token' oidc_token_file "cannot open $tmp/secret"
+[ "$(id -u)" != 0 ] || chown 12345 "$tmp/ca.pem"
+vault 'method: cert'
+check 'vault: a certificate, whoever owns it' ends 0
+chmod 0644 "$tmp/key.pem"
+vault 'method: cert'
+wrong 'vault: a key that is open' key "run chmod 0640 $tmp/key.pem"
+rm "$tmp/ca.pem"
+vault 'method: cert'
+wrong 'vault: no CA file' ca_file "$tmp/ca.pem: No such file"
+check 'vault: no certificate is shown' grep -qE '^backends\.s\.certificate .* failed$' "$tmp/out"
+alibaba 'credentials: ecs'
+wrong 'alibaba: no CA file' ca_file "$tmp/ca.pem: No such file"
+
 # --- keys ----------------------------------------------------------------------------------------
 
 run keys list --config "$conf" --json

@@ -42,4 +42,35 @@ PY
 
 guide_planted
 guide "$top/docs/openbao.md"
+
+# the table of slips: what each is told, by a text that the table has
+slip() { # TEXT SED-EXPRESSION: of the configuration
+    sed "$2" "$CONF/kmsbridge.yaml" >"$CONF/slip.yaml"
+    timeout 60 kmsbridged --check --config "$CONF/slip.yaml" >"$tmp/slip.out" 2>&1
+    if grep -qF -e "$1" "$tmp/slip.out" && sed -n '/usual slips/,/^## 4/p' "$top/docs/openbao.md" | grep -qF -e "$1"; then
+        guide_say "slip: $1" yes
+    else
+        guide_say "slip: not \"$1\", or not in the document: $(cat "$tmp/slip.out")" no
+    fi
+}
+openssl req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -subj '/CN=services CA' -days 30 \
+    -keyout "$tmp/other.key" -out "$tmp/other-ca.pem" 2>/dev/null
+for type in rsa-2048 aes256-gcm96; do
+    api POST "transit/keys/$type" "{\"type\":\"$type\",\"derived\":$([ "$type" = rsa-2048 ] && echo false || echo true)}" >/dev/null
+done
+slip 'unable to get local issuer certificate' "s|ca_file: .*|ca_file: $tmp/other-ca.pem|"
+slip 'no alternative certificate subject name matches' 's|ca_file: .*|&\n      server_name: other.test|'
+slip ' class=protocol' 's|https://|http://|'
+slip 'answers 404: namespace not found' 's|ca_file: .*|&\n      namespace: nowhere|'
+slip ' class=denied' 's|ca_file: .*|&\n      mount: transitt|'
+slip ' class=denied' 's|key: kmsbridge-kek|key: kmsbridge-keg|'
+slip '403: permission denied' 's|method: approle|&, mount: approl|'
+slip 'invalid role or secret ID' 's|role_id: [^,]*|role_id: other|'
+(umask 077 && echo none >"$tmp/none" && echo "$bao_root" >"$tmp/root")
+slip 'is refused' "s|auth: .*|auth: {method: token, token: 'file:$tmp/none'}|"
+by_root="s|auth: .*|auth: {method: token, token: 'file:$tmp/root'}|"
+slip 'has no key named' "$by_root; s|key: kmsbridge-kek|key: aes256-gcm96|"
+slip 'can both encrypt and decrypt' "$by_root; s|key: kmsbridge-kek|key: rsa-2048|"
+bao operator seal >/dev/null
+slip 'it answers with status 503' 's|x|x|'
 guide_end guide_openbao

@@ -90,6 +90,9 @@ for _ in {1..24}; do
 done
 says 'approle: beyond the end of its tokens' 'ok 16'
 does 'approle: without a token that was refused' 'ok ready=1 reconnects=0' health
+printf '\n\n' >>"$tmp/secret-id"
+opened "$tmp/approle"
+does 'a secret id of two lines' "auth approle: the secret file:$tmp/secret-id is .*more than a line" seal kek
 secret "$tmp/secret-id" 00000000-0000-0000-0000-000000000000
 opened "$tmp/approle"
 does 'a wrong secret id' 'auth approle: the login at auth/approle.*invalid role or secret ID' seal kek
@@ -200,6 +203,16 @@ opened "$tmp/cert.conf"
 works cert
 logs_in_anew cert
 example cert "s|role: kmsbridge|role: plugin|; s|/etc/kmsbridge/vault-client|$tmp/client|"
+# its key is a secret as others are, whoever reads it
+chmod 0644 "$tmp/client.key"
+opened "$tmp/cert.conf"
+does 'cert: a key that everybody may read' "auth cert: $tmp/client.key holds a secret and can be read by everybody" seal kek
+chmod 0600 "$tmp/client.key"
+soon 'cert: once that is mended' 'ok' seal kek
+mv "$tmp/client.key" "$tmp/away.key"
+opened "$tmp/cert.conf"
+does 'cert: no key' "auth cert: cannot open $tmp/client.key" seal kek
+mv "$tmp/away.key" "$tmp/client.key"
 # the certificate is replaced, and OpenBao takes the new one alone: the next login shows it, whatever
 # connections there are
 opened "$tmp/cert.conf"

@@ -165,7 +165,7 @@ daemon jwt "$(backend "method: jwt, role: plugin, jwt: 'file:$tmp/jwt'")"
 mark=0 row='jwt: no LIST'
 objects
 if [[ $said == *label:* ]]; then bad "keys that are not listed are shown: $said"; else good 'no key is shown without LIST'; fi
-also ' debug agent: keys of token it: the keys cannot be listed \(LIST on transit/keys\), only used by name: .*permission denied'
+also ' warn agent: token it: no list of its keys: the keys cannot be listed \(LIST on transit/keys\), only used by name: .*permission denied'
 row 'JWT expired' encrypt auth 'jwt: the login at auth/jwt: .*expired' 'relogin -86400' "jwt us >'$tmp/jwt'"
 row 'JWT of tomorrow' encrypt auth 'jwt: the login at auth/jwt: .*not yet valid' 'relogin 86400' "jwt us >'$tmp/jwt'"
 row 'role gone' encrypt auth 'jwt: the login at auth/jwt: .*role .*not be found' \

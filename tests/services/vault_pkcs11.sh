@@ -162,5 +162,34 @@ if grep -E '"op":"sign".*"label":"rsa"|"label":"rsa".*"op":"sign"' "$tmp/audit.l
 else
     bad "audit: $(grep -m 1 '"op":"sign"' "$tmp/audit.log")"
 fi
+
+# What an agent lacks its log says before anybody asks, once, and when it is there again.
+listing() { # CAPABILITY on the list of keys, for the token of who may do no more
+    api POST sys/policies/acl/listing "{\"policy\":\"path \\\"transit/keys\\\" {capabilities=[\\\"$1\\\"]}\"}" >/dev/null
+}
+log_says() { # NAME PATTERN: within ten seconds, and once
+    for _ in {1..50}; do
+        grep -qE "$2" "$tmp/other.log" && break
+        sleep 0.2
+    done
+    if [ "$(grep -cE "$2" "$tmp/other.log")" = 1 ]; then good "$1"; else bad "$1: $(cat "$tmp/other.log")"; fi
+}
+listing deny
+(umask 077 && api POST auth/token/create '{"policies":["listing"]}' | field client_token >"$tmp/listing")
+sed "s|$tmp/token|$tmp/listing|; s|agent\.sock|other.sock|; s|audit\.log|other-audit.log|" "$tmp/kmsbridge.yaml" >"$tmp/other.yaml"
+"$build/kmsbridge/kmsbridged" --config "$tmp/other.yaml" >"$tmp/other.log" 2>&1 &
+other=$!
+log_says 'a list that is denied is logged at the start' 'warn agent: token bao: no list of its keys: .*LIST on transit/keys.* class=denied'
+KMSBRIDGE_AGENT=$tmp/other.sock tool -O >/dev/null 2>&1
+log_says '... and once' 'warn agent: token bao'
+listing list
+sleep 1.1
+KMSBRIDGE_AGENT=$tmp/other.sock tool -O >/dev/null 2>&1
+log_says '... and that it is mended' 'info agent: token bao: its keys can be listed again'
+kill "$other"
+wait "$other"
+sed -i 's|{backend: bao, |&keys: [web, webb], |' "$tmp/kmsbridge.yaml"
+"$build/kmsbridge/kmsbridged" --check --config "$tmp/kmsbridge.yaml" >"$tmp/other.log" 2>&1
+log_says 'a key that is named and not there is told by --check' 'warn agent: agent\.tokens\[0\]\.keys\[1\]: token bao has no key "webb"'
 if grep -q "$(cat "$tmp/token")" "$tmp/audit.log" "$tmp/kmsbridged.log"; then bad "a log holds the token"; else good "no log holds the token"; fi
 lane_end

@@ -38,6 +38,8 @@ static const struct {
     {WITH("connections: 256"), NULL},
     {WITH("encryption_context: ['a=b', 'aa=c=d', 'ab=']"), NULL},
     {WITH("access_key_id: I\n  access_key_secret: 'env:S'"), NULL},
+    {WITH("access_key_id: 'env:I'\n  access_key_secret: 'env:S'"),
+     "alibaba.access_key_id: is the id"},
     {HEAD "  network: vpc\n", "alibaba.region: is missing"},
     {HEAD DEDICATED, "alibaba.region: is missing: a dedicated instance"},
     {HEAD "  endpoint: https://KST.CRYPTOSERVICE.kms.aliyuncs.com:443\n",

@@ -47,6 +47,9 @@ static void read_judges_the_mode(void)
         char *content = NULL;
         size_t len = 0;
 
+        UNIT_CHECK(rows[i].name, kms_file_check(path, rows[i].care, &error) == rows[i].status);
+        UNIT_CHECK(rows[i].name, strstr(error.text, rows[i].advice) != NULL);
+        kms_error_clear(&error);
         UNIT_CHECK(rows[i].name,
                    kms_file_read(path, rows[i].care, 7, &content, &len, &error) == rows[i].status);
         UNIT_CHECK(rows[i].name, strstr(error.text, rows[i].advice) != NULL);

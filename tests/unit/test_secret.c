@@ -80,7 +80,9 @@ static void load_file(void)
     } rows[] = {
         {"as it is", 0600, "1234", 4, KMS_OK, "1234"},
         {"one newline is dropped", 0640, "1234\n", 5, KMS_OK, "1234"},
+        {"as other systems end a line", 0600, "1234\r\n", 6, KMS_OK, "1234"},
         {"only one newline", 0600, "1234\n\n", 6, KMS_OK, "1234\n"},
+        {"nothing but the newline", 0600, "1234\r", 5, KMS_OK, "1234\r"},
         {"spaces stay", 0600, " 12 34 ", 7, KMS_OK, " 12 34 "},
         {"empty", 0600, "", 0, KMS_E_INVALID, NULL},
         {"newline only", 0600, "\n", 1, KMS_E_INVALID, NULL},
