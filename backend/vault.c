@@ -57,6 +57,7 @@ static enum kms_status make_parts(struct kms_backend *backend, struct kms_error 
         .urls = (const char *const *)backend->vault->addresses,
         .count = backend->vault->addresses_count,
         .is_sick = kms_vault_is_sick,
+        .say = kms_vault_say,
     };
     struct kms_error why = KMS_ERROR_INIT;
     enum kms_status status =

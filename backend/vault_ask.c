@@ -108,6 +108,13 @@ bool kms_vault_is_sick(const struct kms_http_response *response)
            response->status == 473 || (response->status >= 501 && response->status <= 504);
 }
 
+void kms_vault_say(const struct kms_http_response *response, char *ret_text, size_t size)
+{
+    if (!copy_said(response, ret_text, size)) {
+        ret_text[0] = '\0';
+    }
+}
+
 /* @path names the key, and the right that a policy may lack. */
 static enum kms_status fail(const struct kms_http_response *http, const char *path,
                             struct kms_error *err)

@@ -208,6 +208,8 @@ enum kms_status kms_vault_ask_as(struct kms_backend *backend, const struct kms_h
                                  struct kms_vault_reply *ret, struct kms_error *err) KMS_MUST_CHECK;
 void kms_vault_reply_done(struct kms_vault_reply *reply);
 bool kms_vault_is_sick(const struct kms_http_response *response);
+/* The first of its "errors", or "". */
+void kms_vault_say(const struct kms_http_response *response, char *ret_text, size_t size);
 /* The object "data" of a reply. */
 enum kms_status kms_vault_data(const struct kms_vault_reply *reply, struct kms_json *ret_data,
                                struct kms_error *err) KMS_MUST_CHECK;

@@ -14,6 +14,7 @@
 #define OPEN_NS     (500 * KMS_NS_PER_MS)
 #define SLOW_NS     (500 * KMS_NS_PER_MS)
 #define OPEN_MAX_NS (15 * KMS_NS_PER_S)
+#define SAID_MAX    256                  /* of a sick answer, in our texts */
 #define TRY_MIN_NS  (50 * KMS_NS_PER_MS) /* no call tries an endpoint for less */
 
 struct endpoint {
@@ -31,6 +32,7 @@ struct kms_endpoints {
     uint64_t open_ns;
     uint64_t open_max_ns;
     bool (*is_sick)(const struct kms_http_response *response);
+    void (*say)(const struct kms_http_response *response, char *ret_text, size_t size);
     size_t count;
     pthread_mutex_t lock; /* guards the endpoints' states and @last */
     struct endpoint at[KMS_ENDPOINTS_MAX];
@@ -104,7 +106,13 @@ static enum verdict verdict_of(const struct kms_endpoints *endpoints, enum kms_s
                                struct kms_error *why)
 {
     if (status == KMS_OK && endpoints->is_sick(response)) {
-        (void)kms_error_set(why, KMS_E_UNAVAILABLE, "it answers with status %u", response->status);
+        char said[SAID_MAX] = "";
+
+        if (endpoints->say != NULL) {
+            endpoints->say(response, said, sizeof(said));
+        }
+        (void)kms_error_set(why, KMS_E_UNAVAILABLE, "it answers with status %u%s%s",
+                            response->status, said[0] == '\0' ? "" : ": ", said);
         return SICK;
     }
     /* a key of very many versions must not take the calls with all other keys down */
@@ -392,6 +400,7 @@ enum kms_status kms_endpoints_new(const struct kms_endpoints_conf *conf, struct 
     endpoints->failures = conf->failures == 0 ? FAILURES : conf->failures;
     endpoints->open_ns = conf->open_ns == 0 ? OPEN_NS : conf->open_ns;
     endpoints->open_max_ns = conf->open_max_ns == 0 ? OPEN_MAX_NS : conf->open_max_ns;
+    endpoints->say = conf->say;
     endpoints->is_sick = conf->is_sick == NULL ? is_sick_by_status : conf->is_sick;
     endpoints->name = strdup(conf->name);
     status = endpoints->name == NULL ? kms_error_set(err, KMS_E_NOMEM, "no memory for endpoints")

@@ -31,6 +31,8 @@ struct kms_endpoints_conf {
      * where a status is a fact about the key, not the node, says so here.
      */
     bool (*is_sick)(const struct kms_http_response *response);
+    /* Why, in the answer's own words, into @ret_text; "": it does not say. May be NULL. */
+    void (*say)(const struct kms_http_response *response, char *ret_text, size_t size);
 };
 
 struct kms_endpoints;

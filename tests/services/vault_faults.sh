@@ -208,7 +208,7 @@ began=$(date +%s%N)
 does 'sealed' 'unavailable .*(503|left alone)' seal kek
 took=$((($(date +%s%N) - began) / 1000000))
 if [ "$took" -lt 2000 ]; then good 'in time'; else bad "a sealed server held us for $took ms"; fi
-does 'health says so' 'ok ready=0 .*(503|left alone)' health
+does 'health says so' 'ok ready=0 .*503.*[Ss]ealed' health
 bao_unsealed
 say deadline 3000
 soon 'unsealed: without a restart' 'ok' seal kek

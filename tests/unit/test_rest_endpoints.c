@@ -39,7 +39,7 @@ static enum kms_status answer(struct fake_http *self, const struct kms_http_requ
     case WELL:
         return fake_http_reply(request, ret, 200, "{}");
     case ANSWERS_503:
-        return fake_http_reply(request, ret, 503, "{}");
+        return fake_http_reply(request, ret, 503, "{\"why\":1}");
     case ANSWERS_AS_TOLD:
         return fake_http_reply(request, ret, told, "{}");
     case ANSWERS_MUCH:
@@ -109,6 +109,13 @@ static bool is_sick(const struct kms_http_response *response)
     return response->status == 503;
 }
 
+static void say(const struct kms_http_response *response, char *ret_text, size_t size)
+{
+    if (kms_span_equal(kms_blob_span(&response->body), kms_span_str("{\"why\":1}"))) {
+        (void)snprintf(ret_text, size, "it is sealed");
+    }
+}
+
 static struct kms_endpoints *begin_with(size_t count, enum mood one, enum mood two,
                                         bool (*sick)(const struct kms_http_response *response))
 {
@@ -118,7 +125,8 @@ static struct kms_endpoints *begin_with(size_t count, enum mood one, enum mood t
                                             .count = count,
                                             .open_ns = 60 * KMS_NS_PER_MS,
                                             .open_max_ns = 120 * KMS_NS_PER_MS,
-                                            .is_sick = sick};
+                                            .is_sick = sick,
+                                            .say = say};
     struct kms_endpoints *endpoints = NULL;
 
     meanwhile = NULL;
@@ -228,6 +236,32 @@ static void a_status_says_who_is_sick(void)
             UNIT_CHECK(row, http == (rows[i].sick ? 200 : told));
         }
         UNIT_CHECK(row, kms_endpoints_healthy(endpoints) == (rows[i].sick ? 1u : 2u));
+        end(endpoints);
+    }
+}
+
+/* Once nobody is asked any more there is no answer that the caller could read. */
+static void what_a_sick_one_says_is_kept(void)
+{
+    static const struct {
+        enum mood mood;
+        const char *text;
+    } rows[] = {{ANSWERS_503, "because: it answers with status 503: it is sealed"},
+                {ANSWERS_AS_TOLD, "because: it answers with status 503"}};
+
+    told = 503;
+    for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
+        struct kms_endpoints *endpoints = begin(1, rows[i].mood, WELL);
+        struct kms_error err = KMS_ERROR_INIT;
+        unsigned http = 0;
+
+        for (unsigned j = 0; j < 3; j++) {
+            UNIT_CHECK(rows[i].text, ask(endpoints, false, &err, &http) == KMS_OK && http == 503);
+        }
+        UNIT_CHECK(rows[i].text, ask(endpoints, false, &err, &http) == KMS_E_UNAVAILABLE);
+        UNIT_CHECK(err.text, strlen(err.text) > strlen(rows[i].text) &&
+                                 strcmp(err.text + strlen(err.text) - strlen(rows[i].text),
+                                        rows[i].text) == 0);
         end(endpoints);
     }
 }
@@ -615,6 +649,7 @@ static const struct unit_test tests[] = {
     {"the first is asked", the_first_is_asked},
     {"the next is asked at once", the_next_is_asked_at_once},
     {"a status says who is sick", a_status_says_who_is_sick},
+    {"what a sick one says is kept", what_a_sick_one_says_is_kept},
     {"the last answer comes back", the_last_answer_comes_back},
     {"a breaker opens and closes", a_breaker_opens_and_closes},
     {"too much is no illness", too_much_is_no_illness},
