@@ -215,7 +215,7 @@ static enum kms_status match_certificates(struct kms_agentd_state *state, uint64
 
         if (kms_agentd_token_conf(token)->certificate_count > 0) {
             if (kms_agentd_token_keys(token, &call, &keys) != KMS_OK) {
-                kms_error_clear(&call.error); /* it was told */
+                kms_error_clear(&call.error); /* it is told when the list ends */
             }
             kms_agentd_keys_put(keys);
             status = kms_agentd_token_check(token, err);

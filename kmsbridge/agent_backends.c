@@ -123,13 +123,24 @@ enum kms_status kms_agentd_own_waist(struct kms_agentd_backends *backends,
     return status;
 }
 
+/* By @conf, a backend is ours alone: the KMS plugin's is opened anew, and lent. */
+static bool is_ours_alone(const struct kms_conf *conf, const char *name)
+{
+    bool is_ours = false;
+
+    for (size_t i = 0; i < conf->agent.token_count; i++) {
+        is_ours = is_ours || strcmp(conf->agent.tokens[i].backend, name) == 0;
+    }
+    return is_ours && (conf->kms.backend == NULL || strcmp(conf->kms.backend, name) != 0);
+}
+
 void kms_agentd_backends_warn(struct kms_agentd_backends *backends, const struct kms_conf *conf)
 {
     pthread_mutex_lock(&backends->mutex);
     for (const struct kms_agentd_backend *b = backends->first; b != NULL; b = b->next) {
         const struct kms_backend_conf *entry = kms_conf_backend(conf, b->name);
 
-        if (b->own != NULL && entry != NULL &&
+        if (b->own != NULL && entry != NULL && is_ours_alone(conf, b->name) &&
             !kms_backend_conf_same(kms_conf_backend(b->conf, b->name), entry)) {
             kms_log(KMS_LOG_WARN,
                     "reload: backend %s has changed and needs a restart to take effect", b->name);

@@ -8,12 +8,16 @@
 #define AGAIN_NS  KMS_NS_PER_S        /* between two searches that found nothing new */
 #define FLIGHT_NS (60 * KMS_NS_PER_S) /* for a list of many keys from a slow service */
 
-/* For how long @keys are believed. */
-static uint64_t ttl_ns(const struct kms_agentd_token *token, const struct kms_agentd_keys *keys)
+/* For how long @keys are believed: longer with each one in a row that lacks something, since to ask
+ * is what a service may be too busy for. */
+static uint64_t ttl_locked(struct kms_agentd_token *token, const struct kms_agentd_keys *keys)
 {
     const uint64_t ttl = token->conf->keys_ttl_ns;
+    uint64_t soon = token->lacking_ns == 0 ? AGAIN_NS : 2 * token->lacking_ns;
 
-    return keys->lacks && ttl > AGAIN_NS ? AGAIN_NS : ttl;
+    soon = soon < ttl ? soon : ttl;
+    token->lacking_ns = keys->lacks ? soon : 0;
+    return keys->lacks ? soon : ttl;
 }
 
 /* Programs are told an error each; the log when it begins, when it becomes another, when it ends.
@@ -55,7 +59,7 @@ static enum kms_status refresh(struct kms_agentd_token *token, struct kms_call *
         token->keys = keys;
         kms_agentd_spots_drop_locked(token, began_ns);
         token->fresh_until_ns =
-            touched == token->touched ? kms_deadline_in(ttl_ns(token, keys)) : 0;
+            touched == token->touched ? kms_deadline_in(ttl_locked(token, keys)) : 0;
     }
     pthread_cond_broadcast(&token->landed);
     pthread_mutex_unlock(&token->mutex);

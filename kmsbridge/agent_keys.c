@@ -60,7 +60,8 @@ struct flight {
     struct kms_key_info *infos;
     size_t count;
     size_t room;
-    bool full; /* of memory or of KEYS_MAX */
+    bool full;     /* of memory or of KEYS_MAX */
+    bool *missing; /* by conf->keys; NULL: nobody wants to know */
 };
 
 static bool collect(void *ctx, const struct kms_key_info *info)
@@ -142,7 +143,7 @@ static enum kms_status list_named(struct kms_waist *waist, struct kms_call *call
 }
 
 static enum kms_status list(const struct kms_agentd_token *token, struct kms_waist *waist,
-                            struct kms_call *call, const struct kms_key_filter *filter, bool first,
+                            struct kms_call *call, const struct kms_key_filter *filter,
                             struct flight *flight)
 {
     const struct kms_key_filter all = {.spec = NULL};
@@ -158,9 +159,8 @@ static enum kms_status list(const struct kms_agentd_token *token, struct kms_wai
         const size_t count = flight->count;
 
         status = list_one(waist, call, &one, flight);
-        if (first && status == KMS_OK && flight->count == count) {
-            kms_log(KMS_LOG_WARN, "agent: %s.keys[%zu]: token %s has no key \"%s\"", token->place,
-                    i, token->conf->backend, one.spec);
+        if (flight->missing != NULL) {
+            flight->missing[i] = flight->count == count;
         }
     }
     sort(flight);
@@ -178,7 +178,8 @@ static struct kms_span public_of(struct kms_waist *waist, const struct kms_call 
                                  const struct kms_key_info *info, const struct kms_agentd_key *was,
                                  uint8_t room[KMS_PUBLIC_KEY_MAX], bool *ret_later)
 {
-    struct kms_call one = {.deadline_ns = call->deadline_ns, .trace_id = call->trace_id};
+    struct kms_call one = {
+        .deadline_ns = call->deadline_ns, .cancelled = call->cancelled, .trace_id = call->trace_id};
     struct kms_buf spki = kms_buf_over(room, KMS_PUBLIC_KEY_MAX);
 
     if (!kms_agentd_is_pair(info->type)) {
@@ -189,7 +190,8 @@ static struct kms_span public_of(struct kms_waist *waist, const struct kms_call 
     }
     if (kms_waist_public_key(waist, &one, info->ref, &spki) != KMS_OK) {
         kms_log_error(KMS_LOG_DEBUG, &one.error, "agent: public key of \"%s\"", info->label);
-        *ret_later = kms_status_is_transient(one.error.status) || one.error.status == KMS_E_TIMEOUT;
+        *ret_later = kms_status_is_transient(one.error.status) ||
+                     one.error.status == KMS_E_TIMEOUT || one.error.status == KMS_E_CANCELLED;
         return KMS_SPAN_NONE;
     }
     return kms_buf_span(&spki);
@@ -328,6 +330,17 @@ static void complain(const struct kms_agentd_token *token, const struct kms_agen
     }
 }
 
+/* Said with the first list that there is. */
+static void complain_of_missing(const struct kms_agentd_token *token, const bool *missing)
+{
+    for (size_t i = 0; missing != NULL && i < token->conf->key_count; i++) {
+        if (missing[i]) {
+            kms_log(KMS_LOG_WARN, "agent: %s.keys[%zu]: token %s has no key \"%s\"", token->place,
+                    i, token->conf->backend, token->conf->keys[i]);
+        }
+    }
+}
+
 /* --- the flight ------------------------------------------------------------------------------- */
 
 enum kms_status kms_agentd_fly(struct kms_agentd_token *token, struct kms_call *call,
@@ -349,7 +362,10 @@ enum kms_status kms_agentd_fly(struct kms_agentd_token *token, struct kms_call *
         kms_agentd_keys_put(was);
         return status;
     }
-    status = list(token, visit.waist, call, filter, was == NULL, &flight);
+    if (was == NULL && filter == NULL) {
+        flight.missing = calloc(token->conf->key_count + 1, sizeof(bool)); /* NULL: not told */
+    }
+    status = list(token, visit.waist, call, filter, &flight);
     if (status == KMS_OK) {
         keys = keys_new(token, visit.waist, call, &flight, was);
         status = keys == NULL ? kms_error_set(&call->error, KMS_E_NOMEM, "agent: out of memory")
@@ -360,9 +376,11 @@ enum kms_status kms_agentd_fly(struct kms_agentd_token *token, struct kms_call *
     if (status == KMS_OK) {
         if (filter == NULL) {
             complain(token, keys, was);
+            complain_of_missing(token, flight.missing);
         }
         *ret_keys = keys;
     }
+    free(flight.missing);
     kms_agentd_keys_put(was);
     return status;
 }

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The tokens that the agent shows, and their keys as last seen. A list of keys is asked for when
- * somebody wants it and the last one is older than keys_ttl; one thread of ours asks, and whoever
- * wants the list waits for it as long as his call lasts. A list may take longer than any call:
- * keys that are asked for by CKA_ID or label are looked up by themselves while there is no fresh
- * one. Public keys are asked for once per key, certificates come from the configuration.
+ * The tokens that the agent shows, and their keys as last seen. A list of keys is asked for at
+ * the start, and when somebody wants it and the last one is older than keys_ttl; one thread of ours
+ * asks, and whoever wants the list waits for it as long as his call lasts. A list may take longer
+ * than any call: keys that are asked for by CKA_ID or label are looked up by themselves while there
+ * is no fresh one. Public keys are asked for once per key, certificates come from the
+ * configuration.
  *
  * Ownership: tokens live as long as the configuration that they were made from
  * (kms_agentd_tokens_new() at the start and at every reload), and until their list has landed; what

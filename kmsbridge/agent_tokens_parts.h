@@ -50,6 +50,8 @@ struct kms_agentd_token {
     bool flying;                  /* somebody asks for the keys */
     struct kms_agentd_keys *keys; /* NULL: never seen */
     uint64_t fresh_until_ns;
+    uint64_t
+        lacking_ns; /* how long the last one was believed, as it lacked something; 0: it did not */
     uint64_t again_ns; /* a failed or fruitless search is not repeated before */
     uint64_t touched;  /* how often somebody changed the list */
     struct kms_agentd_spot spots[KMS_AGENTD_SPOTS];

@@ -128,7 +128,7 @@ static CK_RV refused(const struct kms_token_use *use, const struct kms_call *cal
                               "%s: the service refuses the parameter: %s", use->mech->name,
                               call->error.text);
     }
-    if (status == KMS_E_INVALID && data == KMS_DATA_PLAIN) {
+    if (status == KMS_E_INVALID && (data == KMS_DATA_PLAIN || data == KMS_DATA_SIGNATURE)) {
         return kms_p11_refuse(CKR_DATA_LEN_RANGE, "%s: %s", use->mech->name, call->error.text);
     }
     return kms_slot_error(use->key->slot, call, data);

@@ -137,7 +137,7 @@ row 'token revoked' encrypt auth "$refused" revoke new_token
 proxy '{"status":404,"only":"GET /v1/sys/internal/ui/mounts"}' >/dev/null
 row='bare: sys/ is hidden' mark=$(stat -c %s "$tmp/bare.log")
 objects
-also ' debug agent: keys of token it: the keys cannot be listed .*permission denied'
+also ' (debug|warn) agent: token it: no list of its keys: the keys cannot be listed .*permission denied'
 ready=$(curl -sS --max-time 10 --unix-socket "$tmp/bare.http" http://x/metrics | grep '^kmsbridge_backend_ready')
 if [ "$ready" = 'kmsbridge_backend_ready 1' ]; then good "$row: the key service is well"; else bad "$row: $ready"; fi
 row 'denied, sys/ is hidden' encrypt denied 'answers 403: .*permission denied' 'policy deny' 'policy update'

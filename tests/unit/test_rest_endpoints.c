@@ -563,7 +563,7 @@ static void who_hangs_alone_is_left_alone(void)
     static const struct {
         uint64_t time_ms;
         bool is_left;
-    } rows[] = {{60, false}, {520, true}};
+    } rows[] = {{60, false}, {700, true}};
 
     for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
         struct kms_endpoints *endpoints = begin(1, HANGS, WELL);
