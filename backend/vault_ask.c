@@ -35,6 +35,7 @@ static const struct answer_row {
     {400, "soft-deleted", KMS_E_KEY_STATE},
     {400, "no such key version", KMS_E_KEY_STATE},
     {400, "key not found", KMS_E_NOT_FOUND},
+    {400, "could not delete key; not found", KMS_E_NOT_FOUND},
     {400, "no existing key named", KMS_E_NOT_FOUND},
     {400, "unknown key type never-make-one", KMS_E_NOT_FOUND}, /* vault_cipher.c */
     {400, "deletion is not allowed", KMS_E_DENIED},
@@ -245,6 +246,9 @@ static void note(struct kms_backend *backend, enum kms_status status, const stru
 {
     enum kms_http_word word = kms_http_word_of(status, response);
 
+    if (status == KMS_E_UNAVAILABLE && response->status == 400) {
+        word = KMS_HTTP_SAYS_WELL; /* Transit has answered: the node is a moment behind */
+    }
     if (word == KMS_HTTP_SAYS_NOTHING) {
         return;
     }

@@ -74,14 +74,24 @@ static enum kms_status read_newest(struct kms_backend *backend, struct kms_call 
     }
     if (is_behind(status, newest, least)) {
         return kms_error_reword(&call->error, KMS_E_UNAVAILABLE,
-                                "%s has not heard of the change of key %s yet",
-                                kms_endpoints_first(backend->endpoints), name);
+                                "a standby has not heard of the change of key %s yet", name);
     }
     if (status == KMS_OK && (newest->count == 0 || newest->info->ref[0] == '\0')) {
         status = kms_error_set(&call->error, KMS_E_EXISTS,
                                "there is a key %s of a kind that is not ours", name);
     }
     return status;
+}
+
+/* @done is said, lest it is done once more. */
+static enum kms_status told_made(struct kms_call *call, enum kms_status status, const char *name,
+                                 const char *done)
+{
+    return status == KMS_OK
+               ? KMS_OK
+               : kms_error_reword(&call->error, status,
+                                  "key %s is %s; only its new version cannot be read: %s", name,
+                                  done, call->error.text);
 }
 
 /* *ret_latest (NULL is fine): the newest version, where the server tells; 0 where it does not. */
@@ -209,8 +219,11 @@ static enum kms_status destroy_name(struct kms_backend *backend, struct kms_call
             status = delete_name(backend, call, name);
         }
     }
-    return status == KMS_OK ? kms_vault_table_replace(&backend->table, name, NULL, 0, &call->error)
-                            : status;
+    if ((status == KMS_OK || status == KMS_E_NOT_FOUND) &&
+        kms_vault_table_replace(&backend->table, name, NULL, 0, NULL) != KMS_OK) {
+        return KMS_E_INTERNAL;
+    }
+    return status;
 }
 
 /* ---- a key that we destroyed comes back under the same name --------------------------------- */
@@ -246,7 +259,7 @@ static enum kms_status make_another(struct kms_backend *backend, struct kms_call
     enum kms_status status = make_key(backend, call, type, name, bits);
 
     if (status == KMS_OK) {
-        status = read_newest(backend, call, name, 1, newest);
+        status = told_made(call, read_newest(backend, call, name, 1, newest), name, "made");
     }
     if (status != KMS_OK || !is_gone(backend, newest->info->id)) {
         return status;
@@ -260,7 +273,9 @@ static enum kms_status make_another(struct kms_backend *backend, struct kms_call
         sleep_ns(KMS_NS_PER_S);
         status = make_key(backend, call, type, name, bits);
     }
-    return status == KMS_OK ? read_newest(backend, call, name, 1, newest) : status;
+    return status == KMS_OK
+               ? told_made(call, read_newest(backend, call, name, 1, newest), name, "made")
+               : status;
 }
 
 static enum kms_status check_kind(struct kms_call *call, const struct kms_key_template *tmpl,
@@ -296,9 +311,11 @@ static enum kms_status make_newer(struct kms_backend *backend, struct kms_call *
         return call->error.status;
     }
     newest->count = 0;
-    return rotate_key(backend, call, tmpl->label, &latest) == KMS_OK
-               ? read_newest(backend, call, tmpl->label, latest, newest)
-               : call->error.status;
+    if (rotate_key(backend, call, tmpl->label, &latest) != KMS_OK) {
+        return call->error.status;
+    }
+    return told_made(call, read_newest(backend, call, tmpl->label, latest, newest), tmpl->label,
+                     "rotated");
 }
 
 /* One that somebody else makes meanwhile is left as it is by Transit, without a word. */
@@ -362,12 +379,8 @@ enum kms_status kms_vault_rotate(struct kms_backend *backend, struct kms_call *c
         status = rotate_key(backend, call, key.name, &latest);
     }
     if (status == KMS_OK) {
-        status = read_newest(backend, call, key.name, latest, &newest);
-        if (status != KMS_OK) { /* said, lest it is rotated once more */
-            status = kms_error_reword(&call->error, status,
-                                      "key %s is rotated; only its new version cannot be read: %s",
-                                      key.name, call->error.text);
-        }
+        status = told_made(call, read_newest(backend, call, key.name, latest, &newest), key.name,
+                           "rotated");
     }
     if (status == KMS_OK) {
         *ret_info = *info;

@@ -308,10 +308,10 @@ static enum kms_status check_start(const struct kms_waist *waist, struct kms_cal
     return KMS_OK;
 }
 
-/* A retry that timed out having had next to no time tells less than what it was made for. */
+/* A retry that had next to no time, and ran out of it, tells less than what it was made for. */
 static bool tells_nothing(enum kms_status status, uint64_t had_ns)
 {
-    return status == KMS_E_TIMEOUT && had_ns < LEAST_TRY_NS;
+    return (status == KMS_E_TIMEOUT || status == KMS_E_BUSY) && had_ns < LEAST_TRY_NS;
 }
 
 static enum kms_status run(struct kms_waist *waist, struct kms_call *call, enum kms_op op,

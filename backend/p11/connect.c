@@ -27,12 +27,17 @@ static enum kms_status start(struct kms_p11_token *token, const struct kms_p11_a
     if (status == KMS_E_BUSY) {
         unsigned stuck = 0;
         uint64_t oldest = kms_p11_pool_oldest_ns(token, &stuck);
+        unsigned inside = kms_p11_module_inside(token->module);
 
+        if (inside == 0) {
+            return kms_error_set(err, KMS_E_UNAVAILABLE,
+                                 "%s: the PKCS#11 module is still being started or stopped",
+                                 token->conf.name);
+        }
         return kms_error_set(err, KMS_E_UNAVAILABLE,
                              "%s: %u calls stuck in the PKCS#11 module for %llu s; it cannot be "
                              "restarted under them",
-                             token->conf.name, kms_p11_module_inside(token->module),
-                             (unsigned long long)(oldest / KMS_NS_PER_S));
+                             token->conf.name, inside, (unsigned long long)(oldest / KMS_NS_PER_S));
     }
     return status;
 }

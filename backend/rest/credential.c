@@ -218,10 +218,16 @@ static enum kms_status tell(const struct kms_credential *credential,
     return status;
 }
 
-/* The caller's own deadline or its giving up says nothing of the source. */
+/* The caller's own deadline says nothing of the source, be it that no connection was free until
+ * then. */
+static bool is_late(enum kms_status status)
+{
+    return status == KMS_E_TIMEOUT || status == KMS_E_BUSY;
+}
+
 static bool is_of_source(enum kms_status status)
 {
-    return status != KMS_E_CANCELLED && status != KMS_E_TIMEOUT;
+    return status != KMS_E_CANCELLED && !is_late(status);
 }
 
 static void settle_locked(struct kms_credential *credential, enum kms_status status,
@@ -284,7 +290,7 @@ static void refresh_locked(struct kms_credential *credential, const struct kms_h
 
     sooner.deadline_ns = kms_deadline_in(half < REFRESH_MAX_NS ? half : REFRESH_MAX_NS);
     status = fetch_locked(credential, &sooner, &failure);
-    if (status == KMS_E_TIMEOUT) {
+    if (is_late(status)) {
         credential->late_ns = kms_now_ns();
     }
     if (status != KMS_OK) {

@@ -234,13 +234,14 @@ static void log_exchange(const struct kms_endpoints *endpoints, const struct end
 static enum kms_status exchange(const struct kms_endpoints *endpoints, const struct choice *choice,
                                 const struct kms_http_request *request,
                                 const struct kms_http_wait *wait, struct kms_http_response *ret,
-                                struct kms_error *why)
+                                bool *ret_ran_out, struct kms_error *why)
 {
     struct kms_http_wait own = *wait;
     enum kms_status status = KMS_OK;
 
     own.deadline_ns = choice->deadline_ns;
     status = kms_http_perform(endpoints->door, request, &own, ret, why);
+    *ret_ran_out = status == KMS_E_TIMEOUT;
     return status == KMS_E_TIMEOUT && own.deadline_ns < wait->deadline_ns
                ? kms_error_reword(why, KMS_E_UNAVAILABLE, "%s: no reply in half of the call's time",
                                   choice->endpoint->url)
@@ -256,6 +257,9 @@ static enum kms_status ask(struct kms_endpoints *endpoints, const struct choice 
     struct kms_http_request asked = *request;
     struct kms_error why = KMS_ERROR_INIT;
     uint64_t start_ns = kms_now_ns();
+    uint64_t took_ns = 0;
+    enum verdict verdict = UNKNOWN;
+    bool ran_out = false;
     enum kms_status status = kms_blob_put(&url, kms_span_str(endpoint->url), KMS_HTTP_URL_MAX - 1);
 
     if (status == KMS_OK) {
@@ -271,7 +275,7 @@ static enum kms_status ask(struct kms_endpoints *endpoints, const struct choice 
         status = request->prepare(request->prepare_ctx, asked.url, &asked, &why);
     }
     if (status == KMS_OK) {
-        status = exchange(endpoints, choice, &asked, wait, ret, &why);
+        status = exchange(endpoints, choice, &asked, wait, ret, &ran_out, &why);
         ret->origin = endpoint->url;
     }
     log_exchange(endpoints, endpoint, request, wait, ret, status, start_ns);
@@ -280,8 +284,12 @@ static enum kms_status ask(struct kms_endpoints *endpoints, const struct choice 
         (void)kms_error_set(&why, status, "%s: %s", endpoint->url, kms_status_name(status));
         (void)kms_error_set_code(err, why.status, why.code, "%s", why.text);
     }
-    judge(endpoints, endpoint, choice->is_try,
-          verdict_of(endpoints, status, ret, kms_now_ns() - start_ns, &why), &why);
+    took_ns = kms_now_ns() - (ret->began_ns != 0 ? ret->began_ns : start_ns);
+    verdict = verdict_of(endpoints, status, ret, took_ns, &why);
+    if (ran_out && !choice->is_try && took_ns < SLOW_NS) {
+        verdict = UNKNOWN; /* it had but what a long wait for a connection had left */
+    }
+    judge(endpoints, endpoint, choice->is_try, verdict, &why);
     kms_blob_done(&url);
     return status;
 }

@@ -86,10 +86,11 @@ struct kms_http_response {
                                 counts from the reply's own Date, else from our clock. 0: none */
     int64_t date_s;          /* its Date, in seconds since 1970; 0: none */
     int64_t retry_at_s;      /* Retry-After where it is a date; 0: it is none */
-    bool was_sent; /* on failure, too: the service may have seen the request. When false, asking
-                      again is safe whatever the request is */
-    bool is_over;  /* KMS_E_PROTOCOL because the body is over its ceiling: of who sent it that says
-                      nothing */
+    uint64_t began_ns; /* when it had a connection, or was to make one; 0: never, or nobody says */
+    bool was_sent;     /* on failure, too: the service may have seen the request. When false, asking
+                          again is safe whatever the request is */
+    bool is_over; /* KMS_E_PROTOCOL because the body is over its ceiling: of who sent it that says
+                     nothing */
     const char *origin; /* kms_endpoints_perform(): the endpoint that was asked; lives with it */
 };
 

@@ -199,6 +199,7 @@ static enum kms_status perform(struct kms_http_door *door, const struct kms_http
     struct kms_http *http = (struct kms_http *)door;
     struct kms_http_job *job = NULL;
     enum kms_http_end ended = KMS_HTTP_ANSWERED;
+    uint64_t began_ns = 0;
     enum kms_status status = kms_http_job_new(http, request, wait, &job, err);
 
     if (status != KMS_OK) {
@@ -206,10 +207,13 @@ static enum kms_status perform(struct kms_http_door *door, const struct kms_http
     }
     status = enter(http, job, err);
     if (status == KMS_OK) {
-        ended = wait_for_loop(http, job, wait) ? kms_http_loop_wait(http, job, wait)
-                                               : KMS_HTTP_GIVEN_UP;
+        bool has_loop = wait_for_loop(http, job, wait);
+
+        began_ns = has_loop ? kms_now_ns() : 0;
+        ended = has_loop ? kms_http_loop_wait(http, job, wait) : KMS_HTTP_GIVEN_UP;
     }
     if (ended == KMS_HTTP_LEFT) {
+        ret->began_ns = began_ns;
         ret->was_sent = true; /* as far as we know; the job is its loop's */
         return give_up(http, wait, true, err);
     }
@@ -219,6 +223,7 @@ static enum kms_status perform(struct kms_http_door *door, const struct kms_http
     } else if (status == KMS_OK) {
         status = take_result(job, ret, err);
     }
+    ret->began_ns = began_ns;
     kms_http_job_free(job);
     return status;
 }

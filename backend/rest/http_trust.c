@@ -116,6 +116,8 @@ enum kms_status kms_http_trust_give(struct kms_http_trust *trust, SSL_CTX *conte
     if (status == KMS_OK) {
         /* not the one of the context, which libcurl fills, keeps and puts into others */
         (void)SSL_CTX_set1_verify_cert_store(context, trust->store);
+        /* and from here comes what is sent with a client certificate that stands alone */
+        (void)SSL_CTX_set1_chain_cert_store(context, trust->store);
     }
     pthread_mutex_unlock(&trust->lock);
     return status;

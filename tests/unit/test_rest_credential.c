@@ -286,7 +286,7 @@ static void failures_are_told_and_kept_briefly(void)
 /* Nobody else hears of the patience of who happened to fetch. */
 static void patience_is_its_own(void)
 {
-    static const enum kms_status rows[] = {KMS_E_CANCELLED, KMS_E_TIMEOUT};
+    static const enum kms_status rows[] = {KMS_E_CANCELLED, KMS_E_TIMEOUT, KMS_E_BUSY};
 
     for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
         struct kms_credential *credential = begin(KMS_DEADLINE_NONE, 0);

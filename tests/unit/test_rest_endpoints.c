@@ -582,6 +582,37 @@ static void who_hangs_alone_is_left_alone(void)
     }
 }
 
+static enum kms_status perform_after_a_wait(struct kms_http_door *door,
+                                            const struct kms_http_request *request,
+                                            const struct kms_http_wait *wait,
+                                            struct kms_http_response *ret, struct kms_error *err)
+{
+    enum kms_status status = perform_in_time(door, request, wait, ret, err);
+
+    ret->began_ns = kms_now_ns();
+    return status;
+}
+
+/* Who had to wait for a connection, and ran out of time soon after, tells nothing of the endpoint;
+ * the next one may still have time to answer. */
+static void a_wait_of_our_own_is_not_its_fault(void)
+{
+    for (size_t count = 1; count <= 2; count++) {
+        struct kms_endpoints *endpoints = begin(count, HANGS, WELL);
+        struct kms_error err;
+        unsigned http = 0;
+
+        perform_at_once = fake.door.perform;
+        fake.door.perform = perform_after_a_wait;
+        for (unsigned j = 0; j < 3; j++) {
+            CU_ASSERT_EQUAL(ask_within(endpoints, count * 600 * KMS_NS_PER_MS, false, &err, &http),
+                            count == 1 ? KMS_E_TIMEOUT : KMS_OK);
+        }
+        CU_ASSERT_EQUAL(kms_endpoints_healthy(endpoints), count);
+        end(endpoints);
+    }
+}
+
 /* There is no time left for the next one: what the first one said is all that is known. */
 static void the_end_of_the_time_hides_nothing(void)
 {
@@ -659,6 +690,7 @@ static const struct unit_test tests[] = {
     {"a late failure opens no longer", a_late_failure_opens_no_longer},
     {"a late failure changes nothing", a_late_failure_changes_nothing},
     {"who hangs fails no call", who_hangs_fails_no_call},
+    {"a wait of our own is not its fault", a_wait_of_our_own_is_not_its_fault},
     {"who hangs alone is left alone", who_hangs_alone_is_left_alone},
     {"a call has all its time", a_call_has_all_its_time},
     {"successes reset the count", successes_reset_the_count},

@@ -219,6 +219,7 @@ static struct asked ask(const char *path)
 
 static void answers_come(void)
 {
+    uint64_t before = kms_now_ns();
     struct asked asked = ask("/ok");
 
     CU_ASSERT_EQUAL(asked.status, KMS_OK);
@@ -226,6 +227,7 @@ static void answers_come(void)
     CU_ASSERT(kms_span_equal(kms_blob_span(&asked.response.body), kms_span_str("hello")));
     CU_ASSERT_STRING_EQUAL(asked.response.want[0], "abc");
     CU_ASSERT_TRUE(asked.response.was_sent);
+    CU_ASSERT(asked.response.began_ns >= before && asked.response.began_ns <= kms_now_ns());
     kms_http_response_done(&asked.response);
     asked = ask("/later");
     CU_ASSERT_EQUAL(asked.response.status, 429);

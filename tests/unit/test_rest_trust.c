@@ -88,7 +88,11 @@ static enum kms_status give(struct kms_http_trust *trust, X509_STORE **ret_store
     CU_ASSERT_PTR_NOT_NULL_FATAL(context);
     status = kms_http_trust_give(trust, context, err);
     if (status == KMS_OK) {
+        X509_STORE *chain = NULL;
+
         (void)SSL_CTX_get0_verify_cert_store(context, ret_store);
+        (void)SSL_CTX_get0_chain_cert_store(context, &chain);
+        CU_ASSERT_PTR_EQUAL(chain, *ret_store);
         (void)X509_STORE_up_ref(*ret_store);
     }
     SSL_CTX_free(context);

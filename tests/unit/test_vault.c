@@ -603,6 +603,7 @@ static void answers_have_their_class(void)
          KMS_E_KEY_STATE},
         {400, "encryption key not found", KMS_E_NOT_FOUND},
         {400, "unknown key type never-make-one", KMS_E_NOT_FOUND},
+        {400, "error deleting policy kek: could not delete key; not found", KMS_E_NOT_FOUND},
         {400, "something else", KMS_E_INVALID},
         {413, "", KMS_E_TOO_LARGE},
         {429, "quota", KMS_E_THROTTLED},
@@ -637,23 +638,29 @@ static void health_is_of_answers(void)
     static const struct {
         enum kms_status fails;
         unsigned status;
+        const char *said;
         bool ready;
-    } rows[] = {{KMS_OK, 200, true},
-                {KMS_OK, 400, true},
-                {KMS_E_INVALID, 0, false}, /* our own TLS files, as it may be */
-                {KMS_E_UNAVAILABLE, 0, false}};
+    } rows[] = {{KMS_OK, 200, "whatever", true},
+                {KMS_OK, 400, "whatever", true},
+                {KMS_OK, 400, "version is too new", true}, /* unavailable for this call alone */
+                {KMS_E_INVALID, 0, "", false},             /* our own TLS files, as it may be */
+                {KMS_E_UNAVAILABLE, 0, "", false}};
     static struct seen seen;
     struct kms_call call;
 
     for (size_t i = 0; i < UNIT_COUNT(rows); i++) {
         struct kms_health health = {.ready = false};
+        char body[256];
 
         begin();
         CU_ASSERT_EQUAL(list(&call, NULL, &seen), KMS_OK);
         no_answer = rows[i].fails;
         op_status = rows[i].status;
-        op_body = "{\"errors\":[\"whatever\"],\"data\":{\"ciphertext\":\"vault:v1:" SEALED
-                  "\",\"key_version\":1}}";
+        (void)snprintf(body, sizeof(body),
+                       "{\"errors\":[\"%s\"],\"data\":{\"ciphertext\":\"vault:v1:" SEALED
+                       "\",\"key_version\":1}}",
+                       rows[i].said);
+        op_body = body;
         (void)seal(&call, KNOWN);
         kms_vault_ops.health(vault, &health);
         UNIT_CHECK(call.error.text, health.ready == rows[i].ready);
@@ -949,6 +956,19 @@ static void a_node_that_is_behind_is_waited_for(void)
     CU_ASSERT_EQUAL(kms_vault_ops.rotate(vault, &call, seen.info[0].ref, &info), KMS_E_UNAVAILABLE);
     CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "key kek is rotated"));
     CU_ASSERT_EQUAL(fake_http_asked(&fake, "POST"), 1);
+    call = new_call();
+    call.deadline_ns = kms_deadline_in(300 * KMS_NS_PER_MS);
+    CU_ASSERT_EQUAL(kms_vault_ops.generate(vault, &call, &tmpl, &info), KMS_E_UNAVAILABLE);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "key kek is rotated"));
+    end();
+
+    begin();
+    is_absent = true;
+    behind = UINT_MAX;
+    call = new_call();
+    call.deadline_ns = kms_deadline_in(300 * KMS_NS_PER_MS);
+    CU_ASSERT_EQUAL(kms_vault_ops.generate(vault, &call, &tmpl, &info), KMS_E_UNAVAILABLE);
+    CU_ASSERT_PTR_NOT_NULL(strstr(call.error.text, "key kek is made"));
     end();
 }
 
