@@ -219,6 +219,7 @@ static void deadlines_end_it(void)
 static void a_late_timeout_does_not_hide_the_cause(void)
 {
     static const enum kms_status lines[] = {KMS_E_THROTTLED, KMS_E_TIMEOUT};
+    static const enum kms_status busy[] = {KMS_E_THROTTLED, KMS_E_BUSY};
     struct kms_waist *waist = open_fake();
     struct kms_call call = {.deadline_ns = 0};
 
@@ -236,6 +237,11 @@ static void a_late_timeout_does_not_hide_the_cause(void)
     script_len = 1;
     CU_ASSERT_EQUAL(encrypt(waist, &call, 90), KMS_E_TIMEOUT); /* there was no cause before it */
     CU_ASSERT_EQUAL(asked, 1);
+    CU_ASSERT_STRING_EQUAL(call.error.text, "answer 1");
+    asked = 0;
+    script = busy; /* nor does it when no connection is free */
+    script_len = 2;
+    CU_ASSERT_EQUAL(encrypt(waist, &call, 90), KMS_E_THROTTLED);
     CU_ASSERT_STRING_EQUAL(call.error.text, "answer 1");
     kms_waist_close(waist);
 }
