@@ -249,6 +249,7 @@ int main(int argc, char **argv)
         return code;
     }
     umask(077);
+    kms_resident_note();
     mallopt(M_ARENA_MAX, 1); /* few threads allocate much; more arenas would only cost memory */
     block_signals(&signals);
     kms_log_setup(2, KMS_LOG_INFO, KMS_LOG_TEXT);

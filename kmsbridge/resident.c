@@ -7,6 +7,13 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#define NOTED_MAX 1024 /* some 60 libraries have 200 */
+
+static struct {
+    uintptr_t start, end;
+} noted[NOTED_MAX];
+static size_t noted_count;
+
 struct mapping {
     uintptr_t start, end;
     bool is_code;         /* a file's, private, read-only */
@@ -35,14 +42,32 @@ static void count(const char *line, struct mapping *mapping)
     }
 }
 
+static bool is_noted(const struct mapping *mapping)
+{
+    for (size_t i = 0; i < noted_count; i++) {
+        if (noted[i].start == mapping->start && noted[i].end == mapping->end) {
+            return true;
+        }
+    }
+    return false;
+}
+
+static void note(const struct mapping *mapping)
+{
+    if (mapping->is_code && noted_count < NOTED_MAX) {
+        noted[noted_count].start = mapping->start;
+        noted[noted_count++].end = mapping->end;
+    }
+}
+
 static void let_go(const struct mapping *mapping)
 {
-    if (mapping->is_code && mapping->copied == 0) {
+    if (mapping->is_code && mapping->copied == 0 && is_noted(mapping)) {
         (void)madvise((void *)mapping->start, mapping->end - mapping->start, MADV_DONTNEED);
     }
 }
 
-void kms_resident_trim(void)
+static void visit_all(void (*visit)(const struct mapping *mapping))
 {
     char line[512];
     struct mapping mapping = {.is_code = false};
@@ -53,12 +78,23 @@ void kms_resident_trim(void)
     while (fgets(line, sizeof line, file) != NULL) {
         struct mapping next;
         if (begins(line, &next)) {
-            let_go(&mapping);
+            visit(&mapping);
             mapping = next;
         } else {
             count(line, &mapping);
         }
     }
-    let_go(&mapping);
+    visit(&mapping);
     (void)fclose(file);
+}
+
+void kms_resident_note(void)
+{
+    noted_count = 0;
+    visit_all(note);
+}
+
+void kms_resident_trim(void)
+{
+    visit_all(let_go);
 }

@@ -47,6 +47,7 @@ static void comes_back_as_it_was(void)
     long before = 0;
     long after = 0;
 
+    kms_resident_note();
     memset(written, 6, sizeof(written));
     CU_ASSERT_EQUAL(sum(), 10);
     before = resident();
@@ -75,15 +76,41 @@ static void what_was_written_stays(void)
     changed = code[PAGE - 1] ^ 7;
     code[PAGE - 1] = changed;
     CU_ASSERT_EQUAL(mprotect(code, 2 * PAGE, PROT_READ), 0);
+    kms_resident_note();
     kms_resident_trim();
     CU_ASSERT_EQUAL(code[PAGE - 1], changed);
     CU_ASSERT_EQUAL(munmap(code, 2 * PAGE), 0);
 }
 
+/* As while a thread loads a library: what is read-only now may be its data in a moment. */
+static void what_came_later_stays(void)
+{
+    FILE *file = fopen("/proc/self/exe", "re");
+    const volatile uint8_t *bytes = MAP_FAILED;
+    unsigned total = 0;
+    long before = 0;
+
+    kms_resident_note();
+    if (file != NULL) {
+        bytes = mmap(NULL, BALLAST, PROT_READ, MAP_PRIVATE, fileno(file), 0);
+        (void)fclose(file);
+    }
+    CU_ASSERT_PTR_NOT_EQUAL_FATAL(bytes, MAP_FAILED);
+    kms_resident_trim(); /* what was noted goes now */
+    for (size_t i = 0; i < BALLAST; i += PAGE) {
+        total += bytes[i];
+    }
+    before = resident();
+    kms_resident_trim();
+    CU_ASSERT(total > 0 && before - resident() < BALLAST / PAGE / 2);
+    CU_ASSERT_EQUAL(munmap((void *)(uintptr_t)bytes, BALLAST), 0);
+}
+
 int main(void)
 {
     static const struct unit_test tests[] = {{"comes back as it was", comes_back_as_it_was},
-                                             {"what was written stays", what_was_written_stays}};
+                                             {"what was written stays", what_was_written_stays},
+                                             {"what came later stays", what_came_later_stays}};
 
     return unit_main("test_resident", tests, UNIT_COUNT(tests));
 }
