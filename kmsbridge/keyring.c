@@ -13,6 +13,7 @@
 #include "kmsbridge/ring_key.h"
 
 #define KEYS_MAX           4096 /* of one label; more is an error, never a silent cut */
+#define ROOM_MIN           8
 #define LOOKUP_INTERVAL_NS (5 * KMS_NS_PER_S)
 #define CATCH_UPS          2 /* how often one call looks again for what the service rotated to */
 
@@ -103,24 +104,43 @@ static bool can_be_active(const struct kms_key_info *info)
 
 struct gathering {
     struct snapshot *snap;
+    size_t room; /* of its keys */
     enum kms_status status;
     bool candidates; /* this visit says which key may be active */
 };
 
+/* Room for one more key. */
+static enum kms_status grow(struct gathering *g)
+{
+    if (g->snap->count == KEYS_MAX) {
+        return KMS_E_TOO_LARGE;
+    }
+    if (g->snap->count == g->room) {
+        size_t room = g->room == 0 ? ROOM_MIN : 2 * g->room;
+        struct snapshot *grown = realloc(g->snap, sizeof *grown + room * sizeof grown->keys[0]);
+        if (grown == NULL) {
+            return KMS_E_NOMEM;
+        }
+        g->snap = grown;
+        g->room = room;
+    }
+    return KMS_OK;
+}
+
 static bool gather(void *ctx, const struct kms_key_info *info)
 {
     struct gathering *g = ctx;
-    struct snapshot *snap = g->snap;
-    struct kms_ring_key *key = snapshot_find(snap, kms_span_str(info->id));
+    struct kms_ring_key *key = snapshot_find(g->snap, kms_span_str(info->id));
     if (key == NULL) {
-        if (snap->count == KEYS_MAX) {
-            g->status = KMS_E_TOO_LARGE;
+        g->status = grow(g);
+        if (g->status != KMS_OK) {
             return false;
         }
-        key = &snap->keys[snap->count++];
-        key->info = *info;
+        key = &g->snap->keys[g->snap->count++];
+        *key = (struct kms_ring_key){.info = *info};
         g->status = kms_envelope_hint(kms_span_str(info->id), key->hint);
     }
+    struct snapshot *snap = g->snap;
     size_t at = (size_t)(key - snap->keys);
     if (g->candidates && can_be_active(info) &&
         (snap->active == SIZE_MAX ||
@@ -136,7 +156,8 @@ static enum kms_status gather_filter(struct kms_keyring *ring, struct kms_call *
     enum kms_status status = kms_waist_list_keys(ring->waist, call, filter, gather, g);
     if (status == KMS_OK && g->status != KMS_OK) {
         status = kms_error_set(&call->error, g->status,
-                               "backend %s has more than %d keys named %s, or one cannot be hashed",
+                               "backend %s has more than %d keys named %s, or one cannot be hashed "
+                               "or kept",
                                kms_waist_name(ring->waist), KEYS_MAX, ring->spec);
     }
     return status;
@@ -144,14 +165,15 @@ static enum kms_status gather_filter(struct kms_keyring *ring, struct kms_call *
 
 /* The keys that the configuration names, then those that share the active one's label. */
 static enum kms_status gather_all(struct kms_keyring *ring, struct kms_call *call,
-                                  struct snapshot *snap)
+                                  struct gathering *g)
 {
-    struct gathering g = {.snap = snap, .candidates = true};
     struct kms_key_filter filter = {.spec = ring->spec};
-    enum kms_status status = gather_filter(ring, call, &filter, &g);
+    g->candidates = true;
+    enum kms_status status = gather_filter(ring, call, &filter, g);
     if (status != KMS_OK) {
         return status;
     }
+    const struct snapshot *snap = g->snap;
     if (snap->count == 0) {
         return kms_error_set(
             &call->error, KMS_E_NOT_FOUND,
@@ -171,9 +193,9 @@ static enum kms_status gather_all(struct kms_keyring *ring, struct kms_call *cal
     if (label[0] == '\0' || strcmp(label, ring->spec) == 0) {
         return KMS_OK;
     }
-    g.candidates = false;
+    g->candidates = false;
     filter = (struct kms_key_filter){.label = label};
-    return gather_filter(ring, call, &filter, &g);
+    return gather_filter(ring, call, &filter, g);
 }
 
 static void log_change(const struct snapshot *old, const struct snapshot *now)
@@ -241,14 +263,15 @@ static enum kms_status settle_active(struct kms_keyring *ring, struct kms_call *
 
 static enum kms_status refresh_unshared(struct kms_keyring *ring, struct kms_call *call)
 {
-    struct snapshot *snap = calloc(1, sizeof *snap + KEYS_MAX * sizeof snap->keys[0]);
-    if (snap == NULL) {
+    struct gathering g = {.snap = calloc(1, sizeof *g.snap)};
+    if (g.snap == NULL) {
         return kms_error_set(&call->error, KMS_E_NOMEM, "keyring: out of memory");
     }
-    snap->active = SIZE_MAX;
-    snap->refs = 1;
+    g.snap->active = SIZE_MAX;
+    g.snap->refs = 1;
     struct snapshot *old = snapshot_get(ring);
-    enum kms_status status = gather_all(ring, call, snap);
+    enum kms_status status = gather_all(ring, call, &g);
+    struct snapshot *snap = g.snap;
     if (status == KMS_OK) {
         status = settle_active(ring, call, old, snap);
     }

@@ -249,11 +249,7 @@ int main(int argc, char **argv)
         return code;
     }
     umask(077);
-    kms_resident_note();
     mallopt(M_ARENA_MAX, 1); /* few threads allocate much; more arenas would only cost memory */
-    /* what is large, as a keyring's room for all versions of a key, stays a mapping of its own, of
-     * which nothing is in memory but what is used: else the first one that is freed ends that */
-    mallopt(M_MMAP_THRESHOLD, 256 * 1024);
     block_signals(&signals);
     kms_log_setup(2, KMS_LOG_INFO, KMS_LOG_TEXT);
     if (kms_secure_init() != KMS_OK || kms_secure_harden_process(&err) != KMS_OK) {
@@ -268,6 +264,7 @@ int main(int argc, char **argv)
         kms_conf_done(conf);
         return status == KMS_OK ? EXIT_OK : fail(EXIT_FAILED, &err);
     }
+    kms_resident_note();
     if (kms_server_start(conf, &server, &err) != KMS_OK) {
         return fail(EXIT_FAILED, &err);
     }
