@@ -111,9 +111,7 @@ bool kms_vault_is_sick(const struct kms_http_response *response)
 
 void kms_vault_say(const struct kms_http_response *response, char *ret_text, size_t size)
 {
-    if (!copy_said(response, ret_text, size)) {
-        ret_text[0] = '\0';
-    }
+    (void)copy_said(response, ret_text, size);
 }
 
 /* @path names the key, and the right that a policy may lack. */

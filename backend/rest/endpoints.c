@@ -102,7 +102,7 @@ static bool is_sick_by_status(const struct kms_http_response *response)
 
 /* A deadline that passed says that the endpoint is slow, unless the caller had no time. */
 static enum verdict verdict_of(const struct kms_endpoints *endpoints, enum kms_status status,
-                               const struct kms_http_response *response, uint64_t took_ns,
+                               const struct kms_http_response *response, bool had_no_time,
                                struct kms_error *why)
 {
     if (status == KMS_OK && endpoints->is_sick(response)) {
@@ -119,10 +119,12 @@ static enum verdict verdict_of(const struct kms_endpoints *endpoints, enum kms_s
     if (status == KMS_OK || (status == KMS_E_PROTOCOL && response->is_over)) {
         return HEALTHY;
     }
-    if (status == KMS_E_TIMEOUT && took_ns >= SLOW_NS) {
-        return SICK;
+    if (had_no_time) {
+        return UNKNOWN;
     }
-    return status == KMS_E_UNAVAILABLE || status == KMS_E_PROTOCOL ? SICK : UNKNOWN;
+    return status == KMS_E_TIMEOUT || status == KMS_E_UNAVAILABLE || status == KMS_E_PROTOCOL
+               ? SICK
+               : UNKNOWN;
 }
 
 /* ---- choosing ----------------------------------------------------------------------------- */
@@ -257,9 +259,8 @@ static enum kms_status ask(struct kms_endpoints *endpoints, const struct choice 
     struct kms_http_request asked = *request;
     struct kms_error why = KMS_ERROR_INIT;
     uint64_t start_ns = kms_now_ns();
-    uint64_t took_ns = 0;
-    enum verdict verdict = UNKNOWN;
     bool ran_out = false;
+    bool had_no_time = false;
     enum kms_status status = kms_blob_put(&url, kms_span_str(endpoint->url), KMS_HTTP_URL_MAX - 1);
 
     if (status == KMS_OK) {
@@ -284,12 +285,11 @@ static enum kms_status ask(struct kms_endpoints *endpoints, const struct choice 
         (void)kms_error_set(&why, status, "%s: %s", endpoint->url, kms_status_name(status));
         (void)kms_error_set_code(err, why.status, why.code, "%s", why.text);
     }
-    took_ns = kms_now_ns() - (ret->began_ns != 0 ? ret->began_ns : start_ns);
-    verdict = verdict_of(endpoints, status, ret, took_ns, &why);
-    if (ran_out && !choice->is_try && took_ns < SLOW_NS) {
-        verdict = UNKNOWN; /* it had but what a long wait for a connection had left */
-    }
-    judge(endpoints, endpoint, choice->is_try, verdict, &why);
+    /* of its half of the time, the wait for a connection may have left it next to nothing */
+    had_no_time = kms_now_ns() - (ret->began_ns != 0 ? ret->began_ns : start_ns) < SLOW_NS &&
+                  (status == KMS_E_TIMEOUT || (ran_out && !choice->is_try));
+    judge(endpoints, endpoint, choice->is_try,
+          verdict_of(endpoints, status, ret, had_no_time, &why), &why);
     kms_blob_done(&url);
     return status;
 }

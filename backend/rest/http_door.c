@@ -219,7 +219,7 @@ static enum kms_status perform(struct kms_http_door *door, const struct kms_http
     }
     if (status == KMS_OK && ended == KMS_HTTP_GIVEN_UP) {
         ret->was_sent = job->response.was_sent;
-        status = give_up(http, wait, job->loop != NULL, err);
+        status = give_up(http, wait, began_ns != 0, err);
     } else if (status == KMS_OK) {
         status = take_result(job, ret, err);
     }
