@@ -50,10 +50,9 @@ struct kms_agentd_token {
     bool flying;                  /* somebody asks for the keys */
     struct kms_agentd_keys *keys; /* NULL: never seen */
     uint64_t fresh_until_ns;
-    uint64_t
-        lacking_ns; /* how long the last one was believed, as it lacked something; 0: it did not */
-    uint64_t again_ns; /* a failed or fruitless search is not repeated before */
-    uint64_t touched;  /* how often somebody changed the list */
+    uint64_t lacking_ns; /* how long the last one is believed, if it lacks something; else 0 */
+    uint64_t again_ns;   /* a failed or fruitless search is not repeated before */
+    uint64_t touched;    /* how often somebody changed the list */
     struct kms_agentd_spot spots[KMS_AGENTD_SPOTS];
     size_t spot_count;
     size_t next_spot;       /* to be forgotten when they are full */

@@ -11,6 +11,7 @@
 
 #include "backend/p11/ckr.h"
 #include "common/clock.h"
+#include "common/span.h"
 
 struct kms_p11_module {
     struct kms_p11_module *next;
@@ -100,11 +101,6 @@ static enum kms_status get_functions(const char *name, void *library,
     return KMS_OK;
 }
 
-static bool same_text(const char *a, const char *b)
-{
-    return a == NULL || b == NULL ? a == b : strcmp(a, b) == 0;
-}
-
 /* The module of @library, which is put in the list if it is not there. NULL: no memory. */
 static struct kms_p11_module *module_of_locked(void *library, const char *name,
                                                const CK_FUNCTION_LIST *functions)
@@ -137,7 +133,7 @@ static enum kms_status use_locked(struct kms_p11_module *module, const char *nam
         free(module->init_args);
         module->init_args = *init_args;
         *init_args = NULL;
-    } else if (!same_text(module->init_args, *init_args)) {
+    } else if (!kms_text_equal(module->init_args, *init_args)) {
         return kms_error_set(err, KMS_E_UNAVAILABLE,
                              "PKCS#11 module \"%s\" is in use as \"%s\" with other init_args: it "
                              "takes them but once",
