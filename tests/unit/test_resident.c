@@ -86,16 +86,18 @@ static void what_was_written_stays(void)
 static void what_came_later_stays(void)
 {
     FILE *file = fopen("/proc/self/exe", "re");
-    const volatile uint8_t *bytes = MAP_FAILED;
+    void *later = MAP_FAILED;
+    const volatile uint8_t *bytes = NULL;
     unsigned total = 0;
     long before = 0;
 
     kms_resident_note();
     if (file != NULL) {
-        bytes = mmap(NULL, BALLAST, PROT_READ, MAP_PRIVATE, fileno(file), 0);
+        later = mmap(NULL, BALLAST, PROT_READ, MAP_PRIVATE, fileno(file), 0);
         (void)fclose(file);
     }
-    CU_ASSERT_PTR_NOT_EQUAL_FATAL(bytes, MAP_FAILED);
+    CU_ASSERT_PTR_NOT_EQUAL_FATAL(later, MAP_FAILED);
+    bytes = later;
     kms_resident_trim(); /* what was noted goes now */
     for (size_t i = 0; i < BALLAST; i += PAGE) {
         total += bytes[i];
@@ -103,7 +105,7 @@ static void what_came_later_stays(void)
     before = resident();
     kms_resident_trim();
     CU_ASSERT(total > 0 && before - resident() < BALLAST / PAGE / 2);
-    CU_ASSERT_EQUAL(munmap((void *)(uintptr_t)bytes, BALLAST), 0);
+    CU_ASSERT_EQUAL(munmap(later, BALLAST), 0);
 }
 
 int main(void)
